@@ -1,0 +1,1 @@
+"""The graph: reading it (`query`), editing it (`edit`), and what each op is (`ops`)."""

@@ -1,0 +1,100 @@
+"""Editing a graph, safely: the few operations every rewrite is made of.
+
+onnx_ir does not update a value's shape and dtype when its constant is assigned, and a graph output must keep its public
+name; these helpers take care of both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from equiquant.graph.query import is_public
+
+__all__ = [
+    "add_initializer",
+    "bypass",
+    "infer_shapes",
+    "remove_dead",
+    "set_initializer",
+    "set_input",
+    "unique_name",
+]
+
+Array = npt.NDArray[Any]
+
+
+def unique_name(graph: ir.Graph, base: str) -> str:
+    """Return `base`, or `base_1`, `base_2`… so that no value or node of the graph has that name."""
+    taken = set(graph.initializers) | {v.name for v in graph.inputs}
+    for node in graph.all_nodes():
+        taken.add(node.name)
+        taken.update(v.name for v in node.outputs)
+        taken.update(v.name for v in node.inputs if v is not None)
+    name, count = base, 1
+    while name in taken:
+        name, count = f"{base}_{count}", count + 1
+    return name
+
+
+def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    """Add a constant under a name not yet used (see `unique_name`) and return its value."""
+    tensor = ir.Tensor(np.ascontiguousarray(array) if array.ndim else np.asarray(array), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def set_initializer(value: ir.Value, array: Array) -> None:
+    """Replace the numbers of an initializer, with its shape and dtype."""
+    tensor = ir.Tensor(np.ascontiguousarray(array) if array.ndim else np.asarray(array), name=value.name)
+    value.const_value = tensor
+    value.shape = ir.Shape(tensor.shape)
+    value.type = ir.TensorType(tensor.dtype)
+
+
+def set_input(node: ir.Node, index: int, value: ir.Value | None) -> None:
+    """Set one input of a node, growing the list where an optional input was left out."""
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
+
+
+def bypass(node: ir.Node, source: ir.Value) -> bool:
+    """Remove a one-output node by letting its readers read `source` instead; public names survive.
+
+    Returns:
+        False, with nothing changed, if the node's output is a graph output and `source` cannot take over its name
+        (it is a graph input, an initializer or public itself).
+    """
+    out = node.outputs[0]
+    graph = node.graph
+    assert graph is not None
+    if out.is_graph_output():
+        producer = source.producer()
+        if producer is None or producer.graph is not graph or is_public(source):
+            return False
+        name, shape, kind = out.name, out.shape, out.type
+        out.replace_all_uses_with(source, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        source.name, source.shape, source.type = name, shape, kind
+        return True
+    out.replace_all_uses_with(source)
+    graph.remove(node, safe=True)
+    return True
+
+
+def remove_dead(model: ir.Model) -> int:
+    """Remove nodes and initializers nothing depends on; return how many nodes went."""
+    before = sum(1 for _ in model.graph.all_nodes())
+    passes.RemoveUnusedNodesPass()(model)
+    return before - sum(1 for _ in model.graph.all_nodes())
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Fill in shapes and types by ONNX shape inference; what cannot be inferred stays unknown."""
+    passes.ShapeInferencePass(data_prop=True)(model)

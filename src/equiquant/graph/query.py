@@ -1,0 +1,98 @@
+"""Reading a graph: constants, attributes, who uses a value and whether anybody outside can see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+__all__ = [
+    "attribute",
+    "constant",
+    "constant_producer",
+    "is_public",
+    "label",
+    "opset",
+    "rank",
+    "sole_consumer",
+    "static_shape",
+]
+
+Array = npt.NDArray[Any]
+
+
+def label(node: ir.Node) -> str:
+    """Return the node's name, as decisions and errors cite it."""
+    return node.name or f"{node.op_type} -> {node.outputs[0].name}"
+
+
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """Return an attribute's python value, or `default` where it is absent."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def opset(model: ir.Model) -> int:
+    """Return the version of the default operator set."""
+    return model.graph.opset_imports.get("", 1)
+
+
+def constant(value: ir.Value | None) -> Array | None:
+    """Return the value's numbers if they can never change, else None.
+
+    An initializer that is also a graph input can be overridden by the caller: it is not constant. Constant nodes count.
+    The array is read-only.
+    """
+    if value is None:
+        return None
+    node = value.producer()
+    if node is not None:
+        return _constant_node(node) if node.op_type == "Constant" and node.domain == "" else None
+    if value.const_value is None or value.is_graph_input() or not value.is_initializer():
+        return None
+    return value.const_value.numpy()
+
+
+def constant_producer(value: ir.Value) -> ir.Node | None:
+    """Return the Constant node behind a value, None for initializers and everything else."""
+    node = value.producer()
+    return node if node is not None and node.op_type == "Constant" and node.domain == "" else None
+
+
+def _constant_node(node: ir.Node) -> Array | None:
+    for name, attr in node.attributes.items():
+        if name == "value":
+            return np.asarray(attr.as_tensor().numpy())
+        if name in ("value_float", "value_floats"):
+            return np.asarray(attr.value, dtype=np.float32)
+        if name in ("value_int", "value_ints"):
+            return np.asarray(attr.value, dtype=np.int64)
+    return None
+
+
+def is_public(value: ir.Value) -> bool:
+    """True if something besides this graph's own nodes reads the value: a graph output, or an If/Loop/Scan body."""
+    if value.is_graph_output():
+        return True
+    home = value.graph
+    return any(use.node.graph is not home for use in value.uses())
+
+
+def sole_consumer(value: ir.Value) -> ir.Node | None:
+    """Return the one node that reads the value, None if there are several, none, or it is public."""
+    consumers = value.consumers()
+    return consumers[0] if len(consumers) == 1 and not is_public(value) else None
+
+
+def rank(value: ir.Value) -> int | None:
+    """Return the number of dimensions, None if unknown."""
+    return None if value.shape is None else len(value.shape)
+
+
+def static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
+    """Return the shape with None for dynamic dimensions, None if even the rank is unknown."""
+    if value.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else None for d in value.shape)

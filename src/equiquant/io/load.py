@@ -1,0 +1,124 @@
+"""Load a model as onnx_ir without touching what the caller holds, and refuse what cannot be quantized."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from equiquant.errors import ModelError
+
+__all__ = ["LoadedModel", "ModelLike", "load_model"]
+
+ModelLike = str | Path | onnx.ModelProto | ir.Model
+
+QUANTIZED_OPS = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"}
+    | {"ConvInteger", "MatMulInteger"}
+)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A private copy of the caller's model.
+
+    Attributes:
+        model: The graph, ours to edit.
+        sha256: Hash of the input file, or of the serialized proto.
+        path: Where it came from, None for in-memory models.
+    """
+
+    model: ir.Model
+    sha256: str
+    path: Path | None
+
+
+def load_model(source: ModelLike, *, allow_quantized: bool = False) -> LoadedModel:
+    """Read a model from a path, a ModelProto or an onnx_ir.Model; external weights stay memory-mapped.
+
+    Args:
+        source: The model; in-memory models are copied, never edited.
+        allow_quantized: Accept a model that already holds quantized operators.
+
+    Raises:
+        ModelError: The file is missing, truncated or not ONNX, the model is invalid or already quantized, or a
+            weight is NaN or infinite.
+    """
+    path: Path | None = None
+    if isinstance(source, ir.Model):
+        model = source.clone()
+        digest = hashlib.sha256(ir.to_proto(source).SerializeToString()).hexdigest()
+    elif isinstance(source, onnx.ModelProto):
+        data = source.SerializeToString()
+        model, digest = ir.from_proto(onnx.ModelProto.FromString(data)), hashlib.sha256(data).hexdigest()
+    elif isinstance(source, str | Path):
+        path = Path(source)
+        model, digest = _read(path)
+    else:
+        raise ModelError(f"A model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(source).__name__}.")
+    _validate(model, allow_quantized)
+    _name_everything(model)
+    return LoadedModel(model, digest, path)
+
+
+def _read(path: Path) -> tuple[ir.Model, str]:
+    if not path.exists():
+        raise ModelError(f"No such model file: {path}")
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give the .onnx file in it.")
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        model = ir.load(path)
+    except DecodeError as error:
+        raise ModelError(f"{path} is not an ONNX model, or the file is truncated.") from error
+    except OSError as error:
+        raise ModelError(f"Cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # onnx_ir raises many kinds on malformed graphs
+        raise ModelError(f"{path} is not a valid ONNX model: {_first_line(error)}") from error
+    return model, digest
+
+
+def _validate(model: ir.Model, allow_quantized: bool) -> None:
+    if not len(model.graph):
+        raise ModelError("The model has no nodes: the file is empty, truncated or not an ONNX model.")
+    if not model.graph.outputs:
+        raise ModelError("The model has no outputs.")
+    for node in model.graph.all_nodes():
+        if node.op_type in QUANTIZED_OPS and not allow_quantized:
+            raise ModelError(
+                f"The model is already quantized (node '{node.name}' is {node.op_type}). Start from the float model."
+            )
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None:
+            raise ModelError(f"Initializer '{value.name}' has no data.")
+        if not tensor.dtype.is_floating_point():
+            continue
+        try:
+            array = tensor.numpy()
+        except Exception as error:
+            raise ModelError(f"Cannot read the data of '{value.name}': {_first_line(error)}") from error
+        if not np.isfinite(array.astype(np.float32, copy=False)).all():
+            raise ModelError(f"Initializer '{value.name}' contains NaN or infinite values; repair the model first.")
+
+
+def _name_everything(model: ir.Model) -> None:
+    """Give every node a name of its own, so that each decision can say where it happened."""
+    taken: set[str] = set()
+    for node in model.graph.all_nodes():
+        base = node.name or (f"{node.op_type}_{node.outputs[0].name}" if node.outputs else node.op_type)
+        name, count = base, 1
+        while name in taken:
+            name, count = f"{base}_{count}", count + 1
+        node.name = name
+        taken.add(name)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,1 @@
+"""Numbers only: affine arithmetic, scale searches, histograms and solvers. Knows numpy, never ONNX."""

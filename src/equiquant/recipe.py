@@ -1,0 +1,199 @@
+"""The recipe: everything a run depends on, in one frozen, checked value, saved beside the output.
+
+`preset(name, **overrides)` gives a named recipe; `Recipe(...)` a custom one. Nonsense is refused at construction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from equiquant.errors import OptionError, nearest
+
+__all__ = ["PRESETS", "ImageOptions", "Recipe", "preset"]
+
+ActivationType = Literal["uint8", "int8", "uint16", "int16"]
+WeightType = Literal["int8", "uint8"]
+BiasType = Literal["int8", "int16", "int32"]
+ScaleKind = Literal["float", "power_of_two"]
+CalibrationMethod = Literal["minmax", "minmse", "nonoverflow"]
+CLEMethod = Literal["pairwise"]
+
+
+def _check(owner: object) -> None:
+    """Check every field of a dataclass against its annotation; say which one is wrong and how."""
+    hints = get_type_hints(type(owner))
+    for f in dataclasses.fields(owner):  # type: ignore[arg-type]
+        value, hint = getattr(owner, f.name), hints[f.name]
+        choices = get_args(hint) if get_origin(hint) is Literal else None
+        if choices is not None and value not in choices:
+            allowed = ", ".join(repr(c) for c in choices)
+            raise OptionError(f"The '{f.name}' option must be one of {allowed}. Got {value!r} instead.")
+        if hint in (bool, int, float, str) and not (
+            isinstance(value, hint) or (hint is float and isinstance(value, int))
+        ):
+            raise OptionError(f"The '{f.name}' option must be a {hint.__name__}. Got {value!r} instead.")
+        if hint is int and isinstance(value, bool):
+            raise OptionError(f"The '{f.name}' option must be an int. Got {value!r} instead.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """How image files become model inputs: decode, resize, (x · scale − mean) / std, lay out.
+
+    Attributes:
+        size: (height, width) after resizing, pixels; None takes the model's static input size.
+        mean: Subtracted per channel, in units after `scale`.
+        std: Divided by, per channel.
+        scale: Multiplied first; 1/255 maps bytes to [0, 1].
+        layout: `NCHW`, `NHWC`, or `auto` from the model's input shape.
+        color: `RGB` or `BGR` channel order fed to the model.
+        resize: `stretch` to the size, or `crop`: short side to size/0.875, then the center.
+    """
+
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    scale: float = 1 / 255
+    layout: Literal["auto", "NCHW", "NHWC"] = "auto"
+    color: Literal["RGB", "BGR"] = "RGB"
+    resize: Literal["stretch", "crop"] = "crop"
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if len(self.mean) not in (1, 3) or len(self.std) not in (1, 3):
+            raise OptionError("The image 'mean' and 'std' options take 1 or 3 numbers.")
+        if any(s == 0 for s in self.std):
+            raise OptionError("The image 'std' option must not contain 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One quantization run, completely.
+
+    Attributes:
+        name: The preset it came from, or `custom`.
+        activation_type: Storage type of activations.
+        activation_symmetric: Zero point at the type's center.
+        weight_type: Storage type of weights.
+        weight_symmetric: Zero point 0 for weights.
+        per_channel: One weight scale per output channel.
+        scale_kind: Any float32 scale, or powers of two only.
+        bias_type: `int32` at scale s_x·s_w, or `int8`/`int16` with a scale of its own.
+        unsigned_relu: A tensor that is never negative gets zero point 0 even when symmetric.
+        npu: The target is the documented CNN NPU (`enable_npu_cnn`).
+        optimize: Fold the graph into its canonical form first.
+        replace_clip6_relu: Replace Clip(0, 6) by Relu (changes the function; the report says by how much).
+        cle: Equalize channels across layers.
+        cle_method: The solver.
+        cle_steps: Sweeps of the pairwise solver; −1 sweeps until it converges.
+        cle_append_bias: The bias counts in the range of a producing row.
+        calibration: How an activation's range is chosen.
+        calibration_samples: Use at most this many samples; None for all.
+        moving_average: Min-max by a moving average over batches.
+        moving_average_constant: Weight of the newest batch.
+        symmetric_ranges: Widen every min-max range to be symmetric about 0.
+        nodes_to_quantize: Names, globs or `re:` patterns; when given, only these nodes.
+        nodes_to_exclude: Names, globs or `re:` patterns of nodes that stay float.
+        subgraphs_to_exclude: Pairs (start nodes, end nodes); what lies between stays float.
+        op_types_to_quantize: When given, only these op types.
+        image: How image files become inputs.
+        equivalence_tolerance: Largest |Δ| after equalization, relative to the output's magnitude.
+        seed: Seed of every random choice.
+    """
+
+    name: str = "custom"
+    activation_type: ActivationType = "uint8"
+    activation_symmetric: bool = False
+    weight_type: WeightType = "int8"
+    weight_symmetric: bool = True
+    per_channel: bool = False
+    scale_kind: ScaleKind = "float"
+    bias_type: BiasType = "int32"
+    unsigned_relu: bool = False
+    npu: bool = False
+    optimize: bool = True
+    replace_clip6_relu: bool = False
+    cle: bool = True
+    cle_method: CLEMethod = "pairwise"
+    cle_steps: int = 1
+    cle_append_bias: bool = True
+    calibration: CalibrationMethod = "minmax"
+    calibration_samples: int | None = None
+    moving_average: bool = False
+    moving_average_constant: float = 0.01
+    symmetric_ranges: bool = False
+    nodes_to_quantize: tuple[str, ...] = ()
+    nodes_to_exclude: tuple[str, ...] = ()
+    subgraphs_to_exclude: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
+    op_types_to_quantize: tuple[str, ...] = ()
+    image: ImageOptions = field(default_factory=ImageOptions)
+    equivalence_tolerance: float = 1e-5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if self.cle_steps < 1 and self.cle_steps != -1:
+            raise OptionError(
+                f"CLESteps must be a positive number of sweeps, or -1 to sweep until convergence. Got {self.cle_steps}."
+            )
+        if self.calibration_samples is not None and self.calibration_samples < 1:
+            raise OptionError(f"CalibDataSize must be at least 1. Got {self.calibration_samples}.")
+        if not 0 < self.moving_average_constant <= 1:
+            raise OptionError(f"CalibMovingAverageConstant must be in (0, 1]. Got {self.moving_average_constant}.")
+        if self.calibration in ("minmse", "nonoverflow") and self.scale_kind != "power_of_two":
+            raise OptionError(
+                f"Calibration '{self.calibration}' chooses power-of-two scales, but scale_kind is 'float'."
+                " Use scale_kind='power_of_two', or calibration='minmax'."
+            )
+        if self.per_channel and self.scale_kind == "power_of_two" and self.npu:
+            raise OptionError("The NPU target runs per-tensor weights only: per_channel must be False.")
+        if self.scale_kind == "float" and self.bias_type != "int32":
+            raise OptionError("Float scales need bias_type='int32' (scale s_x·s_w).")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain data."""
+        return dataclasses.asdict(self)
+
+
+_XINT8 = Recipe(
+    name="xint8",
+    activation_type="uint8",
+    activation_symmetric=True,
+    scale_kind="power_of_two",
+    bias_type="int8",
+    npu=True,
+    calibration="minmse",
+)
+_A8W8 = Recipe(name="a8w8")
+
+PRESETS: Mapping[str, Recipe] = {
+    "xint8": _XINT8,
+    "a8w8": _A8W8,
+    "a8w8_per_channel": dataclasses.replace(_A8W8, name="a8w8_per_channel", per_channel=True),
+    "a16w8": dataclasses.replace(_A8W8, name="a16w8", activation_type="uint16"),
+}
+
+
+def preset(name: str, **overrides: Any) -> Recipe:
+    """Return the recipe of a preset with some fields replaced.
+
+    Args:
+        name: A key of `PRESETS`.
+        **overrides: Fields of `Recipe`.
+
+    Raises:
+        OptionError: Unknown preset or field, or values that contradict each other.
+
+    >>> preset("a8w8", cle_steps=2).cle_steps
+    2
+    """
+    if name not in PRESETS:
+        raise OptionError(f"Unknown preset '{name}'.{nearest(name, PRESETS)} Known: {', '.join(PRESETS)}.")
+    known = {f.name for f in dataclasses.fields(Recipe)}
+    for key in overrides:
+        if key not in known:
+            raise OptionError(f"Unknown option '{key}'.{nearest(key, known)}")
+    return dataclasses.replace(PRESETS[name], **overrides)
