@@ -157,6 +157,18 @@ class Recipe:
         """Return the recipe as plain data."""
         return dataclasses.asdict(self)
 
+    def replace(self, **overrides: Any) -> Recipe:
+        """Return a copy with some fields replaced.
+
+        Raises:
+            OptionError: Unknown field, or values that contradict each other.
+        """
+        known = {f.name for f in dataclasses.fields(self)}
+        for key in overrides:
+            if key not in known:
+                raise OptionError(f"Unknown option '{key}'.{nearest(key, known)}")
+        return dataclasses.replace(self, **overrides)
+
 
 _XINT8 = Recipe(
     name="xint8",
@@ -192,8 +204,4 @@ def preset(name: str, **overrides: Any) -> Recipe:
     """
     if name not in PRESETS:
         raise OptionError(f"Unknown preset '{name}'.{nearest(name, PRESETS)} Known: {', '.join(PRESETS)}.")
-    known = {f.name for f in dataclasses.fields(Recipe)}
-    for key in overrides:
-        if key not in known:
-            raise OptionError(f"Unknown option '{key}'.{nearest(key, known)}")
-    return dataclasses.replace(PRESETS[name], **overrides)
+    return PRESETS[name].replace(**overrides)

@@ -16,6 +16,7 @@ from onnx_ir.passes import common as passes
 from equiquant.graph.query import is_public
 
 __all__ = [
+    "Names",
     "add_initializer",
     "bypass",
     "infer_shapes",
@@ -39,6 +40,31 @@ def unique_name(graph: ir.Graph, base: str) -> str:
     while name in taken:
         name, count = f"{base}_{count}", count + 1
     return name
+
+
+class Names:
+    """Every name in use in a graph and its bodies, collected once: unused names in O(1), for rewrites that need many.
+
+    Args:
+        graph: The main graph.
+    """
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._taken: set[str | None] = set()
+        for part in (graph, *graph.subgraphs()):
+            self._taken.update(v.name for v in part.inputs)
+            self._taken.update(part.initializers)
+        for node in graph.all_nodes():
+            self._taken.add(node.name)
+            self._taken.update(v.name for v in node.outputs)
+
+    def fresh(self, base: str) -> str:
+        """Return `base`, or `base_1`, `base_2`…, and reserve it."""
+        name, count = base, 1
+        while name in self._taken:
+            name, count = f"{base}_{count}", count + 1
+        self._taken.add(name)
+        return name
 
 
 def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:

@@ -1,7 +1,22 @@
 """The door: files and protobufs come in and go out here, and onnxruntime sessions are made here."""
 
 from equiquant.io.load import LoadedModel, ModelLike, load_model
-from equiquant.io.runtime import InputSpec, Runner
-from equiquant.io.save import save_model, to_proto
+from equiquant.io.runtime import InputSpec, Runner, input_specs
+from equiquant.io.save import check_writable, model_bytes, save_model, to_proto
+from equiquant.io.upgrade import TARGET_OPSET, raise_ir_version, upgrade_opset
 
-__all__ = ["InputSpec", "LoadedModel", "ModelLike", "Runner", "load_model", "save_model", "to_proto"]
+__all__ = [
+    "TARGET_OPSET",
+    "InputSpec",
+    "LoadedModel",
+    "ModelLike",
+    "Runner",
+    "check_writable",
+    "input_specs",
+    "load_model",
+    "model_bytes",
+    "raise_ir_version",
+    "save_model",
+    "to_proto",
+    "upgrade_opset",
+]

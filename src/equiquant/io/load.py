@@ -12,8 +12,9 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from equiquant.errors import ModelError
+from equiquant.io.mapped import load_mapped
 
-__all__ = ["LoadedModel", "ModelLike", "load_model"]
+__all__ = ["LoadedModel", "ModelLike", "load_model", "name_nodes"]
 
 ModelLike = str | Path | onnx.ModelProto | ir.Model
 
@@ -62,7 +63,7 @@ def load_model(source: ModelLike, *, allow_quantized: bool = False) -> LoadedMod
     else:
         raise ModelError(f"A model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(source).__name__}.")
     _validate(model, allow_quantized)
-    _name_everything(model)
+    name_nodes(model)
     return LoadedModel(model, digest, path)
 
 
@@ -74,7 +75,7 @@ def _read(path: Path) -> tuple[ir.Model, str]:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        model = ir.load(path)
+        model = load_mapped(path)
     except DecodeError as error:
         raise ModelError(f"{path} is not an ONNX model, or the file is truncated.") from error
     except OSError as error:
@@ -108,7 +109,7 @@ def _validate(model: ir.Model, allow_quantized: bool) -> None:
             raise ModelError(f"Initializer '{value.name}' contains NaN or infinite values; repair the model first.")
 
 
-def _name_everything(model: ir.Model) -> None:
+def name_nodes(model: ir.Model) -> None:
     """Give every node a name of its own, so that each decision can say where it happened."""
     taken: set[str] = set()
     for node in model.graph.all_nodes():

@@ -1,9 +1,12 @@
-"""onnxruntime sessions over onnx_ir models, by value name."""
+"""onnxruntime sessions over onnx_ir models, by value name.
+
+Large weights are not serialized: the session gets a graph without them and reads the arrays in place, so that a session
+costs little memory and time and may hold more than the 2 GB a protobuf can.
+"""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +19,16 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from equiquant.errors import ModelError
-from equiquant.io.save import INLINE_LIMIT, model_bytes, to_proto
+from equiquant.graph import query
+from equiquant.io.save import model_bytes
 
-__all__ = ["InputSpec", "Runner"]
+__all__ = ["InputSpec", "Runner", "input_specs"]
 
 Feed = Mapping[str, npt.NDArray[Any]]
+
+LEND_ABOVE = 1024  # bytes; a smaller weight is cheaper inside the graph
+LEAN_ABOVE = 50_000_000  # bytes of weights; above, onnxruntime's repacked copies cost more memory than they save time
+LENDABLE = {"FLOAT", "FLOAT16", "DOUBLE", "INT8", "UINT8", "INT16", "UINT16", "INT32", "INT64"}
 
 NUMPY_TYPES = {
     "tensor(float)": "float32",
@@ -51,11 +59,31 @@ class InputSpec:
     shape: tuple[int | None, ...]
 
 
+def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
+    """Return what the model's inputs accept; initializers listed as inputs are left out.
+
+    Raises:
+        ModelError: An input is not a tensor of a known type.
+    """
+    specs = []
+    for value in model.graph.inputs:
+        if value.name in model.graph.initializers:
+            continue
+        if value.dtype is None:
+            raise ModelError(f"Input '{value.name}' has no tensor type; EquiQuant feeds tensors only.")
+        shape = query.static_shape(value)
+        if shape is None:
+            raise ModelError(f"Input '{value.name}' has no rank; give it a shape in the model first.")
+        dtype = "bfloat16" if value.dtype == ir.DataType.BFLOAT16 else value.dtype.numpy().name
+        specs.append(InputSpec(value.name or "", dtype, tuple(d if d else None for d in shape)))
+    return tuple(specs)
+
+
 class Runner:
     """Runs a model with onnxruntime.
 
     Args:
-        model: The model, a path, or a proto. A model above 2 GB is spilled to a temporary file.
+        model: The model, a path, or a proto.
         outputs: Names of values to return, in order; None for the graph's outputs. Intermediate values are exposed
             on a copy.
         optimize: Let onnxruntime optimize the graph; off, the nodes run as written.
@@ -78,13 +106,17 @@ class Runner:
         options.intra_op_num_threads = threads
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+        if isinstance(model, ir.Model) and model_bytes(model) > LEAN_ABOVE:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            if optimize:
+                options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
         if isinstance(model, ir.Model) and outputs is not None:
             model = _expose(model, outputs)
-        self._spill: tempfile.TemporaryDirectory[str] | None = None
+        self._weights: list[ort.OrtValue] = []  # the session reads them in place: they must outlive it
         try:
-            self._session = ort.InferenceSession(self._source(model), options, providers=["CPUExecutionProvider"])
-        except ModelError:
-            raise
+            self._session = ort.InferenceSession(
+                self._source(model, options), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # onnxruntime has its own unexported exception classes
             raise ModelError(f"onnxruntime cannot run the model: {str(error).strip().splitlines()[0]}") from error
         self.inputs = tuple(
@@ -97,17 +129,26 @@ class Runner:
         )
         self.outputs = tuple(outputs) if outputs is not None else tuple(o.name for o in self._session.get_outputs())
 
-    def _source(self, model: ir.Model | onnx.ModelProto | str | Path) -> bytes | str:
+    def _source(self, model: ir.Model | onnx.ModelProto | str | Path, options: ort.SessionOptions) -> bytes | str:
         if isinstance(model, str | Path):
             return os.fspath(model)
         if isinstance(model, onnx.ModelProto):
             return bytes(model.SerializeToString())
-        if model_bytes(model) > INLINE_LIMIT:
-            self._spill = tempfile.TemporaryDirectory(prefix="equiquant-")
-            path = Path(self._spill.name) / "model.onnx"
-            ir.save(model, path, external_data="model.data")
-            return os.fspath(path)
-        return bytes(to_proto(model.clone()).SerializeToString())
+        skeleton = model.clone()
+        names: list[str] = []
+        for value in skeleton.graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or tensor.nbytes < LEND_ABOVE or tensor.dtype.name not in LENDABLE:
+                continue
+            array = np.require(tensor.numpy(), requirements=("C", "A"))  # a mapped weight may lie unaligned in its file
+            value.const_value = ir.ExternalTensor(
+                "lent", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(array.shape), name=value.name or ""
+            )
+            names.append(value.name or "")
+            self._weights.append(ort.OrtValue.ortvalue_from_numpy(array))
+        if names:
+            options.add_external_initializers(names, self._weights)
+        return bytes(ir.to_proto(skeleton).SerializeToString())
 
     def run(self, feed: Feed) -> list[npt.NDArray[Any]]:
         """Return the outputs for one feed, in the order asked for.

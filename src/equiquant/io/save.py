@@ -30,8 +30,14 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     """
     if model_bytes(model) > INLINE_LIMIT:
         raise OutputError("The model is larger than 2 GB and cannot be one ModelProto; give an output path instead.")
-    ir.external_data.load_to_model(model)
-    return ir.to_proto(model)
+    return ir.to_proto(_inline(model))
+
+
+def _inline(model: ir.Model) -> ir.Model:
+    """Return a copy of the graph whose weights on disk are read into memory; the model itself keeps them mapped."""
+    copy = model.clone()
+    ir.external_data.load_to_model(copy)
+    return copy
 
 
 def check_writable(target: str | Path, source: Path | None = None) -> Path:
@@ -69,7 +75,10 @@ def save_model(model: ir.Model, target: str | Path) -> Path:
     with contextlib.ExitStack() as stack:
         try:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=path.parent, prefix=".equiquant-")))
-            ir.save(model, folder / path.name, external_data=f"{path.name}.data" if large else None)
+            if large:
+                ir.save(model, folder / path.name, external_data=f"{path.name}.data")
+            else:
+                ir.save(_inline(model), folder / path.name)
             if large:
                 (folder / f"{path.name}.data").replace(path.parent / f"{path.name}.data")
             (folder / path.name).replace(path)

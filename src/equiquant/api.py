@@ -1,0 +1,202 @@
+"""The Python interface: `quantize`, `equalize`, `compare`, `inspect`. Everything else is options."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from equiquant import pipeline
+from equiquant.calibrate import open_samples
+from equiquant.io import ModelLike, check_writable, input_specs, load_model, save_model, to_proto
+from equiquant.pipeline import Progress
+from equiquant.recipe import Recipe, preset
+from equiquant.report import Inspection, Report, inspect_model
+from equiquant.verify import Comparison, compare_models
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Result", "compare", "equalize", "inspect", "quantize", "run_recipe"]
+
+PathLike = str | os.PathLike[str]
+
+
+class Result:
+    """A finished model and its report.
+
+    Attributes:
+        report: What was decided and measured.
+        path: Where the model was written, None if it was not.
+    """
+
+    def __init__(self, model: ir.Model, report: Report, path: Path | None = None) -> None:
+        self._ir = model
+        self._proto: onnx.ModelProto | None = None
+        self.report = report
+        self.path = path
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The model as a proto, made on first use.
+
+        Raises:
+            OutputError: It is larger than 2 GB; use `save`.
+        """
+        if self._proto is None:
+            self._proto = to_proto(self._ir)
+        return self._proto
+
+    def save(self, path: PathLike) -> Path:
+        """Write the model, whole or not at all; above 2 GB its weights go to `<path>.data`.
+
+        Raises:
+            OutputError: The file cannot be written, or is the input.
+        """
+        source = Path(self.report.input_path) if self.report.input_path else None
+        self.path = save_model(self._ir, check_writable(os.fspath(path), source))
+        return self.path
+
+
+def quantize(
+    model: ModelLike,
+    output: PathLike | None = None,
+    *,
+    data: Any = None,
+    preset: str | Recipe = "xint8",
+    report_dir: PathLike | None = None,
+    progress: Progress | None = None,
+    **overrides: Any,
+) -> Result:
+    """Quantize a float model to INT8 (QDQ).
+
+    Args:
+        model: A path, `onnx.ModelProto` or `onnx_ir.Model`; never changed.
+        output: Where to write the result; None keeps it in memory.
+        data: Calibration data: None, an array (samples along axis 0), an iterable of arrays or feed dicts, a reader
+            with `get_next()`, a .npy or .npz file, a folder of .npy files or images. Read as a stream.
+        preset: `xint8`, `a8w8`, `a8w8_per_channel`, `a16w8`, or a `Recipe`.
+        report_dir: Write report.json and report.html there.
+        progress: Called with (stage, done, total).
+        **overrides: Fields of `Recipe` that replace the preset's.
+
+    Raises:
+        EquiQuantError: Bad model, data, option or output path; nothing is written then.
+    """
+    return run_recipe(model, output, _recipe(preset, overrides), data=data, progress=progress, report_dir=report_dir)
+
+
+def equalize(
+    model: ModelLike,
+    output: PathLike | None = None,
+    *,
+    data: Any = None,
+    method: str = "pairwise",
+    steps: int = 1,
+    append_bias: bool = True,
+    replace_clip6_relu: bool = False,
+    report_dir: PathLike | None = None,
+    progress: Progress | None = None,
+    **overrides: Any,
+) -> Result:
+    """Equalize a float model's channels and leave it float, for any toolchain: same inputs, outputs and function.
+
+    Args:
+        model: As in `quantize`.
+        output: As in `quantize`.
+        data: As in `quantize`; used to prove that the function is unchanged.
+        method: The solver, `pairwise`.
+        steps: Sweeps; −1 until convergence.
+        append_bias: The bias counts in a producing row's range.
+        replace_clip6_relu: Replace Clip(0, 6) by Relu first; this does change the function.
+        report_dir: As in `quantize`.
+        progress: As in `quantize`.
+        **overrides: Further fields of `Recipe`.
+
+    Raises:
+        EquiQuantError: Bad model, data, option or output path; nothing is written then.
+    """
+    options = {
+        "cle": True,
+        "cle_method": method,
+        "cle_steps": steps,
+        "cle_append_bias": append_bias,
+        "replace_clip6_relu": replace_clip6_relu,
+    }
+    recipe = _recipe("a8w8", options | overrides)
+    return run_recipe(model, output, recipe, data=data, progress=progress, report_dir=report_dir, to_int=False)
+
+
+def run_recipe(
+    model: ModelLike,
+    output: PathLike | None,
+    recipe: Recipe,
+    *,
+    data: Any = None,
+    progress: Progress | None = None,
+    report_dir: PathLike | None = None,
+    to_int: bool = True,
+) -> Result:
+    """Run one recipe: what `quantize`, `equalize` and `ModelQuantizer` have in common.
+
+    Args:
+        model: As in `quantize`.
+        output: As in `quantize`.
+        recipe: What to do.
+        data: As in `quantize`.
+        progress: As in `quantize`.
+        report_dir: As in `quantize`.
+        to_int: Quantize after equalizing.
+
+    Raises:
+        EquiQuantError: Bad model, data, option or output path; nothing is written then.
+    """
+    if output is not None:
+        check_writable(os.fspath(output), Path(model) if isinstance(model, str | os.PathLike) else None)
+    outcome = pipeline.run(model, recipe, data, quantize=to_int, progress=progress)
+    result = Result(outcome.model, outcome.report)
+    if output is not None:
+        result.save(output)
+    if report_dir is not None:
+        outcome.report.write(os.fspath(report_dir))
+    return result
+
+
+def compare(
+    float_model: ModelLike, quantized_model: ModelLike, data: Any, *, progress: Progress | None = None, **overrides: Any
+) -> Comparison:
+    """Compare a float model with its quantized twin, per output and per tensor.
+
+    Args:
+        float_model: The reference.
+        quantized_model: The model to judge.
+        data: As in `quantize`.
+        progress: As in `quantize`.
+        **overrides: Fields of `Recipe` that say how to read the data: `image`, `calibration_samples`.
+
+    Raises:
+        EquiQuantError: A model or the data cannot be used, or the two models have different inputs or outputs.
+    """
+    reference = load_model(float_model, allow_quantized=True).model
+    candidate = load_model(quantized_model, allow_quantized=True).model
+    with open_samples(data, input_specs(reference), _recipe("a8w8", overrides)) as stream:
+        total = None
+        tell = None if progress is None else (lambda done: progress("compare", done, total))
+        return compare_models(reference, candidate, stream, progress=tell)
+
+
+def inspect(model: ModelLike) -> Inspection:
+    """Describe a model without changing it.
+
+    Raises:
+        ModelError: The model cannot be read.
+    """
+    return inspect_model(load_model(model, allow_quantized=True))
+
+
+def _recipe(base: str | Recipe, overrides: dict[str, Any]) -> Recipe:
+    if isinstance(base, Recipe):
+        return base.replace(**overrides)
+    return preset(base, **overrides)

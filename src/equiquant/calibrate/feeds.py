@@ -1,0 +1,97 @@
+"""Check one feed against the model's inputs before the model sees it.
+
+A feed maps every input name to an array. Nothing is cast in silence except wider floats to narrower ones (numpy makes
+float64 by default); a sample without the batch dimension gets one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.errors import DataError, nearest
+from equiquant.io.runtime import InputSpec
+
+__all__ = ["Feed", "batch_size", "checked", "float_dtype", "shape_text"]
+
+Array = npt.NDArray[Any]
+Feed = dict[str, Array]
+
+CASTS = {("float64", "float32"), ("float64", "float16"), ("float32", "float16")}
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """Return a shape with `?` for dynamic dimensions.
+
+    >>> shape_text((None, 3, 224, 224))
+    '(?, 3, 224, 224)'
+    """
+    return "(" + ", ".join("?" if d is None else str(d) for d in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def float_dtype(spec: InputSpec) -> bool:
+    """True if the input takes floating-point numbers."""
+    return spec.dtype in ("float16", "float32", "float64")
+
+
+def batch_size(feed: Feed) -> int:
+    """Return the number of samples in a checked feed: the first dimension of the first input."""
+    shape = next(iter(feed.values())).shape
+    return shape[0] if shape else 1
+
+
+def checked(feed: Mapping[str, Any], specs: Sequence[InputSpec], where: str) -> Feed:
+    """Return the feed as contiguous arrays of the model's own types and ranks, in the order of the inputs.
+
+    Args:
+        feed: Input name to array-like.
+        specs: The model's inputs.
+        where: What to call this feed in an error, e.g. `sample 3`.
+
+    Raises:
+        DataError: A name is missing or unknown; a dtype, rank or size does not fit; a value is NaN or infinite.
+    """
+    names = [s.name for s in specs]
+    for given in feed:
+        if given not in names:
+            known = ", ".join(f"'{n}'" for n in names)
+            hint = nearest(str(given), names)
+            raise DataError(f"Calibration {where}: the model has no input '{given}'; it has {known}.{hint}")
+    for name in names:
+        if name not in feed:
+            raise DataError(f"Calibration {where}: the feed has no array for the model's input '{name}'.")
+    return {s.name: _checked_array(feed[s.name], s, f"Calibration {where}, input '{s.name}'") for s in specs}
+
+
+def _checked_array(value: Any, spec: InputSpec, where: str) -> Array:
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors on another device
+        raise DataError(f"{where}: cannot be read as an array: {str(error).splitlines()[0]}") from error
+    array = _checked_dtype(array, spec, where)
+    if spec.shape:  # onnxruntime gives () for an unknown rank too
+        if array.ndim == len(spec.shape) - 1:
+            array = array[None]
+        fits = array.ndim == len(spec.shape) and all(
+            want in (None, got) for got, want in zip(array.shape, spec.shape, strict=True)
+        )
+        if not fits:
+            shape = np.shape(value)
+            raise DataError(f"{where}: got shape {shape_text(shape)}, expected {shape_text(spec.shape)}.")
+    if not array.size:
+        raise DataError(f"{where}: the array is empty, shape {shape_text(array.shape)}.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"{where}: the data contain NaN or infinite values ({spec.dtype}); remove this sample.")
+    return np.ascontiguousarray(array)
+
+
+def _checked_dtype(array: Array, spec: InputSpec, where: str) -> Array:
+    if array.dtype.name == spec.dtype:
+        return array
+    if (array.dtype.name, spec.dtype) not in CASTS:
+        raise DataError(f"{where}: got dtype {array.dtype.name}, expected {spec.dtype}; convert the data.")
+    with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused by the caller
+        return array.astype(spec.dtype)

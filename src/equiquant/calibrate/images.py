@@ -1,0 +1,95 @@
+"""Image files as model inputs: decode, resize, (x · scale − mean) / std, lay out.
+
+`crop` follows the usual ImageNet evaluation: the short side is resized to size / 0.875 (256 for 224), then the center
+is cut out. Needs Pillow, the optional extra `images`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.calibrate.feeds import float_dtype, shape_text
+from equiquant.errors import DataError
+from equiquant.io.runtime import InputSpec
+from equiquant.recipe import ImageOptions
+
+__all__ = ["IMAGE_SUFFIXES", "ImageReader"]
+
+Array = npt.NDArray[Any]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+CROP = 0.875
+
+
+class ImageReader:
+    """Reads image files into arrays for one model input.
+
+    Args:
+        spec: The input; rank 4, float or uint8 (which gets the bytes as they are).
+        options: How to prepare the images.
+
+    Raises:
+        DataError: Pillow is missing, the input does not take images, or its size is dynamic and none is given.
+    """
+
+    def __init__(self, spec: InputSpec, options: ImageOptions) -> None:
+        try:
+            from PIL import Image
+        except ImportError as error:
+            raise DataError("Reading images needs Pillow: pip install equiquant[images]") from error
+        self._open, self._filter = Image.open, Image.Resampling.BILINEAR
+        if len(spec.shape) != 4 or not (float_dtype(spec) or spec.dtype == "uint8"):
+            raise DataError(f"The input '{spec.name}' ({spec.dtype}{shape_text(spec.shape)}) does not take images.")
+        self._channels_first = options.layout == "NCHW" or (options.layout == "auto" and spec.shape[3] not in (1, 3))
+        channels, height, width = (spec.shape[i] for i in ((1, 2, 3) if self._channels_first else (3, 1, 2)))
+        if channels not in (1, 3, None):
+            raise DataError(f"The input '{spec.name}' has {channels} channels; images have 1 or 3.")
+        self._mode = "L" if channels == 1 else "RGB"
+        size = options.size or (height, width)
+        if size[0] is None or size[1] is None:
+            raise DataError(
+                f"The input '{spec.name}' has a dynamic size {shape_text(spec.shape)};"
+                " give the image size, e.g. ImageOptions(size=(224, 224))."
+            )
+        self._size: tuple[int, int] = (size[0], size[1])
+        self._dtype, self._options = spec.dtype, options
+        self._mean, self._std = (self._per_channel(v) for v in (options.mean, options.std))
+
+    def _per_channel(self, values: tuple[float, ...]) -> Array:
+        if self._mode == "L" and len(set(values)) > 1:
+            raise DataError("The model takes gray images: the image 'mean' and 'std' options need one number each.")
+        return np.asarray(values[:1] if self._mode == "L" else values, dtype=np.float32)
+
+    def read(self, path: Path) -> Array:
+        """Return the image of one file, `(C, H, W)` or `(H, W, C)`.
+
+        Raises:
+            DataError: The file is not an image, or it is damaged.
+        """
+        try:
+            with self._open(path) as file:
+                pixels = np.asarray(self._fit(file.convert(self._mode)))
+        except Exception as error:  # damaged files raise almost anything, each decoder its own kind
+            raise DataError(f"Cannot read the image {path}: {str(error).splitlines()[0]}") from error
+        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+        if self._options.color == "BGR":
+            pixels = pixels[:, :, ::-1]
+        if self._dtype != "uint8":
+            scaled = pixels.astype(np.float32) * np.float32(self._options.scale)
+            pixels = ((scaled - self._mean) / self._std).astype(self._dtype)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1) if self._channels_first else pixels)
+
+    def _fit(self, image: Any) -> Any:
+        height, width = self._size
+        if self._options.resize == "stretch":
+            return image.resize((width, height), self._filter)
+        ratio = max(width / image.width, height / image.height) / CROP
+        image = image.resize(
+            (max(width, round(image.width * ratio)), max(height, round(image.height * ratio))), self._filter
+        )
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))

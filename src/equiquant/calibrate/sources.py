@@ -1,0 +1,215 @@
+"""Whatever a user calls calibration data, as one stream of labelled feeds.
+
+Accepted: None (made-up inputs), an array (samples along axis 0), a mapping of input names to arrays, an iterable of
+arrays or feed dicts, an onnxruntime CalibrationDataReader (anything with `get_next()`), a .npy or .npz file, a folder
+of .npy and .npz files or of images. Nothing is read before it is asked for and nothing is held: .npy is memory-mapped,
+.npz is streamed.
+
+Arrays of the input's rank hold samples along axis 0 and are fed one at a time, or B at a time where the model's batch
+is static; a last group that is too short is filled with the first samples. Arrays of one rank more hold whole feeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.calibrate.images import IMAGE_SUFFIXES, ImageReader
+from equiquant.calibrate.npz import load_npz
+from equiquant.calibrate.synthetic import synthetic_feeds
+from equiquant.errors import DataError
+from equiquant.io.runtime import InputSpec
+from equiquant.recipe import ImageOptions, Recipe
+
+__all__ = ["LabelledFeed", "Source", "open_source"]
+
+Array = npt.NDArray[Any]
+LabelledFeed = tuple[str, Mapping[str, Any]]
+"""What to call the feed in an error, and its arrays by input name, not yet checked."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stream of feeds.
+
+    Attributes:
+        start: Begins a pass; call once if not `replayable`.
+        replayable: Every pass gives the same feeds cheaply, straight from memory or from a file.
+        synthetic: The inputs are made up.
+    """
+
+    start: Callable[[], Iterator[LabelledFeed]]
+    replayable: bool
+    synthetic: bool = False
+
+
+def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source:
+    """Return the stream behind `data`; nothing is read yet except headers.
+
+    Raises:
+        DataError: `data` is no kind of data, a file is missing or unreadable, or it does not fit the model's inputs.
+    """
+    if data is None:
+        return Source(lambda: _numbered(synthetic_feeds(specs, recipe.seed)), replayable=False, synthetic=True)
+    if isinstance(data, str | Path):
+        return _path_source(Path(data), specs, recipe.image)
+    if isinstance(data, np.ndarray):
+        _single(specs, "an array")
+        return Source(lambda: _rows({specs[0].name: data}, specs), replayable=True)
+    if isinstance(data, Mapping):
+        arrays = {str(k): np.asarray(v) for k, v in data.items()}
+        return Source(lambda: _rows(arrays, specs), replayable=True)
+    if hasattr(data, "get_next"):
+        return Source(lambda: _numbered(_named(item, specs) for item in _from_reader(data)), replayable=False)
+    if isinstance(data, Iterable):
+        return Source(
+            lambda: _numbered(_named(item, specs) for item in data), replayable=isinstance(data, list | tuple)
+        )
+    raise DataError(
+        "Calibration data are an array, an iterable of arrays or feed dicts, a reader with get_next(), a .npy or .npz"
+        f" file or a folder, not {type(data).__name__}."
+    )
+
+
+def _numbered(feeds: Iterable[Mapping[str, Any]]) -> Iterator[LabelledFeed]:
+    for number, feed in enumerate(feeds):
+        yield f"sample {number}", feed
+
+
+def _from_reader(reader: Any) -> Iterator[Any]:
+    while (item := reader.get_next()) is not None and not (isinstance(item, Mapping) and not item):  # {} ends it too
+        yield item
+
+
+def _single(specs: Sequence[InputSpec], what: str) -> None:
+    if len(specs) != 1:
+        names = ", ".join(f"'{s.name}'" for s in specs)
+        raise DataError(f"The model has {len(specs)} inputs ({names}): give feed dicts instead of {what}.")
+
+
+def _named(item: Any, specs: Sequence[InputSpec]) -> Mapping[str, Any]:
+    """Return one item of an iterable as a feed: a dict as it is, a tuple in input order, an array for the one input.
+
+    A tuple may be longer than the inputs, as a data loader's (image, label) is: the rest is not for the model.
+    """
+    if isinstance(item, Mapping):
+        return item
+    several = isinstance(item, tuple) or (isinstance(item, list) and all(hasattr(i, "shape") for i in item))
+    if several and len(item) >= len(specs):
+        return {s.name: value for s, value in zip(specs, item, strict=False)}
+    _single(specs, "arrays")
+    return {specs[0].name: item}
+
+
+def _batch(specs: Sequence[InputSpec]) -> int:
+    """Return the model's static batch size, 1 if it is dynamic."""
+    return (specs[0].shape[0] or 1) if specs[0].shape else 1
+
+
+def _rows(arrays: Mapping[str, Any], specs: Sequence[InputSpec], origin: str = "") -> Iterator[LabelledFeed]:
+    """Split arrays with samples along axis 0 into feeds; anything with `shape`, `__len__` and slices will do."""
+    spec = next((s for s in specs if s.name in arrays), None)
+    ranks = {s.name: len(s.shape) for s in specs}
+    extra = {name: len(a.shape) - ranks.get(name, len(a.shape)) for name, a in arrays.items()}
+    if spec is None or any(e not in (0, 1) for e in extra.values()) or len(set(extra.values())) != 1:
+        yield f"sample 0{origin}", arrays  # one sample, or wrong: the check says how
+        return
+    lengths = {name: a.shape[0] for name, a in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        text = ", ".join(f"'{n}' has {k}" for n, k in lengths.items())
+        raise DataError(f"The arrays hold different numbers of samples along axis 0: {text}.")
+    count = next(iter(lengths.values()))
+    if extra[spec.name]:
+        for i in range(count):
+            yield f"sample {i}{origin}", {name: a[i : i + 1][0] for name, a in arrays.items()}
+        return
+    size = _batch(specs)
+    for i in range(0, count, size):
+        feed = {name: a[i : i + size] for name, a in arrays.items()}
+        short = size - min(size, count - i)
+        if short:
+            feed = {name: np.concatenate([part, _first(arrays[name], short)]) for name, part in feed.items()}
+        label = f"sample {i}" if size == 1 else f"samples {i} to {min(i + size, count) - 1}"
+        yield label + origin, feed
+
+
+def _first(array: Any, count: int) -> Array:
+    """Return the first `count` samples, over again where there are fewer."""
+    return np.resize(np.asarray(array[:count]), (count, *array.shape[1:]))
+
+
+def _path_source(path: Path, specs: Sequence[InputSpec], options: ImageOptions) -> Source:
+    if not path.exists():
+        raise DataError(f"No such calibration data: {path}")
+    if path.is_dir():
+        return _folder_source(path, specs, options)
+    suffix, origin = path.suffix.lower(), f" of {path.name}"
+    if suffix == ".npy":
+        _single(specs, "a .npy file")
+        array = _load_npy(path)
+        return Source(lambda: _rows({specs[0].name: array}, specs, origin), replayable=True)
+    if suffix == ".npz":
+        members = _by_input(load_npz(path), specs)
+        return Source(lambda: _rows(members, specs, origin), replayable=True)
+    if suffix in IMAGE_SUFFIXES:
+        return _image_source([path], specs, options)
+    raise DataError(f"{path} is neither .npy, .npz, an image nor a folder of them.")
+
+
+def _folder_source(path: Path, specs: Sequence[InputSpec], options: ImageOptions) -> Source:
+    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    arrays = [p for p in files if p.suffix.lower() in (".npy", ".npz")]
+    images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
+    if arrays and images:
+        raise DataError(f"{path} holds both arrays ({arrays[0].name}) and images ({images[0].name}); keep one kind.")
+    if images:
+        return _image_source(images, specs, options)
+    if not arrays:
+        raise DataError(f"{path} holds no .npy, .npz or image files.")
+    return Source(lambda: itertools.chain.from_iterable(_file_feeds(p, specs) for p in arrays), replayable=True)
+
+
+def _file_feeds(path: Path, specs: Sequence[InputSpec]) -> Iterator[LabelledFeed]:
+    """Yield what one file of a folder holds: one sample without the batch dimension, or one batch."""
+    if path.suffix.lower() == ".npy":
+        _single(specs, ".npy files")
+        feed: Mapping[str, Any] = {specs[0].name: _load_npy(path)}
+    else:
+        feed = _by_input(load_npz(path), specs)
+    yield f"file {path.name}", feed
+
+
+def _load_npy(path: Path) -> Array:
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"Cannot read {path}: {str(error).splitlines()[0]}") from error
+    return array
+
+
+def _by_input(arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> Mapping[str, Any]:
+    """Return the arrays by input name; a lone array is for the lone input, whatever it is called."""
+    if len(arrays) == len(specs) == 1:
+        return {specs[0].name: next(iter(arrays.values()))}
+    return arrays
+
+
+def _image_source(files: Sequence[Path], specs: Sequence[InputSpec], options: ImageOptions) -> Source:
+    _single(specs, "images")
+    reader = ImageReader(specs[0], options)
+    return Source(lambda: _image_feeds(files, reader, specs), replayable=False)  # a spool is faster than decoding
+
+
+def _image_feeds(files: Sequence[Path], reader: ImageReader, specs: Sequence[InputSpec]) -> Iterator[LabelledFeed]:
+    size = _batch(specs)
+    for start in range(0, len(files), size):
+        group = files[start : start + size]
+        filled = list(group) + [files[i % len(files)] for i in range(size - len(group))]
+        label = f"file {group[0].name}" if size == 1 else f"files {group[0].name} to {group[-1].name}"
+        yield label, {specs[0].name: np.stack([reader.read(p) for p in filled])}

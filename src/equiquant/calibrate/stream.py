@@ -1,0 +1,173 @@
+"""The calibration data as something that can be read again and again, without ever being in memory whole.
+
+Arrays and array files are simply read again. Everything else (generators, readers, images) is written, feed after feed
+as it is first read, to one unnamed temporary file, from which later passes replay; the operating system frees it when
+the stream is closed, collected, or the process dies.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+
+from equiquant.calibrate.feeds import Feed, batch_size, checked
+from equiquant.calibrate.sources import Source, open_source
+from equiquant.errors import DataError
+from equiquant.io.runtime import InputSpec
+from equiquant.recipe import Recipe
+
+__all__ = ["SampleStream", "open_samples"]
+
+
+class SampleStream:
+    """A re-iterable stream of checked feeds; every pass gives the same feeds in the same order.
+
+    A feed is what the source yields: one sample, or a batch if the source gives batches.
+
+    Args:
+        source: Where the feeds come from.
+        specs: The model's inputs.
+        limit: Stop after the feed that completes this many samples; None reads everything.
+    """
+
+    def __init__(self, source: Source, specs: Sequence[InputSpec], limit: int | None = None) -> None:
+        self.synthetic = source.synthetic
+        self._source, self._specs, self._limit = source, tuple(specs), limit
+        self._samples: int | None = None
+        self._spool = None if source.replayable else _Spool(self._read())
+
+    @property
+    def samples(self) -> int:
+        """Number of samples; reads what has not been read yet.
+
+        Raises:
+            DataError: As iterating does.
+        """
+        while self._samples is None:
+            for _ in self:
+                pass
+        return self._samples
+
+    def __iter__(self) -> Iterator[Feed]:
+        """Yield the feeds, input name to array.
+
+        Raises:
+            DataError: A feed does not fit the model, or there is none; says which and why.
+        """
+        return self._read() if self._spool is None else self._spool.replay(self._specs)
+
+    def first(self, count: int) -> list[Feed]:
+        """Return the first `count` feeds, or all if there are fewer, without reading the rest."""
+        return list(itertools.islice(self, count))
+
+    def close(self) -> None:
+        """Free the temporary file; the stream cannot be read any more."""
+        if self._spool is not None:
+            self._spool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _read(self) -> Iterator[Feed]:
+        """Yield the checked feeds of one pass over the source, counting samples."""
+        count = 0
+        for label, feed in self._source.start():
+            result = checked(feed, self._specs, label)
+            count += batch_size(result)
+            yield result
+            if self._limit is not None and count >= self._limit:
+                break
+        if not count:
+            raise DataError("The calibration data are empty: the first feed never came. A reader that was used up?")
+        self._samples = count
+
+
+class _Spool:
+    """A growing file of feeds: what has been read is replayed; what has not is pulled from the source and kept."""
+
+    def __init__(self, live: Iterator[Feed]) -> None:
+        self._live = live
+        self._offsets: list[int] = []
+        self._file: IO[bytes] | None = None
+        self._finished = False
+        self._error: Exception | None = None
+        self._lock = threading.Lock()
+
+    def replay(self, specs: Sequence[InputSpec]) -> Iterator[Feed]:
+        for index in itertools.count():
+            with self._lock:
+                feed = self._load(index, specs) if index < len(self._offsets) else self._pull()
+            if feed is None:
+                return
+            yield feed
+
+    def _pull(self) -> Feed | None:
+        """Return the next feed of the live iterator, written to the file; None at its end."""
+        if self._error is not None:  # the iterator is dead, but a second pass must not mistake that for the end
+            raise self._error
+        if self._finished:
+            return None
+        try:
+            feed = next(self._live, None)
+            if feed is None:
+                self._finished = True
+            else:
+                self._append(feed)
+        except Exception as error:
+            self._error = error
+            raise
+        return feed
+
+    def _append(self, feed: Feed) -> None:
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="equiquant-", buffering=0)  # noqa: SIM115 - lives with the spool
+                weakref.finalize(self, self._file.close)
+            offset = self._file.seek(0, os.SEEK_END)
+            for array in feed.values():
+                np.save(self._file, array, allow_pickle=False)
+        except OSError as error:
+            raise DataError(
+                f"Cannot keep the calibration data in {tempfile.gettempdir()}: {error.strerror or error}."
+                " Make room, or set TMPDIR to a folder with room."
+            ) from error
+        self._offsets.append(offset)
+
+    def _load(self, index: int, specs: Sequence[InputSpec]) -> Feed:
+        if self._file is None or self._file.closed:
+            raise ValueError("the sample stream is closed")
+        self._file.seek(self._offsets[index])
+        return {s.name: np.load(self._file, allow_pickle=False) for s in specs}
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+            self._error = ValueError("the sample stream is closed")
+
+
+def open_samples(data: Any, inputs: Sequence[InputSpec], recipe: Recipe) -> SampleStream:
+    """Return the calibration data as a stream of feeds for a model with these inputs.
+
+    Args:
+        data: None, an array, a mapping of input names to arrays, an iterable of arrays or feed dicts, a reader with
+            `get_next()`, a .npy or .npz file, or a folder of .npy, .npz or image files.
+        inputs: The model's inputs.
+        recipe: Gives `calibration_samples`, `image` and `seed`.
+
+    Raises:
+        DataError: The data are of no known kind or cannot be opened. What is wrong with a single sample shows when the
+            stream reaches it.
+    """
+    return SampleStream(open_source(data, inputs, recipe), inputs, recipe.calibration_samples)

@@ -1,0 +1,107 @@
+"""Inputs made up when there is no data: noise with a 1/f amplitude spectrum, as natural images and sounds have.
+
+Field (1987): the amplitude spectrum of natural images falls as 1/f. White noise does not excite a trained network the
+way its data do; 1/f noise comes close (DESIGN.md, section 6). Each sample has mean 0 and standard deviation 1, as
+normalized inputs have; channels share most of their energy, as colours do.
+
+Dynamic dimensions: 1 for the batch; for rank 4, 3 channels and 224 pixels; else 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.calibrate.feeds import Feed, float_dtype
+from equiquant.errors import DataError
+from equiquant.io.runtime import InputSpec
+
+__all__ = ["SYNTHETIC_SAMPLES", "pink_noise", "synthetic_feeds"]
+
+Array = npt.NDArray[Any]
+
+SYNTHETIC_SAMPLES = 32
+SHARED_ENERGY = 0.8  # of a channel's energy, common to all channels of a sample
+DEFAULT_SIZE, DEFAULT_CHANNELS = 224, 3
+LARGEST_ID = 100  # integer inputs stay below: every vocabulary has that many entries
+
+
+def synthetic_feeds(specs: Sequence[InputSpec], seed: int, samples: int = SYNTHETIC_SAMPLES) -> Iterator[Feed]:
+    """Yield plausible feeds, the same for the same seed.
+
+    Args:
+        specs: The model's inputs.
+        seed: Seed of the generator.
+        samples: How many samples, at least; a static batch is filled.
+
+    Raises:
+        DataError: An input has a type that cannot be made up.
+    """
+    rng = np.random.default_rng(seed)
+    batch = (specs[0].shape[0] or 1) if specs and specs[0].shape else 1
+    for _ in range(-(-samples // batch)):
+        yield {spec.name: _made_up(spec, rng) for spec in specs}
+
+
+def pink_noise(rng: np.random.Generator, shape: Sequence[int]) -> Array:
+    """Return noise over all axes of `shape` whose amplitude falls as 1/f; mean 0, standard deviation 1, float32."""
+    spectrum = np.fft.rfftn(rng.standard_normal(shape))
+    squares = [np.fft.fftfreq(n) ** 2 for n in shape[:-1]] + [np.fft.rfftfreq(shape[-1]) ** 2]
+    total: Array = sum(np.ix_(*squares))  # type: ignore[assignment]
+    frequency = np.sqrt(total)
+    frequency.flat[0] = np.inf  # mean 0
+    noise = np.fft.irfftn(spectrum / frequency, s=shape, axes=range(len(shape)))
+    spread = noise.std()
+    result: Array = (noise / spread if spread > 0 else noise).astype(np.float32)
+    return result
+
+
+def _made_up(spec: InputSpec, rng: np.random.Generator) -> Array:
+    channels_last = len(spec.shape) == 4 and spec.shape[3] in (1, 3, 4) and spec.shape[1] not in (1, 3, 4)
+    shape = _filled_shape(spec, channels_last)
+    if float_dtype(spec):
+        signal: Array = _signal(shape, channels_last, rng).astype(spec.dtype)
+        return signal
+    if spec.dtype == "bool":
+        return np.ones(shape, dtype=bool)
+    if spec.dtype == "uint8" and len(shape) == 4:
+        pixels: Array = np.clip(np.rint(128 + 64 * _signal(shape, channels_last, rng)), 0, 255).astype(np.uint8)
+        return pixels
+    try:
+        dtype = np.dtype(spec.dtype)
+    except TypeError as error:
+        raise DataError(
+            f"The input '{spec.name}' has type {spec.dtype}, for which no data can be made up; give data."
+        ) from error
+    flags = len(shape) == 0 or "mask" in spec.name.lower() or "type" in spec.name.lower()
+    values = np.ones(shape) if flags else rng.integers(0, LARGEST_ID, shape)
+    return np.asarray(values, dtype=dtype)
+
+
+def _filled_shape(spec: InputSpec, channels_last: bool) -> tuple[int, ...]:
+    defaults = [1] * len(spec.shape)
+    if len(spec.shape) == 4:
+        channel = 3 if channels_last else 1
+        defaults[1:] = [DEFAULT_CHANNELS if axis == channel else DEFAULT_SIZE for axis in (1, 2, 3)]
+    return tuple(d or default for d, default in zip(spec.shape, defaults, strict=True))
+
+
+def _signal(shape: tuple[int, ...], channels_last: bool, rng: np.random.Generator) -> Array:
+    """Return pink noise over the axes after (batch, channel); white noise for features, which have no neighbours."""
+    if len(shape) < 3:
+        return rng.standard_normal(shape).astype(np.float32)
+    if channels_last:
+        planes = _signal((shape[0], shape[3], *shape[1:3]), False, rng)
+        return np.ascontiguousarray(np.moveaxis(planes, 1, 3))
+    result = np.empty(shape, np.float32)
+    for sample in result:
+        common = pink_noise(rng, shape[2:])
+        for channel in sample:
+            own = pink_noise(rng, shape[2:])
+            channel[...] = np.sqrt(SHARED_ENERGY) * common + np.sqrt(1 - SHARED_ENERGY) * own
+        spread = sample.std()
+        sample /= spread if spread > 0 else 1
+    return result

@@ -1,0 +1,5 @@
+"""The canonical graph: one fold a file, each with its pattern, its check and its refusals; the order is in `recipe`."""
+
+from equiquant.canonical.recipe import canonicalize
+
+__all__ = ["canonicalize"]

@@ -1,0 +1,64 @@
+"""The canonical graph: the same function in fewer kinds of operators. The whole recipe, in order.
+
+Every fold is exact in real arithmetic, computed in float64 and stored in the type the parameter had; whatever cannot be
+exact is left alone, and the refusal says where and why. Inputs and outputs keep their names.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from equiquant.canonical.fold_batch_norm import FoldBatchNorm
+from equiquant.canonical.fold_batch_norm_next import FoldBatchNormNext
+from equiquant.canonical.fold_constants import fold_constants
+from equiquant.canonical.fold_scale import FoldScale
+from equiquant.canonical.fold_scale_next import FoldScaleNext
+from equiquant.canonical.fuse_matmul_add import FuseMatMulAdd
+from equiquant.canonical.initializer_inputs import initializer_inputs
+from equiquant.canonical.lift_constants import lift_constants
+from equiquant.canonical.remove_dead import remove_dead
+from equiquant.canonical.remove_dropout import RemoveDropout
+from equiquant.canonical.remove_identity import RemoveIdentity
+from equiquant.canonical.rule import apply_rules
+from equiquant.canonical.unflatten_softmax import UnflattenSoftmax
+from equiquant.canonical.upgrade import upgrade
+from equiquant.decisions import Decision
+from equiquant.graph.edit import infer_shapes
+
+__all__ = ["FOLDS", "canonicalize"]
+
+FOLDS = (
+    RemoveIdentity(),
+    RemoveDropout(),
+    FuseMatMulAdd(),
+    FoldBatchNorm(),
+    FoldScale(),
+    FoldBatchNormNext(),
+    FoldScaleNext(),
+    UnflattenSoftmax(),
+)
+
+
+def canonicalize(model: ir.Model, *, optimize: bool = True) -> list[Decision]:
+    """Bring `model` into canonical form, in place.
+
+    Args:
+        model: A private copy, its nodes named; its shapes are inferred on return.
+        optimize: False leaves the graph as it is, apart from an operator set too old for QDQ.
+
+    Returns:
+        What was done and what was refused, with node and reason.
+
+    Raises:
+        ModelError: The operator set is too old and cannot be converted.
+    """
+    decisions = upgrade(model)
+    if optimize:
+        decisions += initializer_inputs(model)
+        decisions += lift_constants(model)
+        infer_shapes(model)  # the folds ask for ranks and channel counts
+        decisions += fold_constants(model)
+        decisions += apply_rules(model, FOLDS)
+        decisions += remove_dead(model)
+    infer_shapes(model)
+    return decisions

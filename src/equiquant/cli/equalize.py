@@ -1,0 +1,71 @@
+"""`equiquant equalize`: a float model in, an equalized float model out, for any quantizer."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from equiquant.cli.options import Flag, add_image_flags, add_recipe_flags, image_options
+
+__all__ = ["NAME", "add_parser", "run"]
+
+NAME = "equalize"
+
+FLAGS = (
+    Flag("--method", "cle_method", "the solver"),
+    Flag("--steps", "cle_steps", "number of sweeps; -1 sweeps until nothing changes (default: 1)", "N"),
+    Flag("--no-append-bias", "cle_append_bias", "leave the bias out of a channel's range"),
+    Flag(
+        "--replace-clip6-relu",
+        "replace_clip6_relu",
+        "replace ReLU6 by Relu so that scales can pass; changes the function, and the report says by how much",
+    ),
+)
+ARGUMENTS = {  # recipe field to argument of `api.equalize`
+    "recipe.cle_method": "method",
+    "recipe.cle_steps": "steps",
+    "recipe.cle_append_bias": "append_bias",
+    "recipe.replace_clip6_relu": "replace_clip6_relu",
+}
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        NAME,
+        usage="equiquant equalize MODEL -o OUT [--data PATH] [--report DIR] [options]",
+        help="equalize a float model for another quantizer",
+        description="Even out the channel ranges of a float model without changing what it computes.",
+        epilog="Example: equiquant equalize model.onnx -o model_equalized.onnx",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="the float .onnx file; it is not changed")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="where to write the equalized model")
+    parser.add_argument(
+        "--data", metavar="PATH", help="samples to prove on that the function is kept; random otherwise"
+    )
+    parser.add_argument("--report", metavar="DIR", help="write report.json and report.html into this folder")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show nothing but warnings and errors")
+    add_recipe_flags(parser, FLAGS)
+    add_image_flags(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Equalize, then show by how much."""
+    given = vars(args)
+    options: dict[str, Any] = {name: given[key] for key, name in ARGUMENTS.items() if key in given}
+    image = image_options(args)
+    if image is not None:
+        options["image"] = image
+    from equiquant import api
+    from equiquant.cli.console import ProgressBar
+    from equiquant.cli.summary import show_run
+
+    with ProgressBar(args.quiet) as progress:
+        result = api.equalize(
+            args.model, args.output, data=args.data, report_dir=args.report, progress=progress, **options
+        )
+    show_run(result.report, args.model, args.output, args.report, args.quiet)
+    return 0

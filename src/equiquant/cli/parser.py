@@ -1,0 +1,44 @@
+"""The command line's grammar: one module a command, each adding its own parser."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from equiquant import __version__
+from equiquant.cli import compare, demo, equalize, inspect, quantize
+from equiquant.errors import nearest
+
+__all__ = ["build_parser", "parse"]
+
+COMMANDS = (quantize, equalize, compare, inspect, demo)
+
+EPILOG = (
+    "Exit codes: 0 done, 1 refused (one line says why), 2 wrong usage. 'equiquant COMMAND --help' lists all options."
+)
+
+
+def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser and those of its commands, by name."""
+    parser = argparse.ArgumentParser(
+        prog="equiquant",
+        description="Accurate INT8 ONNX models by cross-layer equalization, without the training framework.",
+        epilog=EPILOG,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"equiquant {__version__}")
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    return parser, {command.NAME: command.add_parser(subparsers) for command in COMMANDS}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed arguments; an unknown option ends the process with 2 and the nearest known one."""
+    parser, commands = build_parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        command = commands[args.command]
+        first = unknown[0].split("=", 1)[0]
+        # argparse has no public list of its options
+        hint = nearest(first, command._option_string_actions) if first.startswith("-") else ""
+        command.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
+    return args

@@ -1,0 +1,94 @@
+"""`equiquant quantize`: a float model in, an INT8 model out."""
+
+from __future__ import annotations
+
+import argparse
+
+from equiquant.cli.options import Flag, add_image_flags, add_recipe_flags, recipe_overrides
+from equiquant.recipe import PRESETS
+
+__all__ = ["NAME", "add_parser", "run"]
+
+NAME = "quantize"
+
+FLAGS = (
+    Flag("--calibration", "calibration", "how an activation's range is chosen (default: the preset's)"),
+    Flag("--samples", "calibration_samples", "use at most this many samples", "N"),
+    Flag("--per-channel", "per_channel", "one weight scale per output channel instead of one per tensor"),
+    Flag("--no-optimize", "optimize", "leave the graph as it is: fold nothing"),
+)
+CLE_FLAGS = (
+    Flag("--no-cle", "cle", "do not equalize"),
+    Flag("--cle-steps", "cle_steps", "number of sweeps; -1 sweeps until nothing changes (default: 1)", "N"),
+    Flag("--cle-method", "cle_method", "the solver (default: the preset's)"),
+    Flag("--no-append-bias", "cle_append_bias", "leave the bias out of a channel's range"),
+    Flag(
+        "--replace-clip6-relu",
+        "replace_clip6_relu",
+        "replace ReLU6 by Relu so that scales can pass; changes the function, and the report says by how much",
+    ),
+)
+SELECTION_FLAGS = (
+    Flag("--node", "nodes_to_quantize", "quantize only this node; may be repeated, takes globs and re:PATTERN", "NAME"),
+    Flag("--exclude-node", "nodes_to_exclude", "keep this node in float; the same", "NAME"),
+    Flag("--op-type", "op_types_to_quantize", "quantize only this kind of operator; may be repeated", "TYPE"),
+)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        NAME,
+        usage="equiquant quantize MODEL -o OUT [--data PATH] [--preset NAME] [--report DIR] [options]",
+        help="quantize a float model to INT8",
+        description="Quantize a float ONNX model to INT8 QuantizeLinear/DequantizeLinear form.",
+        epilog="Example: equiquant quantize model.onnx -o model_int8.onnx --data calibration_images/ --report report/",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="the float .onnx file; it is not changed")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="where to write the quantized model")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="calibration samples: a .npy or .npz file, or a folder of .npy files or images;"
+        " without them the ranges are a guess",
+    )
+    parser.add_argument(
+        "--preset", choices=tuple(PRESETS), default="xint8", help="the recipe to start from (default: %(default)s)"
+    )
+    parser.add_argument("--report", metavar="DIR", help="write report.json and report.html into this folder")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show nothing but warnings and errors")
+    add_recipe_flags(parser, FLAGS)
+    parser.add_argument(
+        "--set",
+        metavar="FIELD=VALUE",
+        action="append",
+        default=[],
+        help="set any field of the recipe, e.g. --set bias_type=int32; may be repeated",
+    )
+    add_recipe_flags(parser.add_argument_group("cross-layer equalization"), CLE_FLAGS)
+    add_recipe_flags(parser.add_argument_group("what to quantize"), SELECTION_FLAGS)
+    add_image_flags(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Quantize, then show what came out."""
+    overrides = recipe_overrides(args)
+    from equiquant import api
+    from equiquant.cli.console import ProgressBar
+    from equiquant.cli.summary import show_run
+
+    with ProgressBar(args.quiet) as progress:
+        result = api.quantize(
+            args.model,
+            args.output,
+            data=args.data,
+            preset=args.preset,
+            report_dir=args.report,
+            progress=progress,
+            **overrides,
+        )
+    show_run(result.report, args.model, args.output, args.report, args.quiet)
+    return 0

@@ -1,0 +1,189 @@
+"""The result of a command on one screen."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from equiquant.cli.console import output, warn
+from equiquant.report.markup import (
+    TIMES,
+    bytes_text,
+    decibels,
+    figure,
+    grade,
+    number,
+    percent,
+    seconds_text,
+    shorten,
+    spread_text,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from equiquant.report import Inspection, Report
+    from equiquant.verify.compare import Comparison
+
+__all__ = ["show_comparison", "show_inspection", "show_run"]
+
+COLORS = {"good": "green", "fair": "yellow", "poor": "red"}
+NAME_CHARS = 60
+NAME_COLUMN = 11
+
+
+def show_run(report: Report, source: str, target: str, report_dir: str | None, quiet: bool) -> None:
+    """Show what a quantize or equalize run did; its warnings even when quiet."""
+    for message in report.warnings:
+        warn(message)
+    if quiet:
+        return
+    console = output()
+    kind = report.recipe.name if report.tensors else "equalized, still float"
+    console.print(Text.assemble((Path(source).name, "bold"), "  ", (kind, "cyan")))
+    _facts(console, _run_facts(report, source, target, report_dir))
+
+
+def _run_facts(report: Report, source: str, target: str, report_dir: str | None) -> Iterable[tuple[str, Text | str]]:
+    folded = Counter(d.rule for d in report.decisions if d.applied and d.stage == "canonical")
+    if folded:
+        yield "Folded", ", ".join(f"{rule.replace('_', ' ')} ({count})" for rule, count in folded.most_common())
+    equalized = _equalized(report.equalization)
+    if equalized:
+        yield "Equalized", equalized
+    if report.tensors:
+        yield "Quantized", f"{len(report.tensors)} tensors"
+    refused = sum(not d.applied for d in report.decisions)
+    if refused:
+        yield "Refused", f"{refused}, each with its reason in the report"
+    if report.quality:
+        for row in report.quality.get("outputs", ()):
+            yield "Quality", _quality(row, report.quality)
+    before, after = _size(source), _size(target)
+    if before and after:
+        yield "Size", f"{bytes_text(before)} → {bytes_text(after)} ({after / before:.2f} of the float model)"
+    if report.stages:
+        peaks = [s.peak_bytes for s in report.stages if s.peak_bytes]
+        memory = f", {bytes_text(max(peaks))} peak memory" if peaks else ""
+        yield "Took", seconds_text(sum(s.seconds for s in report.stages)) + memory
+    yield "Model", target
+    if report_dir is not None:
+        yield "Report", str(Path(report_dir) / "report.html")
+
+
+def _equalized(cle: Any) -> str:
+    parts = []
+    before, after = number(cle.get("spread_before")), number(cle.get("spread_after"))
+    if not math.isnan(before + after):
+        parts.append(f"largest channel range spread {spread_text(before)} → {spread_text(after)}")
+    if not math.isnan(number(cle.get("equivalence_error"))):
+        parts.append(f"float output changed by {figure(cle['equivalence_error'], 2)} of its magnitude")
+    if cle.get("rolled_back"):
+        parts.append(f"{len(cle['rolled_back'])} rolled back")
+    return ", ".join(parts)
+
+
+def _quality(row: Any, quality: Any) -> Text:
+    text = Text.assemble((decibels(row["sqnr_db"]), COLORS[grade(row["sqnr_db"])]), f" SQNR at '{row['name']}'")
+    inputs = (
+        f"{figure(quality.get('samples'))} {'made-up inputs' if quality.get('synthetic') else 'calibration samples'}"
+    )
+    if row.get("top1_agreement") is None:
+        return text.append(f" on {inputs}")
+    return text.append(f", top-1 agrees with float on {percent(row['top1_agreement'])} of {inputs}")
+
+
+def _size(path: str) -> int:
+    """Return the bytes on disk, weight files included; 0 where it cannot be told."""
+    from equiquant.io.size import files_bytes
+
+    try:
+        return files_bytes(path)
+    except OSError:
+        return 0
+
+
+def show_comparison(comparison: Comparison, worst: int) -> None:
+    """Show every output and the worst tensors."""
+    console = output()
+    outputs = _table("Output", "SQNR", "Top-1 agreement", "Largest error", "Cosine")
+    for o in comparison.outputs:
+        e = o.error
+        outputs.add_row(
+            shorten(o.name, NAME_CHARS),
+            _graded(e.sqnr_db),
+            percent(o.top1_agreement),
+            figure(e.max_abs_error),
+            f"{e.cosine:.5f}",
+        )
+    console.print(outputs)
+    shown = comparison.tensors[: max(worst, 0)]
+    if shown:
+        tensors = _table("Tensor", "SQNR", "Largest error", "Produced by")
+        for t in shown:
+            tensors.add_row(
+                shorten(t.name, NAME_CHARS), _graded(t.error.aligned_sqnr_db), figure(t.error.max_abs_error), t.op_type
+            )
+        console.print(f"\nThe {len(shown)} worst of {len(comparison.tensors)} tensors", style="bold")
+        console.print(tensors)
+    console.print(
+        f"\n{figure(comparison.samples)} samples. Below 10 dB the noise is over 10% of the energy.", style="dim"
+    )
+
+
+def show_inspection(inspection: Inspection) -> None:
+    """Show a model's interface and operators."""
+    console = output()
+    kinds = ", ".join(f"{bytes_text(size)} {name}" for name, size in inspection.parameter_types.items()) or "none"
+    facts: list[tuple[str, Text | str]] = [
+        ("File", inspection.path or "in memory"),
+        ("Producer", inspection.producer),
+        ("Opset", ", ".join(f"{domain} {version}" for domain, version in inspection.opsets.items())),
+        ("State", "already quantized" if inspection.quantized else "float"),
+        *(("Input", _tensor(i)) for i in inspection.inputs),
+        *(("Output", _tensor(o)) for o in inspection.outputs),
+        ("Weights", f"{inspection.parameters:,} in {kinds}"),
+        ("Operators", ", ".join(f"{count} {name}" for name, count in inspection.ops.items())),
+        ("SHA-256", inspection.sha256),
+    ]
+    _facts(console, facts)
+
+
+def _tensor(info: Any) -> str:
+    shape = "?" if info.shape is None else f" {TIMES} ".join(str(d) for d in info.shape) or "scalar"
+    return f"{info.name}  {info.dtype}  {shape}"
+
+
+def _facts(console: Console, facts: Iterable[tuple[str, Text | str]]) -> None:
+    """Show named facts in two columns; where nobody watches, one fact a line and nothing wrapped."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    previous = ""
+    for name, value in facts:
+        text = value if isinstance(value, Text) else Text(value)
+        if console.is_terminal:
+            grid.add_row(name if name != previous else "", text)
+        else:
+            console.print(f"{name:<{NAME_COLUMN}}", text, sep="", soft_wrap=True)
+        previous = name
+    if console.is_terminal:
+        console.print(grid)
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for title in titles:
+        numeric = title in ("Largest error", "Cosine", "Top-1 agreement", "SQNR")
+        table.add_column(title, justify="right" if numeric else "left", no_wrap=True)
+    return table
+
+
+def _graded(sqnr_db: float) -> Text:
+    return Text(decibels(sqnr_db), style=COLORS[grade(sqnr_db)])

@@ -1,0 +1,1 @@
+"""Running what was written for other tools."""

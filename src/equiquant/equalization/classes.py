@@ -1,0 +1,106 @@
+"""Find the scale classes of a graph: which channels of which tensors must share one scale (DESIGN, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from equiquant.equalization.builder import PINNED, ClassBuilder, ClipSite, Ids, Pin, Slot
+from equiquant.equalization.rules import RULES
+from equiquant.graph import query
+
+__all__ = ["ScaleClasses", "find_classes"]
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleClasses:
+    """The classes of a graph.
+
+    Attributes:
+        count: Number of classes; class 0 is pinned.
+        values: Class of every channel of every float tensor; an array that broadcasts against the tensor.
+        slots: The constants that absorb the factors, in graph order, with classes in place of ids.
+        clips: Every Clip(0, c) that lets its channels through.
+        pins: For each tensor with a pinned channel, why the first such channel is pinned.
+    """
+
+    count: int
+    values: Mapping[ir.Value, Ids]
+    slots: tuple[Slot, ...]
+    clips: tuple[ClipSite, ...]
+    pins: Mapping[ir.Value, Pin]
+
+
+def find_classes(model: ir.Model) -> ScaleClasses:
+    """Walk the graph once and return its scale classes. The model is not changed.
+
+    An op without a rule, and every value somebody outside can see, is pinned: its scale stays as it is.
+    """
+    builder = ClassBuilder()
+    for value in model.graph.inputs:
+        builder.set(value, PINNED)
+    for node in model.graph:
+        rule = RULES.get(node.op_type) if node.domain == "" else None
+        if rule is None or any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in _attrs(node)):
+            _refuse(builder, node, f"{node.op_type} has no scale rule")
+        else:
+            rule(builder, node)
+        for output in node.outputs:
+            _seal(builder, node, output)
+    _unite_shared_weights(builder)
+    return _freeze(builder)
+
+
+def _attrs(node: ir.Node) -> list[ir.Attr]:
+    return list(node.attributes.values())
+
+
+def _refuse(builder: ClassBuilder, node: ir.Node, reason: str) -> None:
+    for value in node.inputs:
+        builder.pin(builder.ids(value), node, reason)
+    for output in node.outputs:
+        builder.set(output, PINNED)
+
+
+def _seal(builder: ClassBuilder, node: ir.Node, output: ir.Value) -> None:
+    """Pin what a reader outside this graph's own nodes would see, and what is no float tensor."""
+    ids = builder.ids(output)
+    if output.is_graph_output():
+        builder.pin(ids, node, f"'{output.name}' is a graph output")
+    elif query.is_public(output):
+        builder.pin(ids, node, f"'{output.name}' is read inside an If, Loop or Scan body")
+    if output.dtype is not None and not output.dtype.is_floating_point():
+        builder.pin(ids, node, f"'{output.name}' is not a float tensor")
+        builder.set(output, PINNED)
+
+
+def _unite_shared_weights(builder: ClassBuilder) -> None:
+    """A weight read by several nodes of one kind keeps one copy: all of them must ask for the same factors.
+
+    Where the shapes of the requests differ, `apply` gives each reader a copy of its own instead.
+    """
+    first: dict[ir.Value, Slot] = {}
+    for slot in builder.slots:
+        if slot.role != "weight":
+            continue
+        other = first.setdefault(slot.value, slot)
+        same_kind = (other.node.op_type, other.index, other.groups) == (slot.node.op_type, slot.index, slot.groups)
+        if other is not slot and same_kind and other.gain.ndim == slot.gain.ndim:
+            builder.unite(slot.gain, other.gain)
+            builder.unite(slot.loss, other.loss)
+
+
+def _freeze(builder: ClassBuilder) -> ScaleClasses:
+    classes, culprit = builder.resolve()
+    values = {value: classes[ids] for value, ids in builder.values.items()}
+    pins = {}
+    for value, ids in builder.values.items():
+        blamed = culprit[ids.reshape(-1)[classes[ids].reshape(-1) == 0]]
+        blamed = blamed[blamed >= 0]
+        if blamed.size:
+            pins[value] = builder.pins[int(blamed[0])]
+    slots = tuple(replace(s, gain=classes[s.gain], loss=classes[s.loss]) for s in builder.slots)
+    clips = tuple(ClipSite(c.node, classes[c.ids], c.bound) for c in builder.clips)
+    return ScaleClasses(int(classes.max(initial=0)) + 1 if classes.size else 1, values, slots, clips, pins)

@@ -1,0 +1,149 @@
+"""Build the noise objective of a network: one term a quantized weight, bias and activation tensor.
+
+The terms follow the quantizer that comes after: which nodes and tensors are quantized, with how many levels, symmetric
+or not, per tensor or per channel, with an int8 bias or an int32 one (whose rounding does not count).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant.equalization.builder import Slot
+from equiquant.equalization.classes import ScaleClasses
+from equiquant.equalization.network import coupling_of
+from equiquant.equalization.sensitivity import ChannelFigures, Gains, sensitivities
+from equiquant.graph import query
+from equiquant.numerics.coupling import Coupling
+from equiquant.numerics.noise import BiasNoise, NoiseTerm, TensorNoise, WeightNoise
+
+__all__ = ["QuantizerModel", "noise_terms"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class QuantizerModel:
+    """What the equalizer needs to know of the quantizer that follows.
+
+    Attributes:
+        nodes: Names of the nodes whose weights are quantized.
+        tensors: Names of the activation tensors that are rounded.
+        weight_levels: Largest integer of a weight, 127 for int8.
+        activation_levels: Steps in an activation's range: 127 for symmetric 8 bits, 255 for asymmetric.
+        symmetric: Activation ranges are symmetric about 0.
+        per_channel: Weights have one step an output channel.
+        bias_levels: Largest integer of a bias with a scale of its own, None where biases are as good as exact.
+    """
+
+    nodes: Collection[str]
+    tensors: Collection[str]
+    weight_levels: float = 127.0
+    activation_levels: float = 255.0
+    symmetric: bool = False
+    per_channel: bool = False
+    bias_levels: float | None = None
+
+
+def noise_terms(
+    model: ir.Model, classes: ScaleClasses, figures: Mapping[str, ChannelFigures], quantizer: QuantizerModel
+) -> list[NoiseTerm]:
+    """Return the terms of J for a model as it is now (z = 0).
+
+    Args:
+        model: The float model `classes` was found from.
+        classes: Its scale classes.
+        figures: Per-channel figures of its tensors, by name; a tensor without counts as of variance 1.
+        quantizer: What will be rounded, and how.
+    """
+    gains = sensitivities(model, figures)
+    terms: list[NoiseTerm] = []
+    bias_of = {slot.node: slot for slot in classes.slots if slot.role == "bias"}
+    for slot in classes.slots:
+        if slot.role == "weight" and slot.node.op_type in LAYERS and query.label(slot.node) in quantizer.nodes:
+            terms += _layer_terms(slot, bias_of.get(slot.node), figures, gains, quantizer)
+    wanted = set(quantizer.tensors)
+    for value, found in gains.items():
+        if value.name in wanted and (figure := figures.get(value.name or "")) is not None:
+            terms.append(_tensor_term(value, classes, figure, found, quantizer))
+    return terms
+
+
+LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+def _layer_terms(
+    slot: Slot,
+    bias: Slot | None,
+    figures: Mapping[str, ChannelFigures],
+    gains: Mapping[ir.Value, Gains],
+    quantizer: QuantizerModel,
+) -> list[NoiseTerm]:
+    gain = gains.get(slot.node.outputs[0])
+    if gain is None:
+        return []  # nothing it computes reaches an output
+    coupling = coupling_of(slot, bias)
+    white, constant = (_table(g, coupling.rows.shape) for g in (gain.white, gain.constant))
+    source = slot.node.inputs[1 - slot.index] if slot.index < 2 else None
+    figure = figures.get(source.name or "") if source is not None else None
+    array = query.constant(slot.value)
+    taps = 1.0 if array is None else array.size / coupling.magnitude.size
+    if slot.node.op_type == "ConvTranspose":
+        taps /= float(np.prod(query.attribute(slot.node, "strides", None) or [1]))
+    mean, power = (np.zeros(1), np.ones(1)) if figure is None else (figure.mean**2, figure.mean_square)
+    name = query.label(slot.node)
+    terms: list[NoiseTerm] = [
+        WeightNoise(
+            name,
+            coupling,
+            white,
+            constant,
+            taps * _table(np.maximum(power - mean, 0.0), coupling.columns.shape),
+            taps * _table(mean, coupling.columns.shape),
+            quantizer.weight_levels,
+            quantizer.per_channel,
+        )
+    ]
+    if quantizer.bias_levels is not None and coupling.bias is not None:
+        rows = coupling.rows.reshape(-1)
+        terms.append(BiasNoise(name, rows, _bias(coupling), constant.reshape(-1), quantizer.bias_levels))
+    return terms
+
+
+def _bias(coupling: Coupling) -> Array:
+    assert coupling.bias is not None
+    return np.asarray(coupling.bias, dtype=np.float64).reshape(-1)
+
+
+def _table(values: Array, shape: tuple[int, ...]) -> Array:
+    """Return per-channel values as a (groups, channels) table; their mean where the channels do not match."""
+    if values.size == np.prod(shape):
+        return values.reshape(shape).astype(np.float64)
+    return np.full(shape, values.mean() if values.size else 0.0)
+
+
+def _tensor_term(
+    value: ir.Value, classes: ScaleClasses, figure: ChannelFigures, gain: Gains, quantizer: QuantizerModel
+) -> TensorNoise:
+    size = figure.mean.size
+    ids = classes.values.get(value, np.zeros((), dtype=np.int64))
+    if ids.ndim:
+        ids = np.moveaxis(ids, figure.axis, 0).reshape(ids.shape[figure.axis], -1)[:, 0]
+    ids = np.ascontiguousarray(
+        np.broadcast_to(ids.reshape(-1) if ids.size in (1, size) else ids.reshape(-1)[:1], (size,))
+    )
+    white = gain.white if gain.white.size == size else np.full(size, gain.white.mean())
+    return TensorNoise(
+        value.name or "",
+        ids,
+        np.maximum(figure.high, 0.0),
+        np.maximum(-figure.low, 0.0),
+        white,
+        quantizer.activation_levels,
+        quantizer.symmetric,
+    )

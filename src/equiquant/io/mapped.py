@@ -1,0 +1,134 @@
+"""Open a .onnx file without reading its weights: the graph is parsed, the weights stay where they are on disk.
+
+A model file is a protobuf: fields of (tag, length, bytes). The raw bytes of every large initializer are left out of
+what is parsed and become memory-mapped tensors at their offset in the file, so that opening costs neither time nor
+memory that grows with the weights. Field numbers are those of `onnx.proto` (ModelProto.graph, GraphProto.initializer,
+TensorProto.raw_data); wire format: Protocol Buffers documentation, "Encoding".
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+__all__ = ["load_mapped"]
+
+GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
+LENGTH_DELIMITED = 2
+FIXED_SIZES = {1: 8, 5: 4}
+MAP_ABOVE = 4096  # bytes; smaller tensors are parsed with the graph
+
+Span = tuple[int, int]
+
+
+def load_mapped(path: Path) -> ir.Model:
+    """Read a model whose large weights stay on disk, those of external data files included.
+
+    Raises:
+        DecodeError: The file is not a protobuf of this shape, or is truncated.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            raise DecodeError("empty file")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            skeleton, places = _without_weights(data)
+    proto = onnx.ModelProto.FromString(skeleton)
+    weights = [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in proto.graph.initializer]
+    model: ir.Model = ir.from_proto(proto)
+    folder = path.resolve().parent
+    ir.external_data.set_base_dir(model.graph, folder)
+    for index, (start, end) in places.items():
+        name, kind, shape = weights[index]
+        model.graph.initializers[name].const_value = ir.ExternalTensor(
+            path.name, start, end - start, ir.DataType(kind), shape=ir.Shape(shape), name=name, base_dir=folder
+        )
+    return model
+
+
+def _without_weights(data: mmap.mmap) -> tuple[bytes, dict[int, Span]]:
+    """Return the model's bytes less its large weights, and where in the file those are, by initializer index."""
+    parts: list[bytes] = []
+    places: dict[int, Span] = {}
+    for number, whole, content in _fields(data, 0, len(data)):
+        if number != GRAPH:
+            parts.append(data[slice(*whole)])
+            continue
+        graph: list[bytes] = []
+        count = 0
+        for inner, inner_whole, inner_content in _fields(data, *content):
+            if inner != INITIALIZER:
+                graph.append(data[slice(*inner_whole)])
+                continue
+            tensor, place = _tensor(data, inner_whole, inner_content)
+            graph.append(tensor)
+            if place is not None:
+                places[count] = place
+            count += 1
+        parts.append(_field(GRAPH, b"".join(graph)))
+    return b"".join(parts), places
+
+
+def _tensor(data: mmap.mmap, whole: Span, content: Span) -> tuple[bytes, Span | None]:
+    """Return one initializer's field without its raw bytes, and their place; as it is if it is small."""
+    if content[1] - content[0] <= MAP_ABOVE:
+        return data[slice(*whole)], None
+    place: Span | None = None
+    kept: list[bytes] = []
+    for number, field_whole, field_content in _fields(data, *content):
+        if number == RAW_DATA and field_content[1] - field_content[0] > MAP_ABOVE:
+            place = field_content
+        else:
+            kept.append(data[slice(*field_whole)])
+    return _field(INITIALIZER, b"".join(kept)), place
+
+
+def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, Span, Span]]:
+    """Yield (field number, span of the whole field, span of its content) of one message."""
+    position = start
+    while position < end:
+        tag, after = _varint(data, position, end)
+        wire = tag & 7
+        if wire == LENGTH_DELIMITED:
+            size, body = _varint(data, after, end)
+            stop = body + size
+        elif wire == 0:
+            body = after
+            _, stop = _varint(data, after, end)
+        elif wire in FIXED_SIZES:
+            body, stop = after, after + FIXED_SIZES[wire]
+        else:
+            raise DecodeError(f"unknown wire type {wire}")
+        if stop > end:
+            raise DecodeError("truncated")
+        yield tag >> 3, (position, stop), (body, stop)
+        position = stop
+
+
+def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
+    """Return a variable-length integer and the position after it."""
+    value = shift = 0
+    while position < end and shift < 64:
+        byte = data[position]
+        value |= (byte & 0x7F) << shift
+        position += 1
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise DecodeError("truncated")
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Return a length-delimited field."""
+    head = bytearray()
+    for value in (number << 3 | LENGTH_DELIMITED, len(content)):
+        while value >= 0x80:
+            head.append(value & 0x7F | 0x80)
+            value >>= 7
+        head.append(value)
+    return bytes(head) + content

@@ -1,0 +1,97 @@
+"""Raise a model's operator set and IR version: the one place that calls onnx's version converter.
+
+QuantizeLinear and DequantizeLinear have the form we write from opset 13 on. Weights larger than a kilobyte stay out of
+the conversion (no adapter reads them), so that size is no limit and external data stays memory-mapped.
+Source: ONNX `docs/VersionConverter.md` and `docs/Versioning.md` (which IR version an operator set needs).
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx import version_converter
+
+from equiquant.errors import ModelError
+from equiquant.io.load import name_nodes
+
+__all__ = ["TARGET_OPSET", "raise_ir_version", "upgrade_opset"]
+
+TARGET_OPSET = 17
+SMALL = 1024  # bytes; an adapter may need to read operands such as axes and scales, never a weight
+
+
+def upgrade_opset(model: ir.Model, target: int = TARGET_OPSET) -> None:
+    """Convert `model` in place to operator set `target`; names of inputs, outputs and nodes survive.
+
+    Raises:
+        ModelError: The converter has no way for one of the operators.
+    """
+    source = model.graph.opset_imports.get("", 1)
+    try:
+        converted = ir.from_proto(version_converter.convert_version(_without_weights(model), target))
+    except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rpartition("failed: ")[2]
+        raise ModelError(
+            f"The model uses opset {source} and cannot be converted to {target} ({reason})."
+            " Export it again with opset 13 or later."
+        ) from error
+    _restore_weights(converted.graph, model.graph)
+    _restore_names(converted.graph, model.graph)
+    if source < 11:
+        _resize_as_before(converted)
+    model.graph = converted.graph
+    name_nodes(model)
+    raise_ir_version(model)
+
+
+def raise_ir_version(model: ir.Model) -> bool:
+    """Raise the IR version to the least one the model's operator set may be used with; True if it changed."""
+    domains = [onnx.helper.make_opsetid(d, v) for d, v in model.graph.opset_imports.items() if d in ("", "ai.onnx")]
+    least = max(onnx.helper.find_min_ir_version_for(domains, ignore_unknown=True), 4)
+    changed = model.ir_version < least
+    model.ir_version = max(model.ir_version, least)
+    return changed
+
+
+def _without_weights(model: ir.Model) -> onnx.ModelProto:
+    """Return a proto in which every large initializer is only a typed graph input."""
+    clone = model.clone()
+    clone.ir_version = max(clone.ir_version, 4)  # before 4 an initializer had to be an input as well
+    present = set(clone.graph.inputs)
+    for name, value in list(clone.graph.initializers.items()):
+        if value.const_value is None or value.const_value.nbytes <= SMALL:
+            continue
+        value.shape, value.type = ir.Shape(value.const_value.shape.numpy()), ir.TensorType(value.const_value.dtype)
+        del clone.graph.initializers[name]
+        if value not in present:
+            clone.graph.inputs.append(value)
+    return ir.to_proto(clone)
+
+
+def _restore_weights(converted: ir.Graph, original: ir.Graph) -> None:
+    inputs = {v.name: v for v in converted.inputs}
+    for name, value in original.initializers.items():
+        if name in inputs and name not in converted.initializers:
+            inputs[name].const_value = value.const_value
+            converted.register_initializer(inputs[name])
+    public = {v.name for v in original.inputs}
+    kept = [v for v in converted.inputs if v.name in public]
+    converted.inputs.clear()
+    converted.inputs.extend(kept)
+
+
+def _restore_names(converted: ir.Graph, original: ir.Graph) -> None:
+    """Name the nodes that the converter replaced by another operator (Upsample by Resize) after those they replace."""
+    kept = {node.name for node in converted.all_nodes()}
+    lost = {n.outputs[0].name: n.name for n in original.all_nodes() if n.name and n.name not in kept and n.outputs}
+    for node in converted.all_nodes():
+        if not node.name and node.outputs and node.outputs[0].name in lost:
+            node.name = lost[node.outputs[0].name]
+
+
+def _resize_as_before(model: ir.Model) -> None:
+    """Give Resize the coordinates of Upsample-9 and Resize-10, which the converter forgets: x_in = x_out / scale."""
+    for node in model.graph.all_nodes():
+        if node.op_type == "Resize" and node.domain == "" and "coordinate_transformation_mode" not in node.attributes:
+            node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
+            node.attributes.add(ir.AttrString("nearest_mode", "floor"))

@@ -1,0 +1,55 @@
+"""What a solver sees of a network: matrices of weight magnitudes between classes of channels.
+
+`Coupling` is one weight. M[g, o, i] = max over the kernel of |W|, in groups g; row (g, o) belongs to output class
+`rows[g, o]`, column (g, i) to input class `columns[g, i]`. With log-scales z the weight becomes
+M'[g, o, i] = M[g, o, i] · e^(z[rows[g, o]] − z[columns[g, i]]) and its bias b' = b · e^(z[rows]).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["LARGEST_LOG_SCALE", "Coupling", "magnitudes"]
+
+Array = npt.NDArray[Any]
+Ids = npt.NDArray[np.int64]
+
+LARGEST_LOG_SCALE = float(np.log(1e4))  # DESIGN, section 3: a channel moves by at most a factor of 10⁴
+
+
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """One weight between classes of channels.
+
+    Attributes:
+        magnitude: (G, P, Q) float32, largest |weight| over the kernel.
+        rows: (G, P) class of each output channel.
+        columns: (G, Q) class of each input channel.
+        bias: (G, P) float32 |bias|, or None.
+    """
+
+    magnitude: Array
+    rows: Ids
+    columns: Ids
+    bias: Array | None = None
+
+
+def magnitudes(weight: Array, groups: int, out_axis: int) -> Array:
+    """Return M (G, O/G, I/G) of a weight with its two channel axes first and the kernel behind them.
+
+    Args:
+        weight: (O, I/G, k…) with `out_axis` 0, or (I, O/G, k…) with `out_axis` 1. A vector of G elements is a diagonal.
+        groups: G.
+        out_axis: Axis of the output channels.
+    """
+    if weight.size == groups:
+        return np.abs(weight).reshape(groups, 1, 1).astype(np.float32, copy=False)
+    flat = weight.reshape(weight.shape[0], weight.shape[1], -1)
+    pointwise = flat.shape[2] == 1
+    largest = np.abs(flat[:, :, 0]) if pointwise else np.maximum(flat.max(axis=2), -flat.min(axis=2))
+    grouped = largest.reshape(groups, -1, largest.shape[1]).astype(np.float32, copy=False)
+    return grouped if out_axis == 0 else grouped.transpose(0, 2, 1)

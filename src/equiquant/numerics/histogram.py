@@ -1,0 +1,198 @@
+"""Histograms whose bin width is a power of two, so that they grow and merge without losing anything.
+
+Bin k holds k·2^e <= x < (k + 1)·2^e for −N <= k < N, where N = `BINS` and e is the smallest exponent with
+max|x| < N·2^e. A larger value raises e: 2^s neighbouring bins become one, exactly the histogram the coarser width would
+have given. The counts therefore depend on the data only, not on its order, its batches or the merges in between
+(except that a negative value below 2^−120 of the maximum, which underflows beside it, may count as 0).
+
+The rounding boundaries (k + ½)·2^p of a power-of-two scale are bin edges for every p > e, so all values of a bin round
+to the same level and a scale's squared error follows from the bin centers (`numerics.pow2`). For 8 bits the finest of
+the MinMSE scales is at least max|x| / (128·16), which makes 4096 half steps: with N = 8192 bins a side the edges align.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BINS", "DyadicHistogram", "HistogramBuilder", "absolute_exponent"]
+
+Array = npt.NDArray[Any]
+
+BITS = 13
+BINS = 1 << BITS
+SMALLEST_EXPONENT = -126  # 2^126 is the largest reciprocal width that keeps x·2^(−e) finite in float32
+TAIL = 0.25  # of the power of two above max|x|
+CHUNK = 1 << 15  # elements: 128 KiB of float32 and 256 KiB of indices stay in the second-level cache
+
+
+def absolute_exponent(bound: float) -> int:
+    """Return the exponent of the smallest bin width that covers |x| <= bound.
+
+    >>> absolute_exponent(1.0)  # 1.0 must lie strictly inside, so the bins reach to 2
+    -12
+    """
+    return max(math.frexp(bound)[1] - BITS, SMALLEST_EXPONENT) if bound > 0 else SMALLEST_EXPONENT
+
+
+@dataclass(frozen=True, eq=False)
+class DyadicHistogram:
+    """Counts in bins of width 2**exponent aligned at 0.
+
+    Attributes:
+        exponent: log2 of the bin width.
+        counts: int64 of shape `(2 * BINS,)`; entry k + BINS counts the values in [k, k + 1)·2**exponent.
+        low: The smallest value, exactly; 0 when empty.
+        high: The largest value, exactly; 0 when empty.
+    """
+
+    exponent: int
+    counts: Array
+    low: float
+    high: float
+
+    @staticmethod
+    def of(x: Array) -> DyadicHistogram:
+        """Return the histogram of all elements of `x`, finite floats of any shape."""
+        builder = HistogramBuilder()
+        builder.add(x)
+        return builder.result()
+
+    @staticmethod
+    def merged(parts: Iterable[DyadicHistogram]) -> DyadicHistogram:
+        """Return the histogram of the union of all parts; of nothing, the empty one."""
+        result = DyadicHistogram.of(np.zeros(0, np.float32))
+        for part in parts:
+            result = result.merge(part)
+        return result
+
+    def merge(self, other: DyadicHistogram) -> DyadicHistogram:
+        """Return the histogram of the union; the coarser width wins. Exact, commutative and associative."""
+        if not other.total:
+            return self
+        if not self.total:
+            return other
+        exponent = max(self.exponent, other.exponent)
+        counts = _coarsen(self.counts, exponent - self.exponent) + _coarsen(other.counts, exponent - other.exponent)
+        return DyadicHistogram(exponent, counts, min(self.low, other.low), max(self.high, other.high))
+
+    @property
+    def total(self) -> int:
+        """Number of values counted."""
+        return int(self.counts.sum())
+
+    def occupied(self) -> tuple[Array, Array]:
+        """Return the centers (float64, clipped to [low, high]) and the counts of the bins that are not empty."""
+        (index,) = np.nonzero(self.counts)
+        centers = np.ldexp(index - BINS + 0.5, self.exponent)
+        return np.clip(centers, self.low, self.high), self.counts[index]
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when width, counts and range are the same."""
+        return (
+            isinstance(other, DyadicHistogram)
+            and (self.exponent, self.low, self.high) == (other.exponent, other.low, other.high)
+            and np.array_equal(self.counts, other.counts)
+        )
+
+
+class HistogramBuilder:
+    """Accumulates a `DyadicHistogram` over a stream of arrays; memory does not depend on how many."""
+
+    def __init__(self) -> None:
+        self._exponent = SMALLEST_EXPONENT
+        self._counts: Array = np.zeros(2 * BINS, np.int64)
+        self._low, self._high = math.inf, -math.inf
+
+    def add(self, x: Array, bounds: tuple[float, float] | None = None, limit: int | None = None) -> None:
+        """Count the elements of `x`.
+
+        A larger array than `limit` is sampled: every k-th element counts k times. Its tails, beyond `TAIL` times the
+        power of two above max|x|, decide the clipping error and are few: they count one by one unless they alone exceed
+        `limit`. What is counted depends on `x` only, so the order of a stream still does not matter.
+
+        Args:
+            x: Finite values, any shape; taken as float32.
+            bounds: Smallest and largest value of `x` if the caller knows them already.
+            limit: About how many elements to count; None counts all.
+        """
+        if x.size == 0:
+            return
+        flat = x.reshape(-1)
+        low, high = bounds if bounds is not None else (float(flat.min()), float(flat.max()))
+        self._low, self._high = min(self._low, low), max(self._high, high)
+        exponent = absolute_exponent(max(-low, high))
+        if exponent > self._exponent:
+            self._counts = _coarsen(self._counts, exponent - self._exponent)
+            self._exponent = exponent
+        first = math.floor(math.ldexp(low, -self._exponent))
+        if limit is None or flat.size <= limit:
+            self._count(flat, first, 1)
+            return
+        stride = _coprime_stride(flat.size, limit)
+        body = flat[::stride]
+        edge = np.float32(math.ldexp(TAIL, exponent + BITS))
+        tails = _beyond(flat, edge, low, limit)
+        if tails is not None:
+            body = body[(body < edge) & (body >= -edge)]
+            self._count(tails, first, 1)
+        self._count(body, first, stride)
+
+    def _count(self, flat: Array, first: int, weight: int) -> None:
+        """Add `weight` for each element; none lies below bin `first`."""
+        factor = np.float32(math.ldexp(1.0, -self._exponent))
+        target = self._counts[first + BINS :]
+        for start in range(0, flat.size, CHUNK):
+            scaled = np.multiply(flat[start : start + CHUNK], factor, dtype=np.float32)  # exact: a power of two
+            np.floor(scaled, out=scaled)
+            scaled -= first  # exact: integers below 2^14
+            found = np.bincount(scaled.astype(np.intp))
+            target[: found.size] += found * weight
+
+    def result(self) -> DyadicHistogram:
+        """Return the histogram of everything added so far."""
+        empty = self._low > self._high
+        low, high = (0.0, 0.0) if empty else (self._low, self._high)
+        counts = self._counts.copy()
+        counts.flags.writeable = False
+        return DyadicHistogram(self._exponent, counts, low, high)
+
+
+def _beyond(flat: Array, edge: Any, low: float, limit: int) -> Array | None:
+    """Return the elements with x >= edge or x < −edge, None if there are more than `limit`."""
+    parts, found = [], 0
+    for start in range(0, flat.size, CHUNK):
+        part = flat[start : start + CHUNK]
+        outside = part >= edge
+        if low < -edge:
+            outside |= part < -edge
+        parts.append(part[outside])
+        found += parts[-1].size
+        if found > limit:
+            return None
+    return np.concatenate(parts)
+
+
+def _coprime_stride(size: int, limit: int) -> int:
+    """Return the smallest stride that leaves at most `limit` elements and visits every row and channel alike."""
+    stride = -(-size // limit)
+    while math.gcd(stride, size) > 1:
+        stride += 1
+    return stride
+
+
+def _coarsen(counts: Array, shift: int) -> Array:
+    """Return the counts with bins 2**shift times as wide: bin k goes to floor(k / 2**shift)."""
+    if shift == 0:
+        return counts
+    shift = min(shift, BITS)  # by then each side is one bin, and stays one
+    pooled = counts.reshape(-1, 1 << shift).sum(axis=1)
+    result = np.zeros_like(counts)
+    half = pooled.size // 2
+    result[BINS - half : BINS + half] = pooled
+    return result

@@ -1,0 +1,147 @@
+"""Power-of-two scales 2**e: the smallest that does not overflow, and the one of least squared error.
+
+With the zero point at the center of its type an integer stands for q·2^e, q in [qmin − center, qmax − center]:
+[−128, 127] for int8, and for uint8 around 128. (The type's whole range is used.)
+
+NonOverflow: the smallest e at which no value is clipped by more than the half step that rounding may cost anyway,
+(lo − ½)·2^e <= x <= (hi + ½)·2^e, i.e. e = ceil(log2 max(low / (lo − ½), high / (hi + ½))).
+
+MinMSE: among that e and the next four finer ones the exponent with the least Σ (x − x̂)²; of equals the coarsest.
+Source: AMD Vitis AI and Quark for ONNX documentation, `PowerOfTwoMethod.MinMSE` and `NonOverflow`, as fixed-point
+positions.
+
+Over a histogram all values of a bin count as its center, which is exact up to the spread within the bin where the bin
+edges fall on the rounding boundaries (step > bin width). Where the step is finer than a bin (16 bits), values inside
+the range count as uniformly spread, step²/12 each, and values outside by their center.
+"""
+
+from __future__ import annotations
+
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.numerics.affine import IntType
+from equiquant.numerics.histogram import DyadicHistogram
+
+__all__ = ["FINER_CANDIDATES", "LARGEST_EXPONENT", "SMALLEST_EXPONENT", "minmse_exponent", "nonoverflow_exponent"]
+
+Array = npt.NDArray[Any]
+
+FINER_CANDIDATES = 4
+SMALLEST_EXPONENT, LARGEST_EXPONENT = -126, 127  # 2^e is a normal float32
+CHUNK = 1 << 15
+
+
+def nonoverflow_exponent(low: Any, high: Any, kind: IntType, *, zero_point: int | None = None) -> Any:
+    """Return the smallest exponent at which [low, high] does not overflow.
+
+    Args:
+        low: Smallest value, a scalar or an array of one per channel.
+        high: Largest value, same shape.
+        kind: Storage type.
+        zero_point: The integer that stands for 0; None for the type's center.
+
+    Returns:
+        e with scale 2.0**e, in [−126, 127]: an int for scalars, else an int64 array. 0 where all values are 0.
+
+    >>> from equiquant.numerics.affine import INT_TYPES
+    >>> nonoverflow_exponent(-1.0, 1.0, INT_TYPES["int8"]), nonoverflow_exponent(-1.0, 0.9, INT_TYPES["int8"])
+    (-6, -7)
+    """
+    lo, hi = _levels(kind, zero_point)
+    need = np.maximum(np.asarray(low, np.float64) / (lo - 0.5), np.asarray(high, np.float64) / (hi + 0.5))
+    mantissa, exponent = np.frexp(need)  # need = mantissa · 2^exponent, mantissa in [½, 1)
+    exponent = np.where(mantissa == 0.5, exponent - 1, exponent).astype(np.int64)
+    exponent = np.where(need > 0, np.clip(exponent, SMALLEST_EXPONENT, LARGEST_EXPONENT), 0)
+    return int(exponent) if exponent.ndim == 0 else exponent
+
+
+@overload
+def minmse_exponent(
+    data: Array | DyadicHistogram, kind: IntType, axis: None = None, *, zero_point: int | None = None
+) -> int: ...
+
+
+@overload
+def minmse_exponent(data: Array, kind: IntType, axis: int, *, zero_point: int | None = None) -> Array: ...
+
+
+def minmse_exponent(
+    data: Array | DyadicHistogram, kind: IntType, axis: int | None = None, *, zero_point: int | None = None
+) -> Any:
+    """Return the exponent of least squared error among the overflow-free one and the four finer ones.
+
+    Args:
+        data: An array of finite values, searched exactly, or the histogram of a stream of them.
+        kind: Storage type.
+        axis: Channel axis of an array, for one exponent a channel.
+        zero_point: The integer that stands for 0; None for the type's center.
+
+    Returns:
+        e with scale 2.0**e, in [−126, 127]: an int, or with `axis` an int64 array of shape `(C,)`. 0 where
+        all values are 0.
+    """
+    if isinstance(data, DyadicHistogram):
+        return _search_histogram(data, kind, zero_point)
+    if axis is None:
+        return int(_search(data.reshape(1, -1), kind, zero_point)[0])
+    return _search(np.moveaxis(data, axis, 0).reshape(data.shape[axis], -1), kind, zero_point)
+
+
+def _levels(kind: IntType, zero_point: int | None) -> tuple[int, int]:
+    zero = kind.center if zero_point is None else zero_point
+    return kind.qmin - zero, kind.qmax - zero
+
+
+def _candidates(top: Array) -> Array:
+    """Return the exponents to try, coarsest first, `(1 + FINER_CANDIDATES, C)`."""
+    steps = np.arange(1 + FINER_CANDIDATES)[:, None]
+    return np.maximum(top[None, :] - steps, SMALLEST_EXPONENT)
+
+
+def _residual(values: Array, exponent: Any, levels: tuple[int, int]) -> Array:
+    """Return x / 2**e − q, in steps."""
+    scaled = values * np.ldexp(values.dtype.type(1), -exponent)
+    q = np.rint(scaled)
+    np.clip(q, *levels, out=q)
+    scaled -= q
+    result: Array = scaled
+    return result
+
+
+def _search(rows: Array, kind: IntType, zero_point: int | None) -> Array:
+    """Return the exponent of each row of `rows`, `(C, M)`, in pieces that stay in cache."""
+    channels, length = rows.shape
+    if not rows.size:
+        return np.zeros(channels, np.int64)
+    top = nonoverflow_exponent(rows.min(axis=1), rows.max(axis=1), kind, zero_point=zero_point)
+    candidates = _candidates(top)
+    levels = _levels(kind, zero_point)
+    errors = np.zeros(candidates.shape)
+    tall = max(1, CHUNK // length)
+    for first in range(0, channels, tall):
+        pick = slice(first, first + tall)
+        for start in range(0, length, CHUNK):
+            piece = rows[pick, start : start + CHUNK].astype(np.float32, copy=False)
+            for k, exponents in enumerate(candidates[:, pick]):
+                residual = _residual(piece, exponents[:, None], levels)
+                errors[k, pick] += np.einsum("cm,cm->c", residual, residual)
+    errors *= 4.0 ** candidates.astype(np.float64)
+    best: Array = np.take_along_axis(candidates, errors.argmin(axis=0)[None, :], axis=0)[0]
+    return best
+
+
+def _search_histogram(data: DyadicHistogram, kind: IntType, zero_point: int | None) -> int:
+    values, weights = data.occupied()
+    low, high = _levels(kind, zero_point)
+    top = nonoverflow_exponent(data.low, data.high, kind, zero_point=zero_point)
+    candidates = _candidates(np.array([top]))[:, 0]
+    errors = []
+    for exponent in candidates:
+        squared = _residual(values, exponent, (low, high)) ** 2
+        if exponent <= data.exponent:  # bins straddle rounding boundaries: their centers say nothing of the rounding
+            squared = np.maximum(squared, 1 / 12)
+        errors.append(np.dot(weights, squared) * 4.0 ** float(exponent))
+    return int(candidates[int(np.argmin(errors))])

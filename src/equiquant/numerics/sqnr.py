@@ -1,0 +1,143 @@
+"""Distance between a tensor and its quantized twin, from running sums in float64.
+
+With reference r and output q, over all samples and positions:
+
+    SQNR = 10 log10(Σ r² / Σ (r − q)²) dB        cosine = Σ r q / sqrt(Σ r² · Σ q²)
+
+Equalization multiplies the channels of an intermediate tensor by positive factors that the next layer undoes. The
+aligned SQNR first divides every channel of q by the factor found by regressing q on r, g_c = Σ r q / Σ r². Noise
+independent of r leaves g_c = 1, so alignment does not flatter a noisy channel, as fitting r to q would. What remains in
+channel c is Σ (r − q / g_c)² = Σ r² (Σ r² Σ q² / (Σ r q)² − 1).
+Source: Nagel et al., arXiv:2106.08295, section 2 (quantization noise); the alignment is ordinary least squares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ErrorAccumulator", "ErrorFigures", "decibels"]
+
+Array = npt.NDArray[Any]
+
+BLOCK = 1 << 20  # elements converted to float64 at a time, so that a large batch costs no second copy of itself
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Return 10 log10(signal / noise): inf without noise, −inf if the noise is not finite or there is no signal.
+
+    >>> decibels(100.0, 1.0)
+    20.0
+    """
+    if noise == 0:
+        return math.inf
+    if not math.isfinite(noise) or signal <= 0:
+        return -math.inf
+    return 10 * math.log10(signal / noise)
+
+
+@dataclass(frozen=True)
+class ErrorFigures:
+    """How far a tensor is from its reference.
+
+    Attributes:
+        count: Elements compared.
+        sqnr_db: Signal over noise, dB; inf when identical.
+        aligned_sqnr_db: The same with a positive factor per channel taken out; equals `sqnr_db` without a channel axis.
+        max_abs_error: Largest |r − q|.
+        cosine: Cosine of the angle between the two.
+    """
+
+    count: int
+    sqnr_db: float
+    aligned_sqnr_db: float
+    max_abs_error: float
+    cosine: float
+
+
+class ErrorAccumulator:
+    """Adds up one tensor's error over any number of batches, in constant memory.
+
+    Args:
+        channel_axis: Axis of the channels for the aligned SQNR; None for none.
+    """
+
+    def __init__(self, channel_axis: int | None = None) -> None:
+        self._axis = channel_axis
+        self._signal: Array = np.zeros(1)  # Σ r² per channel (C,)
+        self._energy: Array = np.zeros(1)  # Σ q² per channel (C,)
+        self._dot: Array = np.zeros(1)  # Σ r q per channel (C,)
+        self._noise = 0.0
+        self._largest = 0.0
+        self._count = 0
+
+    def add(self, reference: Array, output: Array) -> None:
+        """Add one batch of two arrays of the same shape.
+
+        Raises:
+            ValueError: The shapes differ, or the number of channels changed between batches.
+        """
+        if reference.shape != output.shape:
+            raise ValueError(f"shapes differ: {reference.shape} and {output.shape}")
+        for r, q in self._blocks(reference, output):
+            r, q = _agreeing(r.astype(np.float64), q.astype(np.float64))
+            difference = r - q
+            self._signal = self._signal + np.einsum("nci,nci->c", r, r)
+            self._energy = self._energy + np.einsum("nci,nci->c", q, q)
+            self._dot = self._dot + np.einsum("nci,nci->c", r, q)
+            self._noise += float(np.einsum("nci,nci->", difference, difference))
+            largest = float(np.abs(difference, out=difference).max())
+            self._largest = largest if math.isnan(largest) else max(self._largest, largest)
+        self._count += reference.size
+
+    def _blocks(self, reference: Array, output: Array) -> Iterator[tuple[Array, Array]]:
+        """Yield views shaped (outer, channels, inner) of about `BLOCK` elements."""
+        axis = self._axis if self._axis is not None and self._axis < reference.ndim else None
+        if axis is None:
+            flat = (1, 1, -1)
+            r, q = reference.reshape(-1), output.reshape(-1)
+            for start in range(0, r.size, BLOCK):
+                yield r[start : start + BLOCK].reshape(flat), q[start : start + BLOCK].reshape(flat)
+            return
+        shape = (math.prod(reference.shape[:axis]), reference.shape[axis], math.prod(reference.shape[axis + 1 :]))
+        if self._signal.size not in (1, shape[1]):
+            raise ValueError(f"the number of channels changed from {self._signal.size} to {shape[1]}")
+        r, q = reference.reshape(shape), output.reshape(shape)
+        step = max(1, BLOCK // max(1, shape[1] * shape[2]))
+        for start in range(0, shape[0] if r.size else 0, step):
+            yield r[start : start + step], q[start : start + step]
+
+    def figures(self) -> ErrorFigures:
+        """Return the figures of everything added so far."""
+        signal, energy, dot = float(self._signal.sum()), float(self._energy.sum()), float(self._dot.sum())
+        sqnr = decibels(signal, self._noise)
+        aligned = sqnr
+        if self._signal.size > 1 and math.isfinite(sqnr):
+            fits = self._dot > 0
+            square = np.where(fits, self._dot, 1.0) ** 2
+            aligned_noise = self._signal * (self._signal * self._energy / square - 1)
+            plain_noise = self._signal - 2 * self._dot + self._energy
+            residual = np.where(fits, np.minimum(aligned_noise, plain_noise), plain_noise)
+            # below this floor the difference of two sums is rounding of the sums themselves
+            residual = np.maximum(residual, self._signal * np.finfo(np.float64).eps)
+            aligned = max(sqnr, decibels(signal, float(residual.sum())))
+        scale = math.sqrt(signal) * math.sqrt(energy) if math.isfinite(energy) and energy >= 0 else math.nan
+        cosine = dot / scale if scale > 0 else (1.0 if signal == energy == 0 else 0.0)
+        return ErrorFigures(self._count, sqnr, aligned, self._largest, cosine)
+
+
+def _agreeing(r: Array, q: Array) -> tuple[Array, Array]:
+    """Drop non-finite reference values: no error where both say the same, an infinite one where they do not.
+
+    A masked logit of −inf that stays −inf is no noise, and must not turn every sum into NaN.
+    """
+    finite = np.isfinite(r)
+    if finite.all():
+        return r, q
+    same = (r == q) | (np.isnan(r) & np.isnan(q))
+    return np.where(finite, r, 0.0), np.where(finite, q, np.where(same, 0.0, np.inf))

@@ -1,0 +1,5 @@
+"""QDQ: a plan becomes QuantizeLinear and DequantizeLinear nodes."""
+
+from equiquant.qdq.insert import insert
+
+__all__ = ["insert"]

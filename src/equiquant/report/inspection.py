@@ -1,0 +1,106 @@
+"""What a model is, before anything is done to it: its inputs, its operators, and what could be quantized."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from equiquant.io.load import QUANTIZED_OPS, LoadedModel
+from equiquant.report.plain import plain
+
+__all__ = ["Inspection", "TensorInfo", "inspect_model"]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a model.
+
+    Attributes:
+        name: Its name.
+        dtype: Its element type, e.g. `float32`, or `unknown`.
+        shape: One entry a dimension: a size, or the name of a dynamic one; None if even the rank is unknown.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a model is.
+
+    Attributes:
+        path: Where it came from, None for a model given in memory.
+        sha256: Hash of the file.
+        producer: The exporter that wrote it, with its version where given.
+        opsets: Version of each operator domain; the default domain is `ai.onnx`.
+        inputs: What a caller must feed.
+        outputs: What it returns.
+        ops: Number of nodes of each kind, most frequent first, bodies of control flow included.
+        parameters: Elements in all initializers.
+        parameter_bytes: Their size in bytes.
+        parameter_types: Bytes per element type.
+        quantized: It already holds quantized operators.
+    """
+
+    path: str | None
+    sha256: str
+    producer: str
+    opsets: Mapping[str, int]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    ops: Mapping[str, int]
+    parameters: int
+    parameter_bytes: int
+    parameter_types: Mapping[str, int]
+    quantized: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        result: dict[str, Any] = plain(self)
+        return result
+
+
+def inspect_model(loaded: LoadedModel) -> Inspection:
+    """Describe a model that `io.load_model(..., allow_quantized=True)` read; weights are not touched."""
+    model = loaded.model
+    ops = Counter(node.op_type for node in model.graph.all_nodes())
+    tensors = [v.const_value for g in model.graphs() for v in g.initializers.values() if v.const_value is not None]
+    types: Counter[str] = Counter()
+    for tensor in tensors:
+        types[_dtype(tensor.dtype)] += tensor.nbytes
+    return Inspection(
+        path=str(loaded.path) if loaded.path else None,
+        sha256=loaded.sha256,
+        producer=" ".join(filter(None, (model.producer_name, model.producer_version))) or "unknown",
+        opsets={domain or "ai.onnx": version for domain, version in model.graph.opset_imports.items()},
+        inputs=tuple(_info(v) for v in model.graph.inputs if v.name not in model.graph.initializers),
+        outputs=tuple(_info(v) for v in model.graph.outputs),
+        ops=dict(ops.most_common()),
+        parameters=sum(t.size for t in tensors),
+        parameter_bytes=sum(t.nbytes for t in tensors),
+        parameter_types=dict(types.most_common()),
+        quantized=any(op in QUANTIZED_OPS for op in ops),
+    )
+
+
+def _info(value: ir.Value) -> TensorInfo:
+    shape = None
+    if value.shape is not None:
+        shape = tuple(d if isinstance(d, int) else str(d.value or "?") for d in value.shape)
+    return TensorInfo(str(value.name), _dtype(value.dtype), shape)
+
+
+def _dtype(dtype: ir.DataType | None) -> str:
+    """Return the numpy name of an element type where it has one."""
+    if dtype is None:
+        return "unknown"
+    try:
+        return str(dtype.numpy())
+    except TypeError:
+        return dtype.name.lower()

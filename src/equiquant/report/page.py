@@ -1,0 +1,349 @@
+"""The report as one HTML page: the verdict first, then where the error is, what was done, and what it cost.
+
+Everything that comes from a model or a user is escaped; there are no scripts and nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from equiquant.report.charts import SPREAD_ROWS, spread_chart, sqnr_chart
+from equiquant.report.markup import (
+    DASH,
+    MINUS,
+    TIMES,
+    Cell,
+    bytes_text,
+    code,
+    decibels,
+    escape,
+    figure,
+    grade,
+    grade_pill,
+    number,
+    percent,
+    power_of_two,
+    seconds_text,
+    spread_text,
+    table,
+)
+from equiquant.report.style import STYLE
+
+__all__ = ["page"]
+
+WORST = 12  # tensors listed under the chart
+INLINE_NAMES = 2  # names shown in a table cell before they fold away
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """Return the page for `Report.to_dict()`."""
+    path = data["input"]["path"]
+    name = PurePath(path).name if path else "model in memory"
+    recipe = data["recipe"]
+    body = "".join(
+        (
+            _head(name, data),
+            _warnings(data["warnings"]),
+            _tiles(data),
+            _quality(data["quality"]),
+            _equalization(data["equalization"], recipe),
+            _decisions(data["decisions"]),
+            _scales(data["tensors"]),
+            _costs(data["stages"]),
+            _recipe(recipe),
+            _foot(data),
+        )
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(name)} · EquiQuant report</title><style>{STYLE}</style></head>"
+        f"<body><main>{body}</main></body></html>\n"
+    )
+
+
+def _section(title: str, note: str, *parts: str) -> str:
+    return f'<section><h2>{escape(title)}</h2><p class="soft">{note}</p>{"".join(parts)}</section>'
+
+
+def _head(name: str, data: Mapping[str, Any]) -> str:
+    recipe = data["recipe"]
+    if not data["tensors"]:
+        return f'<h1>{escape(name)}</h1><p class="lead">Equalized; still a float model.</p>'
+    scales = "power-of-two scales" if recipe["scale_kind"] == "power_of_two" else "float scales"
+    weights = "per channel" if recipe["per_channel"] else "per tensor"
+    return (
+        f'<h1>{escape(name)}</h1><p class="lead"><span class="pill plain">{escape(recipe["name"])}</span> '
+        f"{escape(recipe['activation_type'])} activations, {escape(recipe['weight_type'])} weights {weights}, "
+        f"{escape(recipe['bias_type'])} bias, {scales}, {escape(recipe['calibration'])} calibration</p>"
+    )
+
+
+def _warnings(warnings: Sequence[str]) -> str:
+    if not warnings:
+        return ""
+    items = "".join(f"<li>{escape(w)}</li>" for w in warnings)
+    return f'<div class="warnings" role="alert"><strong>Read this first</strong><ul>{items}</ul></div>'
+
+
+def _tiles(data: Mapping[str, Any]) -> str:
+    tiles = []
+    quality, cle = data["quality"], data["equalization"]
+    if quality and quality.get("outputs"):
+        worst = min(quality["outputs"], key=lambda o: _or_low(o.get("sqnr_db")))
+        note = "output SQNR" if len(quality["outputs"]) == 1 else f"SQNR of the worst output, {worst['name']}"
+        tiles.append(_tile(decibels(worst["sqnr_db"]), note, grade(worst["sqnr_db"])))
+        agreement = [a for o in quality["outputs"] if not math.isnan(a := number(o.get("top1_agreement")))]
+        if agreement:
+            tiles.append(_tile(percent(min(agreement)), f"top-1 agreement with float on {_inputs(quality)}"))
+    before, after = number(cle.get("spread_before")), number(cle.get("spread_after"))
+    if not math.isnan(before + after):
+        tiles.append(_tile(f"{spread_text(before)} → {spread_text(after)}", "largest channel range spread, equalized"))
+    if not math.isnan(number(cle.get("equivalence_error"))):
+        tiles.append(_tile(figure(cle["equivalence_error"], 2), "largest change of the float output by equalization"))
+    if data["tensors"]:
+        tiles.append(_tile(figure(len(data["tensors"])), "tensors quantized"))
+    if data["stages"]:
+        peaks = [p for s in data["stages"] if not math.isnan(p := number(s["peak_bytes"]))]
+        memory = f", {bytes_text(max(peaks))} peak memory" if peaks else ""
+        tiles.append(_tile(seconds_text(sum(number(s["seconds"]) for s in data["stages"])), f"total time{memory}"))
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _inputs(quality: Mapping[str, Any]) -> str:
+    """Return what the comparison ran on, e.g. `4 calibration samples`."""
+    return f"{figure(quality.get('samples'))} {'made-up inputs' if quality.get('synthetic') else 'calibration samples'}"
+
+
+def _tile(figure_text: str, note: str, kind: str = "") -> str:
+    return f'<div class="tile {kind}"><b>{escape(figure_text)}</b><span>{escape(note)}</span></div>'
+
+
+def _quality(quality: Mapping[str, Any] | None) -> str:
+    if not quality:
+        return ""
+    outputs = table(
+        [("Output", ""), ("SQNR", ""), ("Top-1 agreement", "num"), ("Largest error", "num"), ("Cosine", "num")],
+        (
+            [
+                code(o["name"]),
+                grade_pill(o["sqnr_db"]),
+                percent(o.get("top1_agreement")),
+                figure(o["max_abs_error"]),
+                f"{number(o['cosine']):.5f}",
+            ]
+            for o in quality["outputs"]
+        ),
+    )
+    note = (
+        f"Quantized against float on {_inputs(quality)}: a sanity check, not an accuracy. Measure accuracy on held-out"
+        " data."
+    )
+    tensors = quality.get("tensors") or []
+    if not tensors:
+        return _section("Quality", note, outputs)
+    worst = sorted(tensors, key=lambda t: _or_low(t.get("aligned_sqnr_db")))[:WORST]
+    rows = (
+        [code(t["name"]), escape(t["op_type"]), grade_pill(t["aligned_sqnr_db"]), figure(t["max_abs_error"])]
+        for t in worst
+    )
+    legend = (
+        '<div class="legend"><span><i class="good"></i>20 dB and more: noise under 1% of the energy</span>'
+        '<span><i class="fair"></i>10 to 20 dB: under 10%</span><span><i class="poor"></i>below 10 dB</span></div>'
+    )
+    return _section(
+        "Quality",
+        note,
+        outputs,
+        "<h3>Signal to quantization noise, tensor by tensor</h3>",
+        legend,
+        sqnr_chart(tensors),
+        f"<h3>The {len(worst)} worst of {len(tensors)} tensors</h3>",
+        table([("Tensor", ""), ("Produced by", ""), ("SQNR", ""), ("Largest error", "num")], rows),
+    )
+
+
+def _or_low(value: Any) -> float:
+    x = number(value)
+    return -math.inf if math.isnan(x) else x
+
+
+def _equalization(cle: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    title = "Cross-layer equalization"
+    if not cle:
+        reason = "found nothing to do" if recipe["cle"] else "was off in this run"
+        return _section(title, f"Equalization {reason}.")
+    tensors = cle.get("tensors") or []
+    steps = number(cle.get("steps"))
+    facts = {
+        "Method": escape(cle.get("method", DASH)),
+        "Sweeps": "until converged" if steps == -1 else figure(steps),
+        "Scale classes": figure(cle.get("classes")),
+        "Largest change of the float output": f"{figure(cle.get('equivalence_error'), 2)} of its magnitude",
+        "Allowed": figure(cle.get("tolerance"), 2),
+    }
+    rolled = cle.get("rolled_back") or []
+    if rolled:
+        facts["Rolled back"] = _names([str(name) for name in rolled])
+    note = (
+        "Channels of one tensor share one scale, so a channel much smaller than its neighbours is rounded away. "
+        "Equalization evens them out and leaves the float function as it was; spread is the largest channel range over"
+        " the smallest."
+    )
+    chart = spread_chart(tensors)
+    legend = (
+        '<h3>Channel range spread per layer</h3><div class="legend"><span><i class="dot before"></i>before</span>'
+        '<span><i class="dot after"></i>after</span></div>'
+    )
+    more = (
+        f'<p class="soft">The {SPREAD_ROWS} widest of {len(tensors)} layers.</p>' if len(tensors) > SPREAD_ROWS else ""
+    )
+    drawn = (legend + chart + more) if chart else ""
+    return _section(title, note, _facts(facts), drawn, _pinned(tensors))
+
+
+def _pinned(layers: Sequence[Mapping[str, Any]]) -> str:
+    """List the layers some of whose channels had to stay as they were, with what held them."""
+    held = [layer for layer in layers if layer.get("pinned_by")]
+    if not held:
+        return ""
+    rows = (
+        [
+            code(layer["tensor"]),
+            f"{figure(layer.get('free'))} of {figure(layer.get('channels'))}",
+            escape(layer["pinned_by"]),
+        ]
+        for layer in held
+    )
+    listing = table([("Layer", ""), ("Channels free to move", "num"), ("Held by", "")], rows)
+    return f"<details><summary>Layers that could not move freely ({len(held)})</summary>{listing}</details>"
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    return "<dl>" + "".join(f"<div><dt>{escape(k)}</dt><dd>{v}</dd></div>" for k, v in facts.items()) + "</dl>"
+
+
+def _decisions(decisions: Sequence[Mapping[str, Any]]) -> str:
+    applied = [d for d in decisions if d["applied"]]
+    refused = [d for d in decisions if not d["applied"]]
+    if not decisions:
+        return ""
+    parts = []
+    if refused:
+        parts.append(f"<h3>Refused ({len(refused)})</h3>{_refused(refused)}")
+    if applied:
+        parts.append(f"<details><summary>Applied ({len(applied)})</summary>{_applied(applied)}</details>")
+    note = f"{len(applied)} applied, {len(refused)} refused. A refusal leaves that part of the model as it was."
+    return _section("Decisions", note, *parts)
+
+
+def _refused(decisions: Iterable[Mapping[str, Any]]) -> str:
+    """Return a row per reason: the same obstacle is often met in many places."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for d in decisions:
+        groups.setdefault((d["stage"], d["rule"], d["reason"]), []).append(d["where"])
+    rows: list[list[Cell | str]] = [
+        [escape(stage), _rule(rule), Cell(escape(reason), "reason"), _names(where)]
+        for (stage, rule, reason), where in groups.items()
+    ]
+    return table([("Stage", ""), ("Rule", ""), ("Reason", ""), ("Where", "")], rows)
+
+
+def _applied(decisions: Iterable[Mapping[str, Any]]) -> str:
+    """Return a row per rule, with what it did in each place."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for d in decisions:
+        item = f"<li>{code(d['where'])} {escape(d['reason'])}</li>"
+        groups.setdefault((d["stage"], d["rule"]), []).append(item)
+    rows: list[list[Cell | str]] = [
+        [escape(stage), _rule(rule), figure(len(items)), Cell(f"<ul>{''.join(items)}</ul>", "reason")]
+        for (stage, rule), items in groups.items()
+    ]
+    return table([("Stage", ""), ("Rule", ""), ("Times", "num"), ("Where, and what was done", "")], rows)
+
+
+def _rule(name: str) -> Cell:
+    return Cell(f"<code>{escape(name)}</code>", "fixed")
+
+
+def _names(names: Sequence[str]) -> str:
+    if len(names) <= INLINE_NAMES:
+        return "<br>".join(code(name) for name in names)
+    items = "".join(f"<li>{code(name)}</li>" for name in names)
+    return f"<details><summary>{len(names)} places</summary><ul>{items}</ul></details>"
+
+
+def _scales(tensors: Sequence[Mapping[str, Any]]) -> str:
+    if not tensors:
+        return ""
+    rows = (
+        [
+            code(t["name"]),
+            escape(t["type"]),
+            _scale(t["scale"]),
+            _zero_point(t["zero_point"]),
+            figure(t.get("low")),
+            figure(t.get("high")),
+        ]
+        for t in tensors
+    )
+    head = [("Tensor", ""), ("Type", ""), ("Scale", "num"), ("Zero point", "num"), ("Low", "num"), ("High", "num")]
+    listing = f"<details><summary>All {len(tensors)}</summary>{table(head, rows)}</details>"
+    return _section("Scales", f"Real value = (integer {MINUS} zero point) {TIMES} scale.", listing)
+
+
+def _scale(scale: Any) -> str:
+    if isinstance(scale, list):
+        values = [number(s) for s in scale] or [math.nan]
+        if len(values) > 1:
+            return f"{len(values)} scales, {figure(min(values), 3)} to {figure(max(values), 3)}"
+        scale = values[0]
+    exponent = power_of_two(number(scale))
+    return figure(scale) if exponent is None else f"2<sup>{exponent:d}</sup>".replace("-", MINUS)
+
+
+def _zero_point(zero: Any) -> str:
+    if isinstance(zero, list):
+        return figure(zero[0]) if len(set(zero)) == 1 else f"{figure(min(zero))} to {figure(max(zero))}"
+    return figure(zero)
+
+
+def _costs(stages: Sequence[Mapping[str, Any]]) -> str:
+    if not stages:
+        return ""
+    longest = max(number(s["seconds"]) for s in stages) or 1.0
+    rows: list[list[Cell | str]] = [
+        [
+            escape(s["name"]),
+            seconds_text(s["seconds"]),
+            bytes_text(s["peak_bytes"]),
+            Cell(f'<div class="bar" style="width:{100 * number(s["seconds"]) / longest:.1f}%"></div>', "fill"),
+        ]
+        for s in stages
+    ]
+    head = [("Stage", ""), ("Time", "num"), ("Peak memory", "num"), ("", "fill")]
+    return _section("Cost", "Peak memory is that of the whole process up to the stage's end.", table(head, rows))
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    flat = {k: v for k, v in recipe.items() if k != "image"}
+    flat |= {f"image.{k}": v for k, v in recipe["image"].items()}
+    facts = _facts({k: code(_setting(v)) for k, v in flat.items()})
+    return _section("Recipe", "Every setting of this run; report.json holds the same.", facts)
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_setting(v) for v in value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+def _foot(data: Mapping[str, Any]) -> str:
+    versions = " · ".join(f"{escape(name)} {escape(version)}" for name, version in data["versions"].items())
+    where = f"{escape(data['input']['path'])}<br>" if data["input"]["path"] else ""
+    return f"<footer>{versions}<br>{where}Input SHA-256 {code(data['input']['sha256'])}</footer>"

@@ -1,0 +1,160 @@
+"""The report of a run: recipe, versions, decisions, figures and costs, in one frozen value.
+
+`write(folder)` leaves `report.json`, for programs, and `report.html`, for people: one file without scripts or anything
+fetched, so that it can be mailed, printed and kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from equiquant.decisions import Decision
+from equiquant.errors import EquiQuantError, ModelError, OutputError
+from equiquant.recipe import ImageOptions, Recipe
+from equiquant.report.page import page
+from equiquant.report.plain import dumps, plain, write_atomically
+from equiquant.report.stages import StageCost
+
+__all__ = ["FORMAT", "Report", "versions"]
+
+FORMAT = 1
+
+
+def versions() -> dict[str, str]:
+    """Return the versions a result depends on, by distribution name."""
+    found = {}
+    for name in ("equiquant", "onnx", "onnx-ir", "onnxruntime", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # a source tree on the path, or a build under another name
+            found[name] = "unknown"
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything a run did and what came of it.
+
+    Attributes:
+        recipe: The exact recipe.
+        input_sha256: Hash of the input model.
+        input_path: Where it came from, None for a model given in memory.
+        decisions: What each stage did or refused, and why.
+        equalization: Empty when equalization was off. Keys read by the page, all optional: `method`, `steps`,
+            `classes` (scale classes that were free to move), `tensors` (one `{tensor, channels, spread_before,
+            spread_after, free, pinned_by}` per layer; spread = largest over smallest channel range), `spread_before`
+            and `spread_after` (the largest), `equivalence_error`, `tolerance`, `rolled_back` (a list of names).
+        tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel.
+        quality: `Comparison.to_dict()`, with `synthetic` true if its inputs were made up; None when nothing was
+            compared.
+        warnings: What the user must know.
+        stages: Time and memory per stage.
+        versions: Versions of this package and of what it stands on.
+    """
+
+    recipe: Recipe
+    input_sha256: str
+    input_path: str | None = None
+    decisions: Sequence[Decision] = ()
+    equalization: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Sequence[Mapping[str, Any]] = ()
+    quality: Mapping[str, Any] | None = None
+    warnings: Sequence[str] = ()
+    stages: Sequence[StageCost] = ()
+    versions: Mapping[str, str] = field(default_factory=versions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return strict plain data: NaN is None, infinities are `"Infinity"` and `"-Infinity"`."""
+        result: dict[str, Any] = plain(
+            {
+                "format": FORMAT,
+                "input": {"path": self.input_path, "sha256": self.input_sha256},
+                "recipe": self.recipe,
+                "versions": self.versions,
+                "warnings": self.warnings,
+                "quality": self.quality,
+                "equalization": self.equalization,
+                "decisions": self.decisions,
+                "tensors": self.tensors,
+                "stages": self.stages,
+            }
+        )
+        return result
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Report:
+        """Rebuild a report from `to_dict()`.
+
+        Raises:
+            ModelError: The data are not a report of this format.
+        """
+        try:
+            if data["format"] != FORMAT:
+                raise ModelError(f"This report has format {data['format']}; this version reads format {FORMAT}.")
+            return cls(
+                recipe=_recipe(data["recipe"]),
+                input_sha256=data["input"]["sha256"],
+                input_path=data["input"]["path"],
+                decisions=tuple(Decision(**d) for d in data["decisions"]),
+                equalization=data["equalization"],
+                tensors=tuple(data["tensors"]),
+                quality=data["quality"],
+                warnings=tuple(data["warnings"]),
+                stages=tuple(StageCost(**s) for s in data["stages"]),
+                versions=data["versions"],
+            )
+        except EquiQuantError:
+            raise
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"Not an EquiQuant report: {type(error).__name__} {error}.") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Report:
+        """Read a `report.json`, or the folder that holds one.
+
+        Raises:
+            ModelError: No such file, or not a report.
+        """
+        file = Path(path)
+        file = file / "report.json" if file.is_dir() else file
+        try:
+            return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise ModelError(f"Cannot read the report {file}: {error.strerror or error}.") from error
+        except ValueError as error:  # not JSON, not UTF-8; OptionError is both ours and a ValueError
+            raise ModelError(f"{file} is not an EquiQuant report: {error}.") from error
+
+    def to_html(self) -> str:
+        """Return the page."""
+        return page(self.to_dict())
+
+    def write(self, folder: str | Path) -> Path:
+        """Write `report.json` and `report.html` into a folder, made if need be; return the folder.
+
+        Raises:
+            OutputError: The folder or a file cannot be written.
+        """
+        target = Path(folder)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"Cannot make the report folder {target}: {error.strerror or error}.") from error
+        write_atomically(target / "report.json", dumps(self.to_dict()))
+        write_atomically(target / "report.html", self.to_html())
+        return target
+
+
+def _recipe(data: Mapping[str, Any]) -> Recipe:
+    """Rebuild the frozen recipe: JSON has lists where the recipe has tuples."""
+    fields = {key: _tuples(value) for key, value in data.items()}
+    fields["image"] = ImageOptions(**{key: _tuples(value) for key, value in data["image"].items()})
+    return Recipe(**fields)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

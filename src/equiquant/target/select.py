@@ -1,0 +1,121 @@
+"""Which nodes the user wants quantized: names, globs, `re:` patterns, op types, and subgraphs that stay float.
+
+A pattern is, in this order, an exact node name, a regular expression after `re:` (it must match the whole name), or a
+glob.
+A pattern that matches nothing is an error: a misspelt exclusion would otherwise quantize the node in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+
+import onnx_ir as ir
+
+from equiquant.errors import OptionError, nearest
+from equiquant.recipe import Recipe
+from equiquant.target.ops import OPS
+from equiquant.target.targets import Target
+
+__all__ = ["deselected", "match_names"]
+
+
+def match_names(patterns: Sequence[str], names: Sequence[str], option: str) -> dict[str, str]:
+    """Return name to the pattern that matched it.
+
+    Args:
+        patterns: Exact names, globs or `re:` expressions.
+        names: All node names.
+        option: The option the patterns come from, for the error.
+
+    Raises:
+        OptionError: A pattern matches no name, or is not a valid regular expression.
+
+    >>> match_names(["conv*"], ["conv1", "fc"], "nodes_to_exclude")
+    {'conv1': 'conv*'}
+    """
+    known, found = set(names), dict[str, str]()
+    for pattern in patterns:
+        if pattern in known:
+            matched = [pattern]
+        elif pattern.startswith("re:"):
+            try:
+                expression = re.compile(pattern[3:])
+            except re.error as error:
+                raise OptionError(f"{option}: '{pattern}' is not a valid regular expression: {error}.") from error
+            matched = [n for n in names if expression.fullmatch(n)]
+        else:
+            matched = [n for n in names if fnmatchcase(n, pattern)]
+        if not matched:
+            raise OptionError(f"{option}: '{pattern}' matches no node of the model.{nearest(pattern, names)}")
+        for name in matched:
+            found.setdefault(name, pattern)
+    return found
+
+
+def deselected(model: ir.Model, recipe: Recipe, target: Target) -> dict[str, str]:
+    """Return node name to the reason the options, or the target's list of ops, leave it float.
+
+    Raises:
+        OptionError: A name or op type matches nothing, or a subgraph's ends are not connected.
+    """
+    nodes = list(model.graph)
+    names = [n.name or "" for n in model.graph.all_nodes()]
+    result: dict[str, str] = {}
+    for name, pattern in match_names(recipe.nodes_to_exclude, names, "nodes_to_exclude").items():
+        result[name] = f"nodes_to_exclude names it ('{pattern}')"
+    for start, end in recipe.subgraphs_to_exclude:
+        for name in _between(nodes, names, start, end):
+            result.setdefault(name, f"subgraphs_to_exclude: between {', '.join(start)} and {', '.join(end)}")
+    if recipe.nodes_to_quantize:
+        wanted = match_names(recipe.nodes_to_quantize, names, "nodes_to_quantize")
+        for name in names:
+            if name not in wanted:
+                result.setdefault(name, "not among nodes_to_quantize")
+    types = _op_types(model, recipe)
+    for node in model.graph.all_nodes():
+        if types is not None and node.op_type not in types:
+            result.setdefault(node.name or "", f"'{node.op_type}' is not among op_types_to_quantize")
+        elif types is None and node.op_type not in target.quantized:
+            result.setdefault(node.name or "", f"'{node.op_type}' stays float on this target")
+    return result
+
+
+def _op_types(model: ir.Model, recipe: Recipe) -> frozenset[str] | None:
+    """Check the op types asked for; a known op that this model merely lacks is no error."""
+    if not recipe.op_types_to_quantize:
+        return None
+    present = {n.op_type for n in model.graph.all_nodes()}
+    for op in recipe.op_types_to_quantize:
+        if op in OPS:
+            continue
+        if op in present:
+            raise OptionError(f"op_types_to_quantize: '{op}' cannot be quantized. Known: {', '.join(OPS)}.")
+        raise OptionError(f"op_types_to_quantize: '{op}' matches no op type.{nearest(op, present | set(OPS))}")
+    return frozenset(recipe.op_types_to_quantize)
+
+
+def _between(nodes: Sequence[ir.Node], names: Sequence[str], start: Sequence[str], end: Sequence[str]) -> set[str]:
+    """Return the names of the nodes on a path from a start node to an end node, both ends included."""
+    option = "subgraphs_to_exclude"
+    if not start or not end:
+        raise OptionError(f"{option}: each entry is (start nodes, end nodes), neither of them empty.")
+    starts, ends = match_names(start, names, option), match_names(end, names, option)
+    below = _reach([n for n in nodes if n.name in starts], lambda n: n.successors())
+    above = _reach([n for n in nodes if n.name in ends], lambda n: n.predecessors())
+    inside = {n.name or "" for n in below & above}
+    if not inside:
+        raise OptionError(f"{option}: no path leads from {', '.join(start)} to {', '.join(end)}.")
+    return inside
+
+
+def _reach(seeds: Iterable[ir.Node], step: Callable[[ir.Node], Iterable[ir.Node]]) -> set[ir.Node]:
+    seen = set(seeds)
+    stack = list(seen)
+    while stack:
+        for other in step(stack.pop()):
+            if other not in seen:
+                seen.add(other)
+                stack.append(other)
+    return seen

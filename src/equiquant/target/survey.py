@@ -1,0 +1,253 @@
+"""The survey: which nodes and tensors will be quantized, and which tensors share one scale, before any statistics.
+
+A tensor is quantized if a quantized node reads it, or if a quantized node produces it and has no kernel with a float
+result. Tensors an op only moves data between are united (union-find); one range serves them all, taken from the
+sources: the members no op of the group produces.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from equiquant.errors import ModelError
+from equiquant.graph.query import constant, sole_consumer
+from equiquant.recipe import Recipe
+from equiquant.target.ops import OpRow, activation_inputs, data_outputs, moves_data, row_of
+from equiquant.target.select import deselected
+from equiquant.target.targets import Target, target_of
+
+__all__ = ["Group", "Survey", "survey"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that share one scale and zero point.
+
+    Attributes:
+        members: Value names, constants included, in graph order.
+        sources: The members whose ranges cover all the others.
+    """
+
+    members: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What will be quantized.
+
+    Attributes:
+        target: What it is quantized for.
+        nodes: Names of the quantized nodes, fused activations included, in graph order.
+        groups: Every quantized tensor, in the group it shares its parameters with.
+        calibrated: Names of the tensors whose statistics are needed, in graph order.
+        kept_float: Node name to the reason it stays float.
+    """
+
+    target: Target
+    nodes: tuple[str, ...]
+    groups: tuple[Group, ...]
+    calibrated: tuple[str, ...]
+    kept_float: Mapping[str, str]
+
+
+def survey(model: ir.Model, recipe: Recipe) -> Survey:
+    """Decide what to quantize; the model is only read.
+
+    Args:
+        model: The float model, shapes and types inferred, every node named uniquely.
+        recipe: The options.
+
+    Raises:
+        OptionError: A node name or op type of the options matches nothing.
+        ModelError: Nothing can be quantized.
+    """
+    target = target_of(recipe)
+    nodes = list(model.graph)
+    left_out = deselected(model, recipe, target)
+    kept: dict[str, str] = {}
+    chosen: dict[ir.Node, OpRow] = {}
+    for node in nodes:
+        reason = left_out.get(node.name or "") or _refusal(node)
+        row = row_of(node)
+        if reason is None and row is not None:
+            chosen[node] = row
+        else:
+            kept[node.name or ""] = reason or "not in the op table"
+    fused = _fuse(nodes, chosen, kept, target)
+    _drop_lazy(nodes, chosen, fused, kept, target)
+    if not chosen:
+        raise ModelError(_nothing(kept))
+    groups = _groups(nodes, chosen, fused, target)
+    followers = set(fused.values())
+    quantized = tuple(n.name or "" for n in nodes if n in chosen or n in followers)
+    for node in model.graph.all_nodes():
+        if node.graph is not model.graph:
+            kept[node.name or ""] = "inside the body of an If, Loop or Scan"
+    constants = {n.name for n in nodes if n.op_type == "Constant"}
+    kept = {name: why for name, why in kept.items() if name not in constants}
+    values = _values(model)
+    calibrated = tuple(s for g in groups for s in g.sources if constant(values[s]) is None)
+    return Survey(target, quantized, groups, calibrated, kept)
+
+
+def _values(model: ir.Model) -> dict[str, ir.Value]:
+    found = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
+    return found | {v.name or "": v for node in model.graph for v in node.outputs}
+
+
+def _nothing(kept: Mapping[str, str]) -> str:
+    name, why = next(((n, w) for n, w in kept.items()), ("", ""))
+    example = f" For example '{name}': {why}." if name else ""
+    return f"The model has no node that can be quantized with these options.{example}"
+
+
+def _refusal(node: ir.Node) -> str | None:
+    """Return why a node of a quantizable op type stays float, None if nothing stands in the way."""
+    row = row_of(node)
+    if row is None:
+        return f"'{node.domain + '.' if node.domain else ''}{node.op_type}' is not a quantizable op"
+    inputs = [value for _, value in activation_inputs(node, row)]
+    for value in (*inputs, *data_outputs(node)):
+        dtype = _dtype(value)
+        if dtype is None:
+            return f"the type of '{value.name}' is unknown"
+        if not dtype.is_floating_point():
+            return "computes shapes or indices, not activations"
+        if dtype != ir.DataType.FLOAT:
+            return f"'{value.name}' is {dtype.name.lower()}; only float32 tensors are quantized"
+    if all(constant(value) is not None for value in inputs):
+        return "all its inputs are constant"
+    return None
+
+
+def _dtype(value: ir.Value) -> ir.DataType | None:
+    """Return the element type; where inference failed, that of the input an op of the table took it from."""
+    seeking: ir.Value | None = value
+    while seeking is not None and seeking.dtype is None:
+        producer = seeking.producer()
+        seeking = producer.inputs[0] if producer is not None and row_of(producer) is not None else None
+    return None if seeking is None else seeking.dtype
+
+
+def _fuse(
+    nodes: list[ir.Node], chosen: dict[ir.Node, OpRow], kept: dict[str, str], target: Target
+) -> dict[ir.Node, ir.Node]:
+    """Return producer to the activation fused into it; a fused activation follows its producer in or out.
+
+    An activation excluded by name, or inside an excluded subgraph, stays on its own.
+    """
+    fused: dict[ir.Node, ir.Node] = {}
+    for node in nodes:
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type not in target.fused or node.domain != "" or source is None:
+            continue
+        host = source.producer()
+        row = chosen.get(host) if host is not None else None
+        if host is None or row is None or not row.hosts or sole_consumer(source) is not node:
+            continue
+        if kept.get(node.name or "", "").startswith(("nodes_to_exclude", "subgraphs_to_exclude")):
+            continue
+        fused[host] = node
+        chosen.pop(node, None)
+        kept.pop(node.name or "", None)
+    return fused
+
+
+def _results(node: ir.Node, fused: Mapping[ir.Node, ir.Node]) -> tuple[ir.Value, ...]:
+    """Return the values a node hands on: those of the activation fused into it, where there is one."""
+    return data_outputs(fused.get(node, node))
+
+
+def _is_read(value: ir.Value, chosen: Mapping[ir.Node, OpRow]) -> bool:
+    """True if a quantized node reads the value as an activation."""
+    return any(
+        row is not None and any(i == use.idx for i, _ in activation_inputs(use.node, row))
+        for use in value.uses()
+        for row in (chosen.get(use.node),)
+    )
+
+
+def _drop_lazy(
+    nodes: list[ir.Node],
+    chosen: dict[ir.Node, OpRow],
+    fused: dict[ir.Node, ir.Node],
+    kept: dict[str, str],
+    target: Target,
+) -> None:
+    """Leave float what gains nothing: results nobody reads as integers, last ones first.
+
+    That is an op without weights the target calls lazy, or, on any target, one that moves data which starts as float.
+    """
+    for node in reversed(nodes):
+        row = chosen.get(node)
+        if row is None or any(_is_read(value, chosen) for value in _results(node, fused)):
+            continue
+        if node.op_type in target.lazy or (moves_data(node) and _moves_float(node, chosen, fused)):
+            del chosen[node]
+            kept[node.name or ""] = "its result is only read in float"
+
+
+def _moves_float(node: ir.Node, chosen: Mapping[ir.Node, OpRow], fused: Mapping[ir.Node, ir.Node]) -> bool:
+    """True if what the node moves was not computed by a quantized node."""
+    source: ir.Node | None = node
+    while source is not None and source in chosen and moves_data(source):
+        value = source.inputs[0]
+        source = None if value is None else value.producer()
+    return source is None or (source not in chosen and source not in fused.values())
+
+
+class _UnionFind:
+    """Disjoint sets of values, in order of first appearance."""
+
+    def __init__(self) -> None:
+        self.parent: dict[ir.Value, ir.Value] = {}
+
+    def find(self, value: ir.Value) -> ir.Value:
+        self.parent.setdefault(value, value)
+        root = value
+        while self.parent[root] is not root:
+            root = self.parent[root]
+        while self.parent[value] is not root:
+            self.parent[value], value = root, self.parent[value]
+        return root
+
+    def unite(self, first: ir.Value, second: ir.Value) -> None:
+        self.parent[self.find(second)] = self.find(first)
+
+
+def _groups(
+    nodes: list[ir.Node], chosen: Mapping[ir.Node, OpRow], fused: Mapping[ir.Node, ir.Node], target: Target
+) -> tuple[Group, ...]:
+    sets = _UnionFind()
+    derived: set[ir.Value] = set()  # values some op of their own group produces
+    for node in nodes:
+        row = chosen.get(node)
+        if row is None:
+            continue
+        inputs = [value for _, value in activation_inputs(node, row)]
+        results = _results(node, fused)
+        shares = moves_data(node) or node.op_type in target.aligned
+        # A constant operand has parameters of its own at every reader, unless it shares them.
+        for value in inputs:
+            if shares or constant(value) is None:
+                sets.find(value)
+        if shares:
+            derived.update(results)
+            for value in (*inputs, *results):
+                sets.unite(inputs[0], value)
+        else:
+            for value in results:
+                if node.op_type not in target.float_output or _is_read(value, chosen):
+                    sets.find(value)
+    members: dict[ir.Value, list[ir.Value]] = defaultdict(list)
+    for value in sets.parent:
+        members[sets.find(value)].append(value)
+    return tuple(
+        Group(tuple(v.name or "" for v in group), tuple(v.name or "" for v in group if v not in derived))
+        for group in members.values()
+    )

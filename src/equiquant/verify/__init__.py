@@ -1,0 +1,17 @@
+"""Proof and measurement: float before against float after, and float against quantized."""
+
+from equiquant.verify.compare import Comparison, OutputQuality, TensorQuality, compare_models
+from equiquant.verify.equivalence import Equivalence, Reference, equivalence
+from equiquant.verify.proof import Proof, apply_proven
+
+__all__ = [
+    "Comparison",
+    "Equivalence",
+    "OutputQuality",
+    "Proof",
+    "Reference",
+    "TensorQuality",
+    "apply_proven",
+    "compare_models",
+    "equivalence",
+]

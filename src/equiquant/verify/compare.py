@@ -1,0 +1,310 @@
+"""Compare a float model with its quantized twin on real inputs: per output, and per tensor with the worst first.
+
+Both models run on the same feeds and every pair of tensors is reduced to running sums at once (`numerics.sqnr`), so the
+memory needed depends on neither the number of samples nor the number of tensors: intermediate tensors are exposed in
+groups of bounded size, one pass over the stream for each group.
+
+The quantized model runs as it is written, without onnxruntime's own optimizations, so that the figures do not depend on
+which integer kernels this CPU has.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant.errors import DataError, ModelError
+from equiquant.graph.edit import infer_shapes
+from equiquant.io.runtime import Runner
+from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
+
+__all__ = ["Comparison", "OutputQuality", "TensorQuality", "compare_models"]
+
+Array = npt.NDArray[Any]
+Feed = Mapping[str, Array]
+
+GROUP_BYTES = 512 * 1024 * 1024  # float activations alive at once, both models together
+
+
+@dataclass(frozen=True)
+class TensorQuality:
+    """How well one intermediate tensor survived.
+
+    Attributes:
+        name: Its name in the float model.
+        compared: The name of the value it was compared with: its dequantized twin where there is one.
+        op_type: Kind of the node that produces it, `Input` for a graph input.
+        error: The figures. `aligned_sqnr_db` ignores a positive factor per channel, as equalization leaves behind.
+    """
+
+    name: str
+    compared: str
+    op_type: str
+    error: ErrorFigures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; infinities stay floats."""
+        return {"name": self.name, "compared": self.compared, "op_type": self.op_type, **asdict(self.error)}
+
+
+@dataclass(frozen=True)
+class OutputQuality:
+    """How well one graph output survived.
+
+    Attributes:
+        name: Its name.
+        error: The figures.
+        top1_agreement: Fraction of samples whose largest class is the same; None unless shaped (samples, classes).
+    """
+
+    name: str
+    error: ErrorFigures
+    top1_agreement: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; infinities stay floats."""
+        figures = asdict(self.error)
+        figures.pop("aligned_sqnr_db")  # an output is never rescaled
+        return {"name": self.name, **figures, "top1_agreement": self.top1_agreement}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A float model and its quantized twin, compared.
+
+    Attributes:
+        samples: Samples compared.
+        outputs: In graph order.
+        tensors: Intermediate tensors by aligned SQNR, worst first.
+        order: Names of the tensors in graph order.
+    """
+
+    samples: int
+    outputs: tuple[OutputQuality, ...]
+    tensors: tuple[TensorQuality, ...]
+    order: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; each tensor carries its `position` in graph order."""
+        position = {name: i for i, name in enumerate(self.order)}
+        return {
+            "samples": self.samples,
+            "outputs": [o.to_dict() for o in self.outputs],
+            "tensors": [{**t.to_dict(), "position": position[t.name]} for t in self.tensors],
+        }
+
+
+@dataclass(frozen=True)
+class _Pair:
+    name: str
+    compared: str
+    op_type: str
+    bytes: int
+
+
+def compare_models(
+    float_model: ir.Model,
+    quantized_model: ir.Model,
+    stream: Iterable[Feed],
+    *,
+    tensors: bool = True,
+    limit: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Comparison:
+    """Run both models on a stream of feeds and measure the difference.
+
+    Args:
+        float_model: The reference.
+        quantized_model: The model to judge; the same inputs and outputs by name.
+        stream: Feed dicts. With intermediate tensors of a large model it is read more than once.
+        tensors: Compare intermediate tensors too.
+        limit: Stop after the feed that reaches this many samples.
+        progress: Called with the number of samples done, scaled to one pass.
+
+    Raises:
+        ModelError: Inputs or outputs differ in name or shape, or a model does not run.
+        DataError: The stream is empty, or is an iterator where several passes are needed.
+    """
+    _check_same_interface(float_model, quantized_model)
+    one_shot = isinstance(stream, Iterator)
+    feeds = iter(stream)
+    first = next(feeds, None)
+    if first is None:
+        raise DataError("There are no samples to compare on.")
+    pairs = _pairs(float_model, quantized_model, first) if tensors else []
+    groups = _groups(pairs)
+    if len(groups) > 1 and one_shot:
+        raise DataError(
+            f"Comparing this model's tensors takes {len(groups)} passes over the data; an iterator can be read once."
+            " Give a list, an array or a folder, or compare outputs only (tensors=False)."
+        )
+    judge = _Judge(float_model, quantized_model)
+    samples = 0
+    for index, group in enumerate(groups):
+        seen = 0
+        passing = itertools.chain([first], feeds) if index == 0 else iter(stream)
+        for count in judge.run(group, passing, outputs=index == 0):
+            seen += count
+            if progress is not None:
+                progress((index * samples + seen) // len(groups))
+            if limit is not None and seen >= limit:
+                break
+        samples = seen
+    return judge.result(samples, pairs)
+
+
+class _Judge:
+    """Holds the running sums while the groups pass by."""
+
+    def __init__(self, float_model: ir.Model, quantized_model: ir.Model) -> None:
+        self._float, self._quantized = float_model, quantized_model
+        self._outputs = [str(v.name) for v in float_model.graph.outputs]
+        self._sums: dict[str, ErrorAccumulator] = {name: ErrorAccumulator() for name in self._outputs}
+        self._tensor_sums: dict[str, ErrorAccumulator] = {}
+        self._agree: dict[str, list[int]] = {name: [0, 0] for name in self._outputs}
+
+    def run(self, group: Sequence[_Pair], feeds: Iterable[Feed], outputs: bool) -> Iterator[int]:
+        """Run one group over the feeds; yield the number of samples in each."""
+        names = self._outputs if outputs else []
+        inner = [p for p in group if p.op_type != "Input"]
+        reference = Runner(self._float, [*names, *(p.name for p in inner)], optimize=False)
+        candidate = Runner(self._quantized, [*names, *(p.compared for p in group)], optimize=False)
+        for pair in group:
+            self._tensor_sums[pair.name] = ErrorAccumulator(channel_axis=1)
+        for feed in feeds:
+            expected = dict(zip(reference.outputs, reference.run(feed), strict=True))
+            got = candidate.run(feed)
+            for name, output in zip(names, got, strict=False):
+                self._add_output(name, expected[name], output)
+            for pair, output in zip(group, got[len(names) :], strict=True):
+                self._add_tensor(pair, expected[pair.name] if pair.name in expected else feed[pair.name], output)
+            yield _count(feed)
+
+    def _add_output(self, name: str, expected: Array, output: Array) -> None:
+        _check_shapes("output", name, expected, output)
+        if not np.issubdtype(expected.dtype, np.number):
+            expected, output = expected.astype(np.float32), output.astype(np.float32)
+        self._sums[name].add(expected, output)
+        if expected.ndim == 2 and expected.shape[1] > 1:
+            same = np.count_nonzero(expected.argmax(axis=1) == output.argmax(axis=1))
+            self._agree[name][0] += int(same)
+            self._agree[name][1] += len(expected)
+
+    def _add_tensor(self, pair: _Pair, expected: Array, output: Array) -> None:
+        _check_shapes("tensor", pair.name, expected, output)
+        try:
+            self._tensor_sums[pair.name].add(expected, output)
+        except ValueError as error:
+            raise ModelError(f"Cannot compare the tensor '{pair.name}': {error}.") from error
+
+    def result(self, samples: int, pairs: Sequence[_Pair]) -> Comparison:
+        """Return the figures of everything seen."""
+        outputs = []
+        for name in self._outputs:
+            same, total = self._agree[name]
+            outputs.append(OutputQuality(name, self._sums[name].figures(), same / total if total else None))
+        qualities = [TensorQuality(p.name, p.compared, p.op_type, self._tensor_sums[p.name].figures()) for p in pairs]
+        worst = tuple(sorted(qualities, key=lambda t: t.error.aligned_sqnr_db))
+        return Comparison(samples, tuple(outputs), worst, tuple(p.name for p in pairs))
+
+
+def _count(feed: Feed) -> int:
+    """Return the number of samples in a feed: the leading dimension of its first input."""
+    array = np.asarray(next(iter(feed.values())))
+    return int(array.shape[0]) if array.ndim else 1
+
+
+def _check_shapes(kind: str, name: str, expected: Array, output: Array) -> None:
+    if expected.shape != output.shape:
+        raise ModelError(
+            f"The {kind} '{name}' has shape {expected.shape} in the float model, {output.shape} in the quantized one."
+        )
+
+
+def _check_same_interface(float_model: ir.Model, quantized_model: ir.Model) -> None:
+    for kind in ("inputs", "outputs"):
+        sides = [_interface(model, kind) for model in (float_model, quantized_model)]
+        if sides[0] != sides[1]:
+            listed = [", ".join(sorted(side)) or "none" for side in sides]
+            raise ModelError(
+                f"The two models have different {kind}: {listed[0]} in the float model, {listed[1]} in the quantized"
+                " one. Compare a model with its own quantized version."
+            )
+
+
+def _interface(model: ir.Model, kind: str) -> set[str]:
+    """Return the names of the inputs a caller must give, or of the outputs."""
+    graph = model.graph
+    values = graph.outputs if kind == "outputs" else [v for v in graph.inputs if v.name not in graph.initializers]
+    return {str(v.name) for v in values}
+
+
+def _pairs(float_model: ir.Model, quantized_model: ir.Model, feed: Feed) -> list[_Pair]:
+    """Return the float tensors both models have by name, in graph order."""
+    public = {v.name for v in float_model.graph.outputs}
+    twins = {v.name: _twin(v) for v in quantized_model.graph.inputs}
+    twins |= {v.name: _twin(v) for node in quantized_model.graph for v in node.outputs}
+    sized = _with_shapes(float_model, feed)
+    found: list[tuple[ir.Value, str]] = [
+        (v, "Input") for v in sized.graph.inputs if v.name and v.name in feed and twins.get(v.name) != v.name
+    ]
+    found += [(v, node.op_type) for node in sized.graph if node.op_type != "Constant" for v in node.outputs]
+    known = [size for value, _ in found if (size := _elements(value)) is not None]
+    guess = max(known, default=1)  # a tensor of unknown shape is taken for the largest one
+    return [
+        _Pair(v.name, twins[v.name], op_type, 2 * 4 * (_elements(v) or guess))
+        for v, op_type in found
+        if v.name and v.name not in public and v.name in twins and _is_float(v)
+    ]
+
+
+def _twin(value: ir.Value) -> str:
+    """Return the name of the dequantized value if a QuantizeLinear/DequantizeLinear pair reads this one."""
+    for use in value.uses():
+        if use.node.op_type != "QuantizeLinear" or use.idx != 0:
+            continue
+        for reader in use.node.outputs[0].consumers():
+            if reader.op_type == "DequantizeLinear":
+                return str(reader.outputs[0].name)
+    return str(value.name)
+
+
+def _with_shapes(model: ir.Model, feed: Feed) -> ir.Model:
+    """Return a copy whose shapes are those of this feed."""
+    copy = model.clone()
+    for value in copy.graph.inputs:
+        if value.name and value.name in feed:
+            value.shape = ir.Shape(np.asarray(feed[value.name]).shape)
+    infer_shapes(copy)
+    return copy
+
+
+def _elements(value: ir.Value) -> int | None:
+    if value.shape is None or not all(isinstance(d, int) for d in value.shape):
+        return None
+    return math.prod(d for d in value.shape if isinstance(d, int))
+
+
+def _is_float(value: ir.Value) -> bool:
+    """True for a floating tensor; False also where the type is unknown."""
+    return isinstance(value.type, ir.TensorType) and value.type.dtype.is_floating_point()
+
+
+def _groups(pairs: Sequence[_Pair]) -> list[list[_Pair]]:
+    """Cut the pairs, in graph order, into runs of at most `GROUP_BYTES`; always at least one, perhaps empty, group."""
+    groups: list[list[_Pair]] = [[]]
+    size = 0
+    for pair in pairs:
+        if groups[-1] and size + pair.bytes > GROUP_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(pair)
+        size += pair.bytes
+    return groups

@@ -1,0 +1,97 @@
+"""Proof that two float models compute the same function: run both on the same inputs and compare every output.
+
+onnxruntime's graph optimizations are off, so that the nodes run as written. The error is max |Δ| over an output divided
+by max |reference| of that output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant.io import Runner
+
+__all__ = ["Equivalence", "Reference", "equivalence"]
+
+Array = npt.NDArray[Any]
+Feed = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """How far apart two models are.
+
+    Attributes:
+        error: The largest max |Δ| / max |reference| over the outputs; infinite if shapes differ or a value is NaN.
+        output: The output where it was found.
+        samples: Feeds compared.
+    """
+
+    error: float
+    output: str
+    samples: int
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data."""
+        return asdict(self)
+
+
+class Reference:
+    """The outputs of one model on a few inputs, to compare others against.
+
+    Args:
+        model: The reference model.
+        feeds: Inputs, one dict a run.
+    """
+
+    def __init__(self, model: ir.Model, feeds: Sequence[Feed]) -> None:
+        self._feeds = list(feeds)
+        runner = Runner(model, optimize=False)
+        self.names = runner.outputs
+        self._outputs = [runner.run(feed) for feed in self._feeds]
+
+    def measure(self, model: ir.Model) -> Equivalence:
+        """Run another model on the same inputs and return the error.
+
+        Raises:
+            ModelError: onnxruntime cannot run it.
+        """
+        runner = Runner(model, self.names, optimize=False)
+        worst, where = 0.0, self.names[0]
+        results = [runner.run(feed) for feed in self._feeds]
+        for index, name in enumerate(self.names):
+            references = [outputs[index] for outputs in self._outputs]
+            error = _error(references, [outputs[index] for outputs in results])
+            if error > worst:
+                worst, where = error, name
+        return Equivalence(worst, where, len(self._feeds))
+
+
+def equivalence(before: ir.Model, after: ir.Model, feeds: Sequence[Feed]) -> Equivalence:
+    """Compare two models on the same inputs. See `Equivalence`."""
+    return Reference(before, feeds).measure(after)
+
+
+def _error(references: Sequence[Array], results: Sequence[Array]) -> float:
+    scale = delta = 0.0
+    for reference, result in zip(references, results, strict=True):
+        if reference.shape != result.shape:
+            return float("inf")
+        if reference.dtype.kind not in "fV":  # V: bfloat16 as numpy sees it
+            if not np.array_equal(reference, result):
+                return float("inf")
+            continue
+        wide, other = reference.astype(np.float64), result.astype(np.float64)
+        same = (wide == other) | (np.isnan(wide) & np.isnan(other))
+        difference = np.where(same, 0.0, np.abs(wide - other))
+        if not np.isfinite(difference).all():
+            return float("inf")
+        finite = np.abs(wide[np.isfinite(wide)])
+        scale = max(scale, float(finite.max(initial=0.0)))
+        delta = max(delta, float(difference.max(initial=0.0)))
+    return delta / scale if scale > 0 else delta

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.canonical.support import canonical, proto, weights
+
+
+def test_identity_in_the_middle_and_at_both_ends() -> None:
+    nodes = "a = Identity(x) b = Relu(a) c = Identity(b) d = Neg(c) y = Identity(d)"
+    assert canonical(proto(nodes, "float[N,3] x", "float[] y", {})).ops == ["Relu", "Neg"]
+
+
+def test_identity_of_an_initializer_is_a_shared_weight() -> None:
+    nodes = "v = Identity(w) a = Conv(x, w) b = Conv(a, v) y = Mul(b, c)"
+    source = proto(nodes, "float[N,3,2,2] x", "float[] y", weights(w=(3, 3, 1, 1), c=(3, 1, 1)))
+    assert canonical(source).ops == ["Conv", "Conv"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs"),
+    [
+        ("y = Identity(x) z = Relu(x)", "float[] y, float[] z"),
+        ("a = Relu(x) y = Identity(a)", "float[] a, float[] y"),
+        ("a = Relu(x) y = Identity(a) z = Identity(a)", "float[] y, float[] z"),
+        ("y = Identity(k) z = Relu(x)", "float[] y, float[] z"),
+    ],
+)
+def test_identity_that_names_an_output_stays(nodes: str, outputs: str) -> None:
+    outcome = canonical(proto(nodes, "float[N,3] x", outputs, weights(k=(3,))))
+    assert outcome.ops.count("Identity") == 1
+    assert outcome.refused("remove_identity")
+
+
+def test_identity_read_by_a_body() -> None:
+    body = "then_branch = t () => (float[] o) { o = Relu(a) }, else_branch = e () => (float[] o2) { o2 = Identity(a) }"
+    nodes = f"r = Neg(x) a = Identity(r) y = If (c) <{body}>"
+    assert canonical(proto(nodes, "float[N,3] x, bool c", "float[] y", {})).ops == ["Neg", "If"]
+
+
+def test_dropout_in_inference_mode() -> None:
+    for dropout in ("Dropout(a)", "Dropout(a, ratio)", "Dropout(a, ratio, off)"):
+        parameters = {"ratio": np.array(0.5, np.float32), "off": np.array(False, np.bool_)}
+        source = proto(f"a = Relu(x) b = {dropout} y = Neg(b)", "float[N,3] x", "float[] y", parameters)
+        outcome = canonical(source)
+        assert outcome.ops == ["Relu", "Neg"]
+        assert len(outcome.applied("remove_dropout")) == 1
+
+
+@pytest.mark.parametrize(
+    ("dropout", "outputs", "reason"),
+    [
+        ("b = Dropout(a, zero, on)", "float[] b", "training mode"),
+        ("b = Dropout(a, zero, flag)", "float[] b", "not a constant"),
+        ("b, mask = Dropout(a)", "float[] b, bool[] mask", "mask is used"),
+        ("b, m = Dropout(a) mask = Or(m, m)", "float[] b, bool[] mask", "mask is used"),
+    ],
+)
+def test_dropout_refused(dropout: str, outputs: str, reason: str) -> None:
+    # ratio 0 makes even training mode deterministic; the mask of a dropout that drops nothing is all true
+    parameters = {"zero": np.array(0.0, np.float32), "on": np.array(True, np.bool_)}
+    outcome = canonical(proto(f"a = Relu(x) {dropout}", "float[N,3] x, bool flag", outputs, parameters))
+    assert "Dropout" in outcome.ops
+    assert reason in outcome.refused("remove_dropout")
+
+
+def test_dead_code_goes() -> None:
+    nodes = "y = Relu(x) [dead] d = Conv(x, w) [deader] e = Relu(d)"
+    outcome = canonical(proto(nodes, "float[N,3,2,2] x", "float[] y", weights(w=(3, 3, 1, 1), unused=(7,))))
+    assert outcome.ops == ["Relu"]
+    assert {d.where for d in outcome.applied("remove_dead")} == {"dead", "deader"}
+    assert not outcome.model.graph.initializers
+
+
+def test_a_transposed_weight_is_computed_once() -> None:
+    nodes = "t = Transpose<perm=[1,0]>(w) y = MatMul(x, t) z = Add(y, b)"
+    outcome = canonical(proto(nodes, "float[N,3] x", "float[] z", weights(w=(4, 3), b=(4,))))
+    assert outcome.ops == ["Gemm"]
+    assert len(outcome.applied("fold_constants")) == 1
+
+
+def test_static_shape_arithmetic_is_computed() -> None:
+    nodes = """s = Shape(x) i = Constant<value_ints=[0]>() n = Gather(s, i) m = Constant<value_ints=[-1]>()
+        t = Concat<axis=0>(n, m) y = Reshape(x, t)"""
+    assert canonical(proto(nodes, "float[2,3,4] x", "float[] y", {})).ops == ["Reshape"]
+    outcome = canonical(proto(nodes, "float[N,3,4] x", "float[] y", {}))
+    assert "Shape" in outcome.ops  # a dynamic batch cannot be computed beforehand
+    assert len(outcome.applied("lift_constants")) == 2
+
+
+def test_a_constant_that_would_grow_stays() -> None:
+    outcome = canonical(
+        proto("b = Add(p, q) y = Mul(x, b)", "float[300,300] x", "float[] y", weights(p=(300, 1), q=(1, 300)))
+    )
+    assert outcome.ops == ["Add", "Mul"]
+    assert "larger" in outcome.refused("fold_constants")
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+def test_softmax_unflattens(op: str) -> None:
+    nodes = f"a = Relu(x) s = Shape(a) f = Flatten<axis=2>(a) p = {op}<axis=-1>(f) y = Reshape(p, s)"
+    assert canonical(proto(nodes, "float[N,3,4] x", "float[N,3,4] y", {})).ops == ["Relu", op]
+
+
+def test_softmax_across_axes_stays_flattened() -> None:
+    nodes = "s = Shape(x) f = Flatten<axis=1>(x) p = Softmax<axis=-1>(f) y = Reshape(p, s)"
+    outcome = canonical(proto(nodes, "float[N,3,4] x", "float[N,3,4] y", {}))
+    assert "Flatten" in outcome.ops
+    assert "several axes" in outcome.refused("unflatten_softmax")
+
+
+def test_output_that_is_a_constant_node_stays() -> None:
+    outcome = canonical(
+        proto("y = Constant<value_floats=[1.0, 2.0]>() z = Relu(x)", "float[N,3] x", "float[2] y, float[] z", {})
+    )
+    assert outcome.ops == ["Constant", "Relu"]
+    assert outcome.refused("lift_constants")

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from equiquant import io
+from equiquant.canonical import canonicalize
+from equiquant.errors import ModelError
+from tests.canonical.support import BN, bn, canonical, proto, weights
+
+CONV_BN = f"y = Conv<pads=[1,1,1,1]>(x, w) z = BatchNormalization(y, {BN}) r = Relu(z)"
+
+
+def listed(model: onnx.ModelProto, *names: str) -> onnx.ModelProto:
+    """List initializers as graph inputs too, all of them by default."""
+    for tensor in model.graph.initializer:
+        if not names or tensor.name in names:
+            model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return model
+
+
+def conv_bn(**options: int) -> onnx.ModelProto:
+    return proto(CONV_BN, "float[N,3,4,4] x", "float[N,4,4,4] r", weights(w=(4, 3, 3, 3)) | bn(4), **options)
+
+
+def test_exporter_habit_is_undone() -> None:
+    outcome = canonical(listed(conv_bn()))
+    assert outcome.ops == ["Conv", "Relu"]
+    assert [v.name for v in outcome.model.graph.inputs] == ["x"]
+    assert len(outcome.applied("initializer_inputs")) == 5
+
+
+def test_a_single_listed_initializer_was_listed_on_purpose() -> None:
+    outcome = canonical(listed(conv_bn(), "gamma"))
+    assert "BatchNormalization" in outcome.ops
+    assert [v.name for v in outcome.model.graph.inputs] == ["x", "gamma"]
+    assert "only 1 of 5 initializers" in outcome.refused("initializer_inputs")
+    assert "not all constants" in outcome.refused("fold_batch_norm")
+
+
+def test_a_listed_initializer_that_is_data_stays_an_input() -> None:
+    nodes = "a = Relu(state) y = Conv(x, w, b) z = Add(y, a)"
+    source = listed(proto(nodes, "float[1,3,4,4] x", "float[] z", weights(w=(4, 3, 1, 1), b=(4,), state=(1, 4, 4, 4))))
+    outcome = canonical(source)
+    assert [v.name for v in outcome.model.graph.inputs] == ["x", "state"]
+    assert "reads it as input 0" in outcome.refused("initializer_inputs")
+    assert len(outcome.applied("initializer_inputs")) == 2
+
+
+def test_ir_version_3_inputs_are_constants_even_without_optimization() -> None:
+    outcome = canonical(listed(conv_bn(opset=9, ir_version=3)), optimize=False)
+    assert outcome.ops == ["Conv", "BatchNormalization", "Relu"]
+    assert [v.name for v in outcome.model.graph.inputs] == ["x"]
+    assert outcome.model.ir_version >= 7
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 12])
+@pytest.mark.parametrize("optimize", [True, False])
+def test_old_opsets_are_raised(opset: int, optimize: bool) -> None:
+    outcome = canonical(conv_bn(opset=opset, ir_version=4), optimize=optimize)
+    assert outcome.model.graph.opset_imports[""] == 17
+    assert outcome.model.ir_version >= 8
+    assert any("opset" in d.reason for d in outcome.applied("upgrade"))
+    assert ("BatchNormalization" in outcome.ops) is not optimize
+
+
+def test_without_optimization_the_graph_is_left_alone() -> None:
+    outcome = canonical(conv_bn(opset=13, ir_version=7), optimize=False)
+    assert outcome.ops == ["Conv", "BatchNormalization", "Relu"]
+    assert not outcome.decisions
+    assert outcome.model.graph.opset_imports[""] == 13
+
+
+def test_a_low_ir_version_is_raised_with_a_recent_opset() -> None:
+    outcome = canonical(conv_bn(opset=13, ir_version=4))
+    assert outcome.model.ir_version == 7
+    assert "IR version 4 → 7" in outcome.applied("upgrade")[0].reason
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize(("opset", "op"), [(9, "Upsample"), (10, "Resize")])
+def test_upsampling_keeps_its_coordinates(mode: str, opset: int, op: str) -> None:
+    parameters = {"scales": np.array([1, 1, 3, 2], np.float32)}
+    nodes = f'[up] y = {op}<mode="{mode}">(x, scales)'
+    outcome = canonical(proto(nodes, "float[1,2,3,4] x", "float[1,2,9,8] y", parameters, opset=opset, ir_version=4))
+    assert outcome.ops == ["Resize"]
+    assert outcome.node("Resize").name == "up"
+
+
+def test_large_weights_pass_by_the_converter() -> None:
+    source = proto("y = MatMul(x, w)", "float[N,30] x", "float[N,40] y", weights(w=(30, 40)), opset=9, ir_version=4)
+    model = io.load_model(source).model
+    before = model.graph.initializers["w"].const_value
+    canonicalize(model, optimize=False)
+    assert model.graph.initializers["w"].const_value is before
+    canonical(source)
+
+
+def test_bodies_are_converted_too() -> None:
+    body = """then_branch = t () => (float[] o) { p = Unsqueeze<axes=[0]>(x) o = Softmax<axis=1>(p) },
+        else_branch = e () => (float[] o2) { o2 = Unsqueeze<axes=[0]>(x) }"""
+    source = proto(
+        f"[the_if] y = If (c) <{body}>", "float[2,3,4] x, bool c", "float[1,2,3,4] y", {}, opset=11, ir_version=6
+    )
+    assert canonical(source).ops == ["If"]
+
+
+def test_names_survive_the_conversion() -> None:
+    nodes = "[first] a = Conv(x, w) [second] b = Softmax<axis=1>(a) [third] y = Relu(b)"
+    source = proto(nodes, "float[N,3,2,2] x", "float[N,4,2,2] y", weights(w=(4, 3, 1, 1)), opset=9, ir_version=4)
+    outcome = canonical(source, optimize=False)
+    assert {"first", "second", "third"} <= {n.name for n in outcome.model.graph}
+
+
+def test_what_cannot_be_converted_is_refused_clearly() -> None:
+    source = proto("y = ImageScaler(x)", "float[1,3,2,2] x", "float[1,3,2,2] y", {}, opset=9, ir_version=4)
+    model = io.load_model(source).model
+    with pytest.raises(ModelError, match=r"opset 9 and cannot .* Export it again with opset 13 or later") as caught:
+        canonicalize(model)
+    assert "convert.cc" not in str(caught.value)
+    assert "\n" not in str(caught.value)

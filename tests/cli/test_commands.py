@@ -1,0 +1,217 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from equiquant import __version__, api
+from equiquant.cli import main
+from equiquant.errors import DataError
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+            helper.make_node("Relu", ["c"], ["r"], name="relu"),
+            helper.make_node("Conv", ["r", "v"], ["d"], name="conv2"),
+            helper.make_node("GlobalAveragePool", ["d"], ["p"], name="pool"),
+            helper.make_node("Flatten", ["p"], ["y"], name="flatten"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5])],
+        [
+            numpy_helper.from_array(rng.standard_normal((4, 3, 3, 3)).astype(np.float32), "w"),
+            numpy_helper.from_array(rng.standard_normal((5, 4, 1, 1)).astype(np.float32), "v"),
+        ],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "data.npy"
+    np.save(path, np.random.default_rng(1).standard_normal((6, 3, 8, 8)).astype(np.float32))
+    return path
+
+
+def test_quantize_writes_model_and_report(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, folder = tmp_path / "out.onnx", tmp_path / "report"
+    code = main(["quantize", str(model), "-o", str(output), "--data", str(data), "--report", str(folder)])
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    assert "QuantizeLinear" in {n.op_type for n in onnx.load(output).graph.node}
+    assert json.loads((folder / "report.json").read_text())["recipe"]["name"] == "xint8"
+    for word in ("model.onnx", "xint8", "Quality", "Size", str(output), "report.html"):
+        assert word in shown.out, word
+    assert "\x1b" not in shown.out + shown.err
+    assert shown.err == ""
+
+
+def test_without_data_a_warning_is_shown_even_when_quiet(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["quantize", str(model), "-o", str(tmp_path / "o.onnx"), "-q"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("warning: ")
+    assert "data" in shown.err
+
+
+def test_overrides_reach_the_api(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[tuple[Any, dict[str, Any]]] = []
+
+    def quantize(*args: Any, **kwargs: Any) -> None:
+        calls.append((args, kwargs))
+        raise DataError("enough")
+
+    monkeypatch.setattr(api, "quantize", quantize)
+    out = str(tmp_path / "o.onnx")
+    assert main(["quantize", str(model), "-o", out, "--preset", "a8w8", "--no-cle", "--set", "seed=3"]) == 1
+    ((args, kwargs),) = calls
+    assert args == (str(model), out)
+    assert callable(kwargs.pop("progress"))
+    assert kwargs == {"data": None, "preset": "a8w8", "report_dir": None, "cle": False, "seed": 3}
+
+
+def test_equalize_then_compare(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "equalized.onnx"
+    assert main(["equalize", str(model), "-o", str(output), "--steps", "2"]) == 0
+    assert "still float" in capsys.readouterr().out
+    assert main(["compare", str(model), str(output), "--data", str(data), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["samples"] == 6
+    sqnr = float(figures["outputs"][0]["sqnr_db"])
+    assert sqnr > 100
+    assert main(["compare", str(model), str(output), "--data", str(data), "--worst", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "The 1 worst of" in shown
+    assert "6 samples" in shown
+
+
+def test_inspect(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(model)]) == 0
+    shown = capsys.readouterr().out
+    assert "x  float32  N \N{MULTIPLICATION SIGN} 3" in shown
+    assert "2 Conv" in shown
+    assert main(["inspect", str(model), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ops"]["Conv"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["inspect", "{tmp}/none.onnx"], "No such model file"),
+        (["inspect", "{tmp}"], "is a folder"),
+        (["quantize", "{model}", "-o", "{model}"], "is the input model"),
+        (["quantize", "{model}", "-o", "{tmp}/no/such/folder.onnx"], "does not exist"),
+        (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--set", "cle_step=1"], "Did you mean 'cle_steps'"),
+        (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--cle-steps", "0"], "CLESteps"),
+        (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--data", "{tmp}/none.npy"], "none.npy"),
+        (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--exclude-node", "conf"], "conv"),
+        (["compare", "{model}", "{model}", "--data", "{tmp}/none"], "none"),
+    ],
+)
+def test_a_refusal_is_one_line_and_1(
+    words: list[str], says: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = model.read_bytes()
+    assert main([w.format(model=model, tmp=tmp_path) for w in words]) == 1
+    shown = capsys.readouterr()
+    line = next(row for row in shown.err.splitlines() if not row.startswith("warning: "))
+    assert line.startswith("error: ")
+    assert says in line
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+    assert model.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "required: COMMAND"),
+        (["quantise"], "invalid choice"),
+        (["quantize", "m.onnx"], "-o/--output"),
+        (["quantize", "m.onnx", "-o", "o.onnx", "--no-cla"], "Did you mean '--no-cle'"),
+        (["quantize", "m.onnx", "-o", "o.onnx", "--preset", "xint"], "invalid choice"),
+        (["quantize", "m.onnx", "-o", "o.onnx", "--cle-steps", "many"], "must be a whole number. Got 'many'"),
+        (["quantize", "m.onnx", "-o", "o.onnx", "surplus"], "surplus"),
+        (["compare", "a.onnx", "b.onnx"], "--data"),
+    ],
+)
+def test_wrong_usage_is_2(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, shown in (
+        (["--version"], f"equiquant {__version__}"),
+        (["--help"], "quantize"),
+        (["demo", "-h"], "--output"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 0
+        assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (MemoryError(), 1)])
+def test_interruption_and_exhaustion_are_quiet(
+    error: BaseException, code: int, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def inspect(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "inspect", inspect)
+    assert main(["inspect", str(model)]) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == (0 if code == 130 else 1)
+
+
+def test_a_bug_is_not_dressed_up_as_a_refusal(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def inspect(_: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(api, "inspect", inspect)
+    with pytest.raises(ZeroDivisionError):
+        main(["inspect", str(model)])
+
+
+def test_help_needs_nothing_heavy() -> None:
+    script = (
+        "import sys, equiquant.cli as cli\n"
+        "from equiquant.cli.parser import build_parser\n"
+        "build_parser()\n"
+        "heavy = {'onnx', 'onnx_ir', 'onnxruntime', 'scipy', 'numpy', 'rich', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_dash_m(model: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "equiquant", "inspect", str(model), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["parameters"] == 4 * 27 + 20

@@ -1,0 +1,147 @@
+"""The parameters chosen: ranges, power-of-two scales, weights and biases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from equiquant import target
+from equiquant.calibrate.stats import TensorRecord, TensorStats
+from equiquant.errors import DataError
+from equiquant.numerics.affine import QuantParams, fake_quantize
+from equiquant.numerics.histogram import DyadicHistogram
+from equiquant.recipe import preset
+from equiquant.target import QuantPlan
+from tests.qdq.support import Array, noise, parse
+
+
+def _record(low: float, high: float) -> TensorRecord:
+    return TensorRecord(low, high, 100, DyadicHistogram.of(np.linspace(low, high, 100, dtype=np.float32)))
+
+
+def _choose(model: ir.Model, ranges: dict[str, tuple[float, float]], name: str = "a8w8", **options: Any) -> QuantPlan:
+    recipe = preset(name, **options)
+    stats = TensorStats(1, {k: _record(*v) for k, v in ranges.items()})
+    return target.choose(model, target.survey(model, recipe), stats, recipe)
+
+
+def _conv(w: Array, b: Array, relu: bool = False) -> ir.Model:
+    tail = "t = Conv (x, w, b)  y = Relu (t)" if relu else "y = Conv (x, w, b)"
+    return parse(f"g (float[1, 2, 4, 4] x) => (float[] y) {{ {tail} }}", w=w, b=b)
+
+
+W = np.array([[1.0, -2.0], [0.5, 0.25]], np.float32).reshape(2, 2, 1, 1)
+B = np.array([0.5, -0.25], np.float32)
+RANGES = {"x": (-1.0, 2.0), "y": (-3.0, 5.0)}
+
+
+def test_asymmetric_uint8_covers_the_range_and_zero() -> None:
+    plan = _choose(_conv(w=W, b=B), RANGES | {"y": (1.0, 5.0)})
+    assert plan.activations["x"] == QuantParams.make(3 / 255, 85, "uint8")
+    assert plan.activations["y"] == QuantParams.make(5 / 255, 0, "uint8")
+
+
+def test_symmetric_ranges_center_the_zero_point() -> None:
+    plan = _choose(_conv(w=W, b=B), RANGES, symmetric_ranges=True)
+    assert plan.activations["y"] == QuantParams.make(10 / 255, 128, "uint8")
+
+
+def test_the_bound_of_the_producer_cuts_the_range() -> None:
+    model = parse(
+        "g (float[1, 2, 4, 4] x) => (float[] y) { t = Conv (x, w)  y = Clip (t, lo, hi) }",
+        w=W,
+        lo=np.array(0, np.float32),
+        hi=np.array(6, np.float32),
+    )
+    plan = _choose(model, RANGES | {"y": (-0.5, 6.5)})
+    assert plan.activations["y"] == QuantParams.make(6 / 255, 0, "uint8")
+
+
+def test_xint8_is_power_of_two_around_128() -> None:
+    plan = _choose(_conv(w=W, b=B), RANGES, "xint8")
+    for params in (*plan.activations.values(), *plan.constants.values()):
+        assert np.frexp(params.scale)[0] == 0.5
+    assert {int(p.zero_point) for p in plan.activations.values()} == {128}
+    assert plan.constants["Conv_y", 1] == QuantParams.make(2.0**-6, 0, "int8")
+    assert plan.constants["Conv_y", 2].type.name == "int8"
+
+
+@pytest.mark.parametrize(("unsigned", "zero", "exponent"), [(False, 128, -4), (True, 0, -5)])
+def test_a_tensor_never_negative_may_use_the_whole_unsigned_range(unsigned: bool, zero: int, exponent: int) -> None:
+    ranges = {"x": (-1.0, 1.0), "y": (0.0, 7.9)}
+    plan = _choose(_conv(relu=True, w=W, b=B), ranges, "xint8", unsigned_relu=unsigned, calibration="nonoverflow")
+    assert plan.activations["y"] == QuantParams.make(2.0**exponent, zero, "uint8")
+    assert int(plan.activations["x"].zero_point) == 128
+
+
+def test_an_int32_bias_has_the_scale_of_the_accumulator() -> None:
+    plan = _choose(_conv(w=W, b=B), RANGES)
+    weight, bias = plan.constants["Conv_y", 1], plan.constants["Conv_y", 2]
+    assert weight == QuantParams.make(2 / 127, 0, "int8")
+    assert bias.scale == plan.activations["x"].scale * weight.scale
+
+
+def test_per_channel_scales_follow_the_output_channels() -> None:
+    plan = _choose(_conv(w=W, b=B), RANGES, "a8w8_per_channel")
+    weight, bias = plan.constants["Conv_y", 1], plan.constants["Conv_y", 2]
+    np.testing.assert_allclose(weight.scale, np.array([2.0, 0.5]) / 127, rtol=1e-6)
+    assert (weight.axis, bias.axis) == (0, 0)
+    np.testing.assert_array_equal(bias.scale, plan.activations["x"].scale * weight.scale)
+
+
+@pytest.mark.parametrize("name", ["a8w8", "a8w8_per_channel"])
+def test_a_bias_too_large_for_int32_raises_the_weight_scale(name: str) -> None:
+    w, b = W.copy(), np.array([1e4, -0.25], np.float32)
+    w[0] *= 1e-9
+    w[1] *= 1e-9
+    plan = _choose(_conv(w=w, b=b), RANGES, name)
+    rounded = fake_quantize(b, plan.constants["Conv_y", 2])
+    np.testing.assert_allclose(rounded, b, rtol=1e-5, atol=1e-5)  # a step is 1e4 / 2^30
+    assert plan.constants["Conv_y", 1].scale.max() > 2e-9 / 127
+
+
+@pytest.mark.parametrize("name", ["a8w8", "a8w8_per_channel"])
+def test_a_channel_without_weights_keeps_its_bias(name: str) -> None:
+    w = W.copy()
+    w[0] = 0
+    if name == "a8w8":
+        w[1] = 0
+    plan = _choose(_conv(w=w, b=B), {"x": (-100.0, 200.0), "y": (-3.0, 5.0)}, name)
+    np.testing.assert_allclose(fake_quantize(B, plan.constants["Conv_y", 2]), B, rtol=2e-2)
+
+
+def test_a_gemm_with_negative_alpha_keeps_its_bias_float() -> None:
+    model = parse("g (float[1, 2] x) => (float[] y) { y = Gemm <alpha = -2.0> (x, w, b) }", w=W.reshape(2, 2), b=B)
+    assert set(_choose(model, RANGES).constants) == {("Gemm_y", 1)}
+
+
+def test_a_group_covers_all_its_sources() -> None:
+    text = "a = Conv (x, w)  b = Conv (x, w)  c = Concat <axis = 1> (a, b)  y = Flatten (c)"
+    ranges = {"x": (-1.0, 1.0), "a": (-1.0, 1.0), "b": (-9.0, 3.0)}
+    plan = _choose(
+        parse(f"g (float[1, 2, 4, 4] x) => (float[] y) {{ {text} }}", w=W), ranges, "xint8", calibration="nonoverflow"
+    )
+    assert len({p.scale.tobytes() for p in (plan.activations[k] for k in "abcy")}) == 1
+    assert plan.activations["y"].scale == 2.0**-3
+
+
+def test_missing_statistics_are_an_error() -> None:
+    with pytest.raises(DataError, match="no statistics of 'y'"):
+        _choose(_conv(w=W, b=B), {"x": (-1.0, 1.0)})
+
+
+def test_minmse_without_histograms_is_an_error() -> None:
+    recipe, model = preset("xint8"), _conv(w=W, b=B)
+    stats = TensorStats(1, {k: TensorRecord(*v, 1) for k, v in RANGES.items()})
+    with pytest.raises(DataError, match="hold no histogram"):
+        target.choose(model, target.survey(model, recipe), stats, recipe)
+
+
+def test_the_model_is_only_read() -> None:
+    model = _conv(w=noise(2, 2, 1, 1), b=B)
+    before = ir.to_proto(model).SerializeToString()
+    _choose(model, RANGES)
+    assert ir.to_proto(model).SerializeToString() == before

@@ -1,0 +1,118 @@
+"""Groups that share parameters, fused activations, and what stays float."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from equiquant import io, target
+from equiquant.errors import ModelError
+from equiquant.graph.edit import infer_shapes
+from equiquant.recipe import preset
+from equiquant.target import Survey
+from tests.qdq.support import Array, noise, parse
+
+WEIGHT = noise(4, 4, 1, 1)
+
+
+def _survey(text: str, name: str = "a8w8", **constants: Array) -> Survey:
+    model = parse(f"g (float[1, 4, 8, 8] x) => (float[] y) {{ {text} }}", 17, w=WEIGHT, **constants)
+    return target.survey(model, preset(name))
+
+
+def _groups(found: Survey) -> set[frozenset[str]]:
+    return {frozenset(g.members) for g in found.groups}
+
+
+def test_data_movement_shares_one_group_with_one_source() -> None:
+    moves = "b = MaxPool <kernel_shape = [2, 2]> (a)  c = Transpose (b)  d = Transpose (c)"
+    found = _survey(f"a = Conv (x, w)  {moves}  y = Conv (d, w)")
+    assert _groups(found) == {frozenset({"x"}), frozenset("abcd"), frozenset({"y"})}
+    assert found.calibrated == ("x", "a", "y")
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "sources"), [("a8w8", {"c"}, {"c"}), ("xint8", {"a", "b", "c"}, {"a", "b"})]
+)
+def test_concat_shares_one_scale_where_the_target_asks(name: str, members: set[str], sources: set[str]) -> None:
+    text = "a = Conv (x, w)  b = Conv (x, w)  c = Concat <axis = 1> (a, b)  y = Conv (c, v)"
+    found = _survey(text, name, v=noise(4, 8, 1, 1))
+    (united,) = [g for g in found.groups if "c" in g.members]
+    assert (set(united.members), set(united.sources)) == (members, sources)
+
+
+def test_an_activation_fuses_with_its_sole_producer_only() -> None:
+    found = _survey("a = Conv (x, w)  b = Relu (a)  y = Conv (b, w)")
+    assert _groups(found) == {frozenset("x"), frozenset("b"), frozenset("y")}
+    found = _survey("a = Conv (x, w)  b = Relu (a)  c = Conv (a, w)  y = Add (b, c)")
+    assert frozenset("a") in _groups(found)
+    assert found.kept_float["Relu_b"] == "'Relu' stays float on this target"
+
+
+@pytest.mark.parametrize("name", ["a8w8", "xint8"])
+def test_leaky_relu_is_computed_before_rounding(name: str) -> None:
+    found = _survey("a = Conv (x, w)  b = LeakyRelu (a)  y = Conv (b, w)", name)
+    assert "a" not in found.calibrated
+    assert "LeakyRelu_b" in found.nodes
+
+
+def test_shape_arithmetic_stays_float() -> None:
+    shape = "s = Shape (a)  i = Gather (s, zero)  u = Unsqueeze (i, zeros)  n = Concat <axis = 0> (u, minus)"
+    found = _survey(
+        f"a = Conv (x, w)  {shape}  r = Reshape (a, n)  y = MatMul (r, m)",
+        zero=np.array(0, np.int64),
+        zeros=np.zeros(1, np.int64),
+        minus=np.full(1, -1, np.int64),
+        m=noise(256, 3),
+    )
+    assert found.calibrated == ("x", "a")
+    assert {"Gather_i", "Unsqueeze_u", "Concat_n"} <= set(found.kept_float)
+    assert found.kept_float["Gather_i"] == "computes shapes or indices, not activations"
+
+
+def test_a_float_result_stays_float_where_an_integer_kernel_can_return_it() -> None:
+    text = "g (float[2, 4] x) => (float[] y) { y = MatMul (x, m) }"
+    assert target.survey(parse(text, m=noise(4, 4)), preset("a8w8")).calibrated == ("x",)
+    assert target.survey(parse(text, m=noise(4, 4)), preset("xint8")).calibrated == ("x", "y")
+
+
+@pytest.mark.parametrize("name", ["a8w8", "xint8"])
+def test_moving_float_data_to_a_float_reader_is_left_alone(name: str) -> None:
+    found = _survey("a = Conv (x, w)  b = Softmax (a)  y = Flatten (b)", name)
+    assert found.kept_float == {
+        "Softmax_b": "'Softmax' stays float on this target",
+        "Flatten_y": "its result is only read in float",
+    }
+
+
+def test_float16_tensors_stay_float() -> None:
+    model = parse("g (float16[2, 4] x) => (float16 y) { y = Add (x, x) }")
+    with pytest.raises(ModelError, match="'x' is float16; only float32 tensors are quantized"):
+        target.survey(model, preset("a8w8"))
+
+
+def test_types_unknown_to_shape_inference_come_from_the_inputs() -> None:
+    model = parse("g (float[1, 4, 8, 8] x) => (float[] y) { a = Conv (x, w)  y = Conv (a, w) }", w=WEIGHT)
+    next(iter(model.graph)).outputs[0].type = None
+    assert target.survey(model, preset("a8w8")).calibrated == ("x", "a", "y")
+
+
+def branching() -> ir.Model:
+    """A Conv, then an If whose bodies read the Conv's result."""
+    body = "g () => (float[1, 4, 8, 8] {0}) {{ {0} = {1} (a, a) }}"
+    parts = [onnx.parser.parse_graph(body.format(n, op)) for n, op in (("p", "Add"), ("q", "Mul"))]
+    model = parse("g (float[1, 4, 8, 8] x, bool k) => (float[] y) { a = Conv (x, w)  y = Conv (a, w) }", w=WEIGHT)
+    proto = ir.to_proto(model)
+    proto.graph.node.append(onnx.helper.make_node("If", ["k"], ["z"], then_branch=parts[0], else_branch=parts[1]))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [1, 4, 8, 8]))
+    result = io.load_model(proto).model
+    infer_shapes(result)
+    return result
+
+
+def test_bodies_stay_float() -> None:
+    found = target.survey(branching(), preset("a8w8"))
+    assert found.kept_float["Add_p"] == "inside the body of an If, Loop or Scan"
+    assert set(found.nodes) == {"Conv_a", "Conv_y"}

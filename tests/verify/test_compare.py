@@ -1,0 +1,196 @@
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from equiquant.errors import DataError, ModelError
+from equiquant.verify import compare as module
+from equiquant.verify.compare import Comparison, TensorQuality, compare_models
+
+Array = npt.NDArray[Any]
+
+RNG = np.random.default_rng(0)
+WEIGHT = RNG.standard_normal((4, 3)).astype(np.float32)  # (in, out)
+
+
+def model(
+    nodes: Sequence[tuple[str, list[str], list[str]]],
+    initializers: Mapping[str, Any],
+    *,
+    outputs: Sequence[str] = ("y",),
+    inputs: Sequence[str] = ("x",),
+) -> ir.Model:
+    graph = helper.make_graph(
+        [helper.make_node(*n[:3], name=n[2][0] + "_node") for n in nodes],
+        "g",
+        [helper.make_tensor_value_info(i, TensorProto.FLOAT, ["N", 4]) for i in inputs],
+        [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs],
+        [numpy_helper.from_array(np.asarray(a), n) for n, a in initializers.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return ir.from_proto(proto)
+
+
+def float_model(weight: Array = WEIGHT) -> ir.Model:
+    return model(
+        [("MatMul", ["x", "w"], ["h"]), ("Relu", ["h"], ["r"]), ("MatMul", ["r", "v"], ["y"])],
+        {"w": weight, "v": np.eye(3, dtype=np.float32)},
+    )
+
+
+def quantized_model(scale: float = 2**-4, weight: Array = WEIGHT) -> ir.Model:
+    return model(
+        [
+            ("MatMul", ["x", "w"], ["h"]),
+            ("Relu", ["h"], ["r"]),
+            ("QuantizeLinear", ["r", "s", "z"], ["r_QuantizeLinear_Output"]),
+            ("DequantizeLinear", ["r_QuantizeLinear_Output", "s", "z"], ["r_DequantizeLinear_Output"]),
+            ("MatMul", ["r_DequantizeLinear_Output", "v"], ["y"]),
+        ],
+        {"w": weight, "v": np.eye(3, dtype=np.float32), "s": np.float32(scale), "z": np.uint8(0)},
+    )
+
+
+def feeds(count: int = 6, batch: int = 1) -> list[dict[str, Array]]:
+    rng = np.random.default_rng(1)
+    return [{"x": rng.standard_normal((batch, 4)).astype(np.float32)} for _ in range(count)]
+
+
+def by_name(comparison: Comparison) -> dict[str, TensorQuality]:
+    return {t.name: t for t in comparison.tensors}
+
+
+def test_figures_equal_those_computed_by_hand() -> None:
+    data = feeds()
+    comparison = compare_models(float_model(), quantized_model(), data)
+    x = np.concatenate([f["x"] for f in data])
+    r = np.maximum(x @ WEIGHT, 0).astype(np.float64)
+    q = np.clip(np.rint(r * 16), 0, 255) / 16
+    (output,) = comparison.outputs
+    assert comparison.samples == 6
+    assert output.error.sqnr_db == pytest.approx(10 * math.log10((r**2).sum() / ((r - q) ** 2).sum()), abs=1e-3)
+    assert output.error.max_abs_error == pytest.approx(np.abs(r - q).max(), abs=1e-6)
+    assert output.top1_agreement == pytest.approx(np.mean(r.argmax(1) == q.argmax(1)))
+    assert output.error.cosine == pytest.approx((r * q).sum() / np.sqrt((r**2).sum() * (q**2).sum()))
+    tensors = by_name(comparison)
+    assert tensors["r"].compared == "r_DequantizeLinear_Output"
+    assert tensors["r"].error.sqnr_db == pytest.approx(output.error.sqnr_db)
+    assert tensors["h"].compared == "h"
+    assert tensors["h"].error.sqnr_db == math.inf
+    assert set(tensors) == {"h", "r"}
+    assert comparison.tensors[0].name == "r"
+    assert comparison.order == ("h", "r")
+
+
+def test_batches_and_single_samples_agree() -> None:
+    x = np.concatenate([f["x"] for f in feeds()])
+    one = compare_models(float_model(), quantized_model(), feeds())
+    batch = compare_models(float_model(), quantized_model(), [{"x": x[:4]}, {"x": x[4:]}])
+    assert batch.samples == one.samples == 6
+    assert batch.outputs[0].error.sqnr_db == pytest.approx(one.outputs[0].error.sqnr_db)
+    assert batch.outputs[0].top1_agreement == one.outputs[0].top1_agreement
+
+
+def test_a_quantized_input_is_compared_too() -> None:
+    quantized = model(
+        [
+            ("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+            ("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+            ("MatMul", ["xd", "w"], ["h"]),
+            ("Relu", ["h"], ["y"]),
+        ],
+        {"w": WEIGHT, "s": np.float32(0.25), "z": np.int8(0)},
+    )
+    reference = model([("MatMul", ["x", "w"], ["h"]), ("Relu", ["h"], ["y"])], {"w": WEIGHT})
+    comparison = compare_models(reference, quantized, feeds())
+    x = np.concatenate([f["x"] for f in feeds()]).astype(np.float64)
+    noise = x - np.rint(x * 4) / 4
+    tensor = by_name(comparison)["x"]
+    assert (tensor.op_type, tensor.compared) == ("Input", "xd")
+    assert tensor.error.sqnr_db == pytest.approx(10 * math.log10((x**2).sum() / (noise**2).sum()), abs=1e-3)
+
+
+@pytest.mark.parametrize("fault", ["doubled weight", "dropped channel", "coarse scale"])
+def test_seeded_faults_are_seen(fault: str) -> None:
+    sound = compare_models(float_model(), quantized_model(), feeds()).outputs[0]
+    weight, scale = WEIGHT.copy(), 2**-4
+    if fault == "doubled weight":
+        weight *= 2
+    elif fault == "dropped channel":
+        weight[:, 1] = 0
+    else:
+        scale = 1.0
+    faulty = compare_models(float_model(), quantized_model(scale, weight), feeds()).outputs[0]
+    assert faulty.error.sqnr_db < sound.error.sqnr_db - 10
+    assert faulty.error.max_abs_error > 4 * sound.error.max_abs_error
+
+
+def test_rescaled_channels_are_no_error_of_a_tensor_but_are_one_of_an_output() -> None:
+    gains = np.asarray([0.25, 1, 8], np.float32)
+    equalized = model(
+        [("MatMul", ["x", "w"], ["h"]), ("Relu", ["h"], ["r"]), ("MatMul", ["r", "v"], ["y"])],
+        {"w": WEIGHT * gains, "v": np.diag(1 / gains)},
+    )
+    comparison = compare_models(float_model(), equalized, feeds())
+    assert comparison.outputs[0].error.sqnr_db > 120
+    assert by_name(comparison)["r"].error.sqnr_db < 6
+    assert by_name(comparison)["r"].error.aligned_sqnr_db > 120
+    broken = compare_models(float_model(), quantized_model(weight=WEIGHT * gains), feeds())
+    assert broken.outputs[0].error.sqnr_db < 6
+
+
+def test_groups_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = compare_models(float_model(), quantized_model(), feeds())
+    monkeypatch.setattr(module, "GROUP_BYTES", 1)
+    seen: list[int] = []
+    split = compare_models(float_model(), quantized_model(), feeds(), progress=seen.append)
+    assert split.to_dict() == whole.to_dict()
+    assert seen == sorted(seen)
+    assert seen[-1] == 6
+    with pytest.raises(DataError, match="2 passes"):
+        compare_models(float_model(), quantized_model(), iter(feeds()))
+
+
+def test_an_iterator_serves_where_one_pass_does() -> None:
+    assert compare_models(float_model(), quantized_model(), iter(feeds())).samples == 6
+
+
+def test_limit_and_outputs_only() -> None:
+    comparison = compare_models(float_model(), quantized_model(), feeds(), tensors=False, limit=3)
+    assert comparison.samples == 3
+    assert comparison.tensors == ()
+
+
+def test_top1_only_for_classes() -> None:
+    column = {"w": WEIGHT[:, :1]}
+    single = model([("MatMul", ["x", "w"], ["y"])], column)
+    assert compare_models(single, single, feeds()).outputs[0].top1_agreement is None
+
+
+def test_different_interfaces_are_refused() -> None:
+    other_output = model([("Relu", ["x"], ["z"])], {}, outputs=("z",))
+    with pytest.raises(ModelError, match="different outputs: y in the float model, z in the quantized"):
+        compare_models(float_model(), other_output, feeds())
+    other_input = model([("Relu", ["u"], ["y"])], {}, inputs=("u",))
+    with pytest.raises(ModelError, match="different inputs: x in the float model, u in the quantized"):
+        compare_models(float_model(), other_input, feeds())
+    narrower = model([("MatMul", ["x", "w"], ["y"])], {"w": WEIGHT[:, :2]})
+    with pytest.raises(ModelError, match=r"output 'y' has shape \(1, 3\) in the float model, \(1, 2\)"):
+        compare_models(float_model(), narrower, feeds())
+
+
+def test_no_samples() -> None:
+    with pytest.raises(DataError, match="no samples"):
+        compare_models(float_model(), quantized_model(), [])
+
+
+def test_to_dict_lists_the_worst_first_with_their_place() -> None:
+    data = compare_models(float_model(), quantized_model(), feeds()).to_dict()
+    assert [t["name"] for t in data["tensors"]] == ["r", "h"]
+    assert [t["position"] for t in data["tensors"]] == [1, 0]
+    assert set(data["outputs"][0]) == {"name", "count", "sqnr_db", "max_abs_error", "cosine", "top1_agreement"}
