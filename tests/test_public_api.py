@@ -121,7 +121,7 @@ def test_the_version_is_a_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", equiquant.__version__)
 
 
-@pytest.mark.parametrize("before", ["", "import equiquant.equalize", "from equiquant import quantize; quantize"])
+@pytest.mark.parametrize("before", ["", "import equiquant.equalization", "from equiquant import quantize; quantize"])
 def test_a_room_of_the_same_name_does_not_hide_a_function(before: str) -> None:
     code = f"{before}\nfrom equiquant import equalize, inspect\nassert callable(equalize) and callable(inspect)"
     code += "\nfrom equiquant.equalization import classes"  # and the room stays importable

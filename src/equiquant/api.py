@@ -182,7 +182,7 @@ def compare(
     reference = load_model(float_model, allow_quantized=True).model
     candidate = load_model(quantized_model, allow_quantized=True).model
     with open_samples(data, input_specs(reference), _recipe("a8w8", overrides)) as stream:
-        total = None
+        total = stream.known
         tell = None if progress is None else (lambda done: progress("compare", done, total))
         return compare_models(reference, candidate, stream, progress=tell)
 

@@ -19,7 +19,8 @@ WeightType = Literal["int8", "uint8"]
 BiasType = Literal["int8", "int16", "int32"]
 ScaleKind = Literal["float", "power_of_two"]
 CalibrationMethod = Literal["minmax", "minmse", "nonoverflow"]
-CLEMethod = Literal["pairwise"]
+CLEMethod = Literal["auto", "pairwise", "global"]
+CLEAccept = Literal["measured", "always"]
 
 
 def _check(owner: object) -> None:
@@ -87,7 +88,8 @@ class Recipe:
         optimize: Fold the graph into its canonical form first.
         replace_clip6_relu: Replace Clip(0, 6) by Relu (changes the function; the report says by how much).
         cle: Equalize channels across layers.
-        cle_method: The solver.
+        cle_method: The solver: `pairwise` (documented), `global` (least noise at the output), or the better of both.
+        cle_accept: Keep equalization only where it measures better than none, or `always`.
         cle_steps: Sweeps of the pairwise solver; −1 sweeps until it converges.
         cle_append_bias: The bias counts in the range of a producing row.
         calibration: How an activation's range is chosen.
@@ -117,7 +119,8 @@ class Recipe:
     optimize: bool = True
     replace_clip6_relu: bool = False
     cle: bool = True
-    cle_method: CLEMethod = "pairwise"
+    cle_method: CLEMethod = "auto"
+    cle_accept: CLEAccept = "measured"
     cle_steps: int = 1
     cle_append_bias: bool = True
     calibration: CalibrationMethod = "minmax"

@@ -2,7 +2,7 @@
 
 from equiquant.calibrate.collect import collect
 from equiquant.calibrate.methods import ranges
-from equiquant.calibrate.stats import ChannelStats, TensorRecord, TensorStats
-from equiquant.calibrate.stream import SampleStream, open_samples
+from equiquant.calibrate.stats import TensorRecord, TensorStats
+from equiquant.calibrate.stream import SampleStream, SampleView, open_samples
 
-__all__ = ["ChannelStats", "SampleStream", "TensorRecord", "TensorStats", "collect", "open_samples", "ranges"]
+__all__ = ["SampleStream", "SampleView", "TensorRecord", "TensorStats", "collect", "open_samples", "ranges"]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.calibrate.stats import ChannelStats
 from equiquant.errors import DataError
+from equiquant.numerics.figures import ChannelFigures
 
 __all__ = ["ChannelBuilder"]
 
@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 
 class ChannelBuilder:
-    """Accumulates `ChannelStats` along one axis.
+    """Accumulates `ChannelFigures` along one axis.
 
     Args:
         name: The tensor, for errors.
@@ -63,8 +63,8 @@ class ChannelBuilder:
         self._count += blocks.shape[0] * blocks.shape[2]
         return float(low.min()), float(high.max())
 
-    def result(self) -> ChannelStats:
+    def result(self) -> ChannelFigures:
         """Return the figures of everything added so far."""
         low = self._low if self._low is not None else np.zeros(0)
         count = max(self._count, 1)
-        return ChannelStats(self._axis, low, self._high, self._sum / count, self._square / count)
+        return ChannelFigures(self._axis, low, self._high, self._sum / count, self._square / count)

@@ -23,7 +23,7 @@ from equiquant.calibrate.channels import ChannelBuilder
 from equiquant.calibrate.feeds import batch_size
 from equiquant.calibrate.methods import needs_histogram
 from equiquant.calibrate.stats import TensorRecord, TensorStats
-from equiquant.calibrate.stream import SampleStream
+from equiquant.calibrate.stream import SampleStream, SampleView
 from equiquant.errors import DataError
 from equiquant.io.runtime import Runner
 from equiquant.numerics.histogram import HistogramBuilder
@@ -77,7 +77,7 @@ class _Accumulator:
 
 def collect(
     model: ir.Model,
-    stream: SampleStream,
+    stream: SampleStream | SampleView,
     tensors: Sequence[str],
     recipe: Recipe,
     *,

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from equiquant.calibrate.images import IMAGE_SUFFIXES, ImageReader
 from equiquant.calibrate.npz import load_npz
-from equiquant.calibrate.synthetic import synthetic_feeds
+from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES, synthetic_feeds
 from equiquant.errors import DataError
 from equiquant.io.runtime import InputSpec
 from equiquant.recipe import ImageOptions, Recipe
@@ -42,11 +42,13 @@ class Source:
         start: Begins a pass; call once if not `replayable`.
         replayable: Every pass gives the same feeds cheaply, straight from memory or from a file.
         synthetic: The inputs are made up.
+        count: Samples it will give, if that is known beforehand.
     """
 
     start: Callable[[], Iterator[LabelledFeed]]
     replayable: bool
     synthetic: bool = False
+    count: int | None = None
 
 
 def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source:
@@ -56,15 +58,20 @@ def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source
         DataError: `data` is no kind of data, a file is missing or unreadable, or it does not fit the model's inputs.
     """
     if data is None:
-        return Source(lambda: _numbered(synthetic_feeds(specs, recipe.seed)), replayable=False, synthetic=True)
+        return Source(
+            lambda: _numbered(synthetic_feeds(specs, recipe.seed)),
+            replayable=False,
+            synthetic=True,
+            count=SYNTHETIC_SAMPLES,
+        )
     if isinstance(data, str | Path):
         return _path_source(Path(data), specs, recipe.image)
     if isinstance(data, np.ndarray):
         _single(specs, "an array")
-        return Source(lambda: _rows({specs[0].name: data}, specs), replayable=True)
+        return Source(lambda: _rows({specs[0].name: data}, specs), replayable=True, count=_length({"": data}))
     if isinstance(data, Mapping):
         arrays = {str(k): np.asarray(v) for k, v in data.items()}
-        return Source(lambda: _rows(arrays, specs), replayable=True)
+        return Source(lambda: _rows(arrays, specs), replayable=True, count=_length(arrays))
     if hasattr(data, "get_next"):
         return Source(lambda: _numbered(_named(item, specs) for item in _from_reader(data)), replayable=False)
     if isinstance(data, Iterable):
@@ -139,6 +146,12 @@ def _rows(arrays: Mapping[str, Any], specs: Sequence[InputSpec], origin: str = "
         yield label + origin, feed
 
 
+def _length(arrays: Mapping[str, Any]) -> int | None:
+    """Return the size of axis 0, where the samples are."""
+    shapes = [a.shape for a in arrays.values()]
+    return int(shapes[0][0]) if shapes and shapes[0] else None
+
+
 def _first(array: Any, count: int) -> Array:
     """Return the first `count` samples, over again where there are fewer."""
     return np.resize(np.asarray(array[:count]), (count, *array.shape[1:]))
@@ -153,10 +166,10 @@ def _path_source(path: Path, specs: Sequence[InputSpec], options: ImageOptions) 
     if suffix == ".npy":
         _single(specs, "a .npy file")
         array = _load_npy(path)
-        return Source(lambda: _rows({specs[0].name: array}, specs, origin), replayable=True)
+        return Source(lambda: _rows({specs[0].name: array}, specs, origin), replayable=True, count=_length({"": array}))
     if suffix == ".npz":
         members = _by_input(load_npz(path), specs)
-        return Source(lambda: _rows(members, specs, origin), replayable=True)
+        return Source(lambda: _rows(members, specs, origin), replayable=True, count=_length(members))
     if suffix in IMAGE_SUFFIXES:
         return _image_source([path], specs, options)
     raise DataError(f"{path} is neither .npy, .npz, an image nor a folder of them.")
@@ -203,7 +216,9 @@ def _by_input(arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> Mapping[
 def _image_source(files: Sequence[Path], specs: Sequence[InputSpec], options: ImageOptions) -> Source:
     _single(specs, "images")
     reader = ImageReader(specs[0], options)
-    return Source(lambda: _image_feeds(files, reader, specs), replayable=False)  # a spool is faster than decoding
+    return Source(
+        lambda: _image_feeds(files, reader, specs), replayable=False, count=len(files)
+    )  # decoded once, then spooled
 
 
 def _image_feeds(files: Sequence[Path], reader: ImageReader, specs: Sequence[InputSpec]) -> Iterator[LabelledFeed]:

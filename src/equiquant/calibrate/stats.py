@@ -4,34 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy.typing as npt
-
+from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.histogram import DyadicHistogram
 
-__all__ = ["ChannelStats", "TensorRecord", "TensorStats"]
-
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class ChannelStats:
-    """Per-channel figures of one tensor, each float64 of shape `(C,)`, over all samples and positions.
-
-    Attributes:
-        axis: The channel axis.
-        low: Smallest value.
-        high: Largest value.
-        mean: E x.
-        mean_square: E x².
-    """
-
-    axis: int
-    low: Array
-    high: Array
-    mean: Array
-    mean_square: Array
+__all__ = ["TensorRecord", "TensorStats"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +27,7 @@ class TensorRecord:
     high: float
     count: int
     histogram: DyadicHistogram | None = None
-    channels: ChannelStats | None = None
+    channels: ChannelFigures | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from equiquant.errors import DataError
 from equiquant.io.runtime import InputSpec
 from equiquant.recipe import Recipe
 
-__all__ = ["SampleStream", "open_samples"]
+__all__ = ["SampleStream", "SampleView", "open_samples"]
 
 
 class SampleStream:
@@ -56,6 +56,13 @@ class SampleStream:
                 pass
         return self._samples
 
+    @property
+    def known(self) -> int | None:
+        """Number of samples if it is known without reading them, None otherwise."""
+        if self._samples is not None or self._source.count is None:
+            return self._samples
+        return self._source.count if self._limit is None else min(self._source.count, self._limit)
+
     def __iter__(self) -> Iterator[Feed]:
         """Yield the feeds, input name to array.
 
@@ -67,6 +74,10 @@ class SampleStream:
     def first(self, count: int) -> list[Feed]:
         """Return the first `count` feeds, or all if there are fewer, without reading the rest."""
         return list(itertools.islice(self, count))
+
+    def count_up_to(self, most: int) -> int:
+        """Return the number of feeds, or `most` if there are more, without reading beyond."""
+        return sum(1 for _ in itertools.islice(self, most))
 
     def close(self) -> None:
         """Free the temporary file; the stream cannot be read any more."""
@@ -91,6 +102,26 @@ class SampleStream:
         if not count:
             raise DataError("The calibration data are empty: the first feed never came. A reader that was used up?")
         self._samples = count
+
+
+class SampleView:
+    """Some consecutive feeds of a stream, re-iterable like it.
+
+    Args:
+        stream: The stream.
+        start: First feed.
+        stop: The feed after the last.
+    """
+
+    def __init__(self, stream: SampleStream, start: int, stop: int) -> None:
+        self.synthetic = stream.synthetic
+        self._stream, self._start, self._stop = stream, start, stop
+
+    def __iter__(self) -> Iterator[Feed]:
+        return itertools.islice(self._stream, self._start, self._stop)
+
+    def __len__(self) -> int:
+        return self._stop - self._start
 
 
 class _Spool:

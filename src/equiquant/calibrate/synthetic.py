@@ -1,7 +1,7 @@
 """Inputs made up when there is no data: noise with a 1/f amplitude spectrum, as natural images and sounds have.
 
 Field (1987): the amplitude spectrum of natural images falls as 1/f. White noise does not excite a trained network the
-way its data do; 1/f noise comes close (DESIGN.md, section 6). Each sample has mean 0 and standard deviation 1, as
+way its data do; 1/f noise comes closer. Each sample has mean 0 and standard deviation 1, as
 normalized inputs have; channels share most of their energy, as colours do.
 
 Dynamic dimensions: 1 for the batch; for rank 4, 3 channels and 224 pixels; else 1.

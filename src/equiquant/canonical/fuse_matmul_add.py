@@ -17,7 +17,7 @@ from equiquant.canonical.rule import Rule, refuse
 from equiquant.graph.edit import Names, add_initializer, bypass, set_input
 from equiquant.graph.query import label, rank, static_shape
 
-__all__ = ["FuseMatMulAdd"]
+__all__ = ["FuseMatMulAdd", "MatMulAdd"]
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16})
 

@@ -15,7 +15,7 @@ from equiquant.canonical.rule import Rule, refuse
 from equiquant.graph.edit import Names, bypass
 from equiquant.graph.query import attribute, constant, rank, sole_consumer, static_shape
 
-__all__ = ["UnflattenSoftmax"]
+__all__ = ["Flattened", "UnflattenSoftmax"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,11 @@
 """The bookkeeping behind scale classes: ids that flow through the graph, edges between them, constants that absorb.
 
 Every channel of every tensor carries a class id. A tensor's ids are an integer array of the tensor's rank whose
-dimensions are 1 (the same along that axis) or full; it broadcasts against the tensor. Rules (the `rules` folder) make
-new ids, pass them on, unite them, or pin them to class 0, whose log-scale is zero. Unions are only noted as edges;
-`resolve` finds the connected components at the end.
+dimensions are 1 (the same along that axis) or full; it broadcasts against the tensor. A single id without dimensions
+stands for the whole tensor, whatever its rank. Rules (the `rules` folder) make new ids, pass them on, unite them, or
+pin them to class 0, whose log-scale is zero. Every pinned source has an id and a reason of its own, so that whatever
+is united with it can say why it may not move. Unions are only noted as edges; `resolve` finds the connected components
+at the end.
 
 A `Slot` says how one constant absorbs the factors: constant'[…] = constant[…] · e^(z[gain] − z[loss]).
 """
@@ -21,7 +23,7 @@ from scipy.sparse import csgraph
 
 from equiquant.graph import query
 
-__all__ = ["ClassBuilder", "ClipSite", "Ids", "Pin", "Slot"]
+__all__ = ["PINNED", "ClassBuilder", "ClipSite", "Ids", "Pin", "Slot", "compress", "widen"]
 
 Ids = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
@@ -70,7 +72,7 @@ class ClipSite:
 
 @dataclass(frozen=True, eq=False)
 class Pin:
-    """Why some ids are pinned: at which node, for which reason."""
+    """Why some ids are pinned: at which node (or graph input, or constant), for which reason."""
 
     node: str
     reason: str
@@ -87,20 +89,41 @@ class ClassBuilder:
     count: int = 1
     _edges: list[tuple[Ids, Ids]] = field(default_factory=list)
     _pinned: list[tuple[int, Ids]] = field(default_factory=list)
+    _fixed: set[int] = field(default_factory=lambda: {0})
+    _constants: dict[ir.Value, Ids] = field(default_factory=dict)
 
     def ids(self, value: ir.Value | None) -> Ids:
-        """Return the ids of a value, right-aligned to its rank; constants and unknown values are pinned."""
-        if value is None or value not in self.values:
+        """Return the ids of a value; a constant that no slot rescales is pinned."""
+        if value is None:
             return PINNED
-        return self.values[value]
+        found = self.values.get(value)
+        if found is None:
+            found = self._constants.get(value)
+        if found is None:
+            found = self._constants[value] = self.fixed(value.name or "", "a constant that keeps its scale")
+        return found
+
+    def new(self, shape: tuple[int, ...]) -> Ids:
+        """Return an array of new ids."""
+        size = int(np.prod(shape, dtype=np.int64))
+        self.count += size
+        return np.arange(self.count - size, self.count, dtype=np.int64).reshape(shape)
 
     def fresh(self, size: int, rank: int, axis: int) -> Ids:
         """Return `size` new ids along `axis` of a tensor of `rank` dimensions."""
         shape = [1] * rank
         shape[axis] = size
-        ids = np.arange(self.count, self.count + size, dtype=np.int64).reshape(shape)
-        self.count += size
+        return self.new(tuple(shape))
+
+    def fixed(self, node: ir.Node | str, reason: str) -> Ids:
+        """Return one new id for a whole tensor that keeps its scale."""
+        ids = self.new(())
+        self.pin(ids, node, reason)
         return ids
+
+    def is_fixed(self, ids: Ids) -> bool:
+        """True if all these ids are known to be pinned already; others may still turn out to be."""
+        return all(i in self._fixed for i in ids.reshape(-1).tolist())
 
     def set(self, value: ir.Value, ids: Ids) -> None:
         """Give a value its ids."""
@@ -115,10 +138,24 @@ class ClassBuilder:
 
     def pin(self, ids: Ids, node: ir.Node | str, reason: str) -> None:
         """Note that these ids must keep their scale."""
-        free = np.unique(ids[ids != 0]) if ids.ndim else ids.reshape(-1)[ids.reshape(-1) != 0]
+        flat = ids.reshape(-1)
+        free = np.unique(flat[flat != 0])
         if free.size:
             self._pinned.append((len(self.pins), free))
+            self._fixed.update(free.tolist())
             self.pins.append(Pin(node if isinstance(node, str) else query.label(node), reason))
+
+    def refuse(self, node: ir.Node, reason: str) -> None:
+        """Pin everything the node touches."""
+        for value in node.inputs:
+            if value in self.values:
+                self.pin(self.ids(value), node, reason)
+        for output in node.outputs:
+            self.set(output, self.fixed(node, reason))
+
+    def channels(self, ids: Ids, axis: int, size: int) -> Ids:
+        """Return ids as a vector of `size` along `axis`, uniting what varies along the other axes."""
+        return np.array(np.broadcast_to(self.collapse(ids, (axis,)).reshape(-1), (size,)))
 
     def collapse(self, ids: Ids, keep: tuple[int, ...]) -> Ids:
         """Unite ids along every axis but those in `keep`; return them with size 1 there."""
@@ -165,3 +202,17 @@ class ClassBuilder:
             if before[node] != 0:
                 culprit[node] = culprit[before[node]]
         return culprit
+
+
+def widen(ids: Ids, rank: int) -> Ids:
+    """Return a tensor's ids as numpy would broadcast the tensor to `rank` dimensions."""
+    return ids.reshape((1,) * (rank - ids.ndim) + ids.shape) if ids.ndim else ids
+
+
+def compress(ids: Ids) -> Ids:
+    """Return ids with size 1 along every axis where they do not differ."""
+    for axis in range(ids.ndim):
+        head = np.take(ids, [0], axis=axis) if ids.shape[axis] > 1 else ids
+        if head is not ids and (ids == head).all():
+            ids = head
+    return np.array(ids)

@@ -1,4 +1,4 @@
-"""Find the scale classes of a graph: which channels of which tensors must share one scale (DESIGN, section 3)."""
+"""Find the scale classes of a graph: which channels of which tensors must share one scale."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from equiquant.equalization.builder import PINNED, ClassBuilder, ClipSite, Ids, Pin, Slot
+from equiquant.equalization.builder import ClassBuilder, ClipSite, Ids, Pin, Slot
 from equiquant.equalization.rules import RULES
 from equiquant.graph import query
 
@@ -40,11 +40,11 @@ def find_classes(model: ir.Model) -> ScaleClasses:
     """
     builder = ClassBuilder()
     for value in model.graph.inputs:
-        builder.set(value, PINNED)
+        builder.set(value, builder.fixed(value.name or "", "a graph input"))
     for node in model.graph:
         rule = RULES.get(node.op_type) if node.domain == "" else None
-        if rule is None or any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in _attrs(node)):
-            _refuse(builder, node, f"{node.op_type} has no scale rule")
+        if rule is None:
+            builder.refuse(node, f"{node.op_type} has no scale rule")
         else:
             rule(builder, node)
         for output in node.outputs:
@@ -53,19 +53,10 @@ def find_classes(model: ir.Model) -> ScaleClasses:
     return _freeze(builder)
 
 
-def _attrs(node: ir.Node) -> list[ir.Attr]:
-    return list(node.attributes.values())
-
-
-def _refuse(builder: ClassBuilder, node: ir.Node, reason: str) -> None:
-    for value in node.inputs:
-        builder.pin(builder.ids(value), node, reason)
-    for output in node.outputs:
-        builder.set(output, PINNED)
-
-
 def _seal(builder: ClassBuilder, node: ir.Node, output: ir.Value) -> None:
     """Pin what a reader outside this graph's own nodes would see, and what is no float tensor."""
+    if output not in builder.values:
+        return  # a Constant, or an optional output nobody reads
     ids = builder.ids(output)
     if output.is_graph_output():
         builder.pin(ids, node, f"'{output.name}' is a graph output")
@@ -73,21 +64,21 @@ def _seal(builder: ClassBuilder, node: ir.Node, output: ir.Value) -> None:
         builder.pin(ids, node, f"'{output.name}' is read inside an If, Loop or Scan body")
     if output.dtype is not None and not output.dtype.is_floating_point():
         builder.pin(ids, node, f"'{output.name}' is not a float tensor")
-        builder.set(output, PINNED)
+        builder.set(output, builder.fixed(node, f"'{output.name}' is not a float tensor"))
 
 
 def _unite_shared_weights(builder: ClassBuilder) -> None:
     """A weight read by several nodes of one kind keeps one copy: all of them must ask for the same factors.
 
-    Where the shapes of the requests differ, `apply` gives each reader a copy of its own instead.
+    Where they read it in different ways, `apply` gives each reader a copy of its own instead.
     """
-    first: dict[ir.Value, Slot] = {}
+    first: dict[tuple[ir.Value, object], Slot] = {}
     for slot in builder.slots:
         if slot.role != "weight":
             continue
-        other = first.setdefault(slot.value, slot)
-        same_kind = (other.node.op_type, other.index, other.groups) == (slot.node.op_type, slot.index, slot.groups)
-        if other is not slot and same_kind and other.gain.ndim == slot.gain.ndim:
+        way = (slot.node.op_type, slot.index, slot.groups, slot.out_axis, slot.gain.ndim, slot.loss.ndim)
+        other = first.setdefault((slot.value, way), slot)
+        if other is not slot:
             builder.unite(slot.gain, other.gain)
             builder.unite(slot.loss, other.loss)
 

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant.equalization.backward import Gains
 from equiquant.equalization.builder import Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of
-from equiquant.equalization.sensitivity import ChannelFigures, Gains, sensitivities
 from equiquant.graph import query
-from equiquant.numerics.coupling import Coupling
-from equiquant.numerics.noise import BiasNoise, NoiseTerm, TensorNoise, WeightNoise
+from equiquant.numerics.figures import ChannelFigures
+from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
 
 __all__ = ["QuantizerModel", "noise_terms"]
 
@@ -51,26 +51,29 @@ class QuantizerModel:
 
 
 def noise_terms(
-    model: ir.Model, classes: ScaleClasses, figures: Mapping[str, ChannelFigures], quantizer: QuantizerModel
+    classes: ScaleClasses,
+    figures: Mapping[str, ChannelFigures],
+    gains: Mapping[str, Gains],
+    quantizer: QuantizerModel,
 ) -> list[NoiseTerm]:
     """Return the terms of J for a model as it is now (z = 0).
 
     Args:
-        model: The float model `classes` was found from.
-        classes: Its scale classes.
+        classes: The scale classes of the model as it is now.
         figures: Per-channel figures of its tensors, by name; a tensor without counts as of variance 1.
+        gains: Noise gains of the rounded tensors and of the layers' outputs, by name; a tensor without is left out.
         quantizer: What will be rounded, and how.
     """
-    gains = sensitivities(model, figures)
     terms: list[NoiseTerm] = []
     bias_of = {slot.node: slot for slot in classes.slots if slot.role == "bias"}
     for slot in classes.slots:
         if slot.role == "weight" and slot.node.op_type in LAYERS and query.label(slot.node) in quantizer.nodes:
             terms += _layer_terms(slot, bias_of.get(slot.node), figures, gains, quantizer)
     wanted = set(quantizer.tensors)
-    for value, found in gains.items():
-        if value.name in wanted and (figure := figures.get(value.name or "")) is not None:
-            terms.append(_tensor_term(value, classes, figure, found, quantizer))
+    for value in classes.values:
+        name = value.name or ""
+        if name in wanted and name in figures and name in gains:
+            terms.append(_tensor_term(value, classes, figures[name], gains[name], quantizer))
     return terms
 
 
@@ -81,10 +84,10 @@ def _layer_terms(
     slot: Slot,
     bias: Slot | None,
     figures: Mapping[str, ChannelFigures],
-    gains: Mapping[ir.Value, Gains],
+    gains: Mapping[str, Gains],
     quantizer: QuantizerModel,
 ) -> list[NoiseTerm]:
-    gain = gains.get(slot.node.outputs[0])
+    gain = gains.get(slot.node.outputs[0].name or "")
     if gain is None:
         return []  # nothing it computes reaches an output
     coupling = coupling_of(slot, bias)
@@ -111,13 +114,10 @@ def _layer_terms(
     ]
     if quantizer.bias_levels is not None and coupling.bias is not None:
         rows = coupling.rows.reshape(-1)
-        terms.append(BiasNoise(name, rows, _bias(coupling), constant.reshape(-1), quantizer.bias_levels))
+        size = np.asarray(coupling.bias, dtype=np.float64).reshape(-1)
+        levels = quantizer.bias_levels
+        terms.append(TensorNoise(name, rows, size, size, constant.reshape(-1), levels, symmetric=True, kind="bias"))
     return terms
-
-
-def _bias(coupling: Coupling) -> Array:
-    assert coupling.bias is not None
-    return np.asarray(coupling.bias, dtype=np.float64).reshape(-1)
 
 
 def _table(values: Array, shape: tuple[int, ...]) -> Array:

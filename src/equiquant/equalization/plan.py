@@ -1,7 +1,8 @@
-"""The equalization plan: the log-scale of every class, and what it does to the ranges of the channels."""
+"""The equalization plan: the log-scale of every class, by the documented algorithm or by the global one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,17 @@ import numpy.typing as npt
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of, couplings
 from equiquant.graph import query
+from equiquant.numerics.figures import ChannelFigures
+from equiquant.numerics.global_solver import solve_global
+from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.pairwise import DEAD, solve_pairwise
 
-__all__ = ["EqualizationPlan", "LayerSpread", "solve", "spread"]
+__all__ = ["Bounds", "EqualizationPlan", "LayerSpread", "clip_bounds", "plan_global", "plan_pairwise", "spread"]
 
 Array = npt.NDArray[Any]
+Bounds = tuple[Array, Array]
+
+CLIP_MARGIN = 1.25  # a channel counts as clear of a Clip's bound if its largest calibrated value times this is below it
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,16 +30,14 @@ class EqualizationPlan:
     """What equalization will do, before any weight is touched.
 
     Attributes:
-        classes: The scale classes of the graph.
-        z: (classes,) log-scale of each class; 0 for class 0.
         method: The solver that found it.
-        sweeps: Sweeps or iterations it took.
+        z: (classes,) log-scale of each class; 0 for class 0.
+        steps: Sweeps of the pairwise solver, evaluations of the global one.
     """
 
-    classes: ScaleClasses
-    z: Array
     method: str
-    sweeps: int
+    z: Array
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ class LayerSpread:
         channels: Output channels.
         before: Ratio over output channels before equalization.
         after: The same after.
-        free: Output channels the plan may rescale.
-        pinned_by: Why the others may not move; empty if all may.
+        free: Output channels that may be rescaled.
+        pinned_by: Why the others may not; empty if all may.
     """
 
     node: str
@@ -58,24 +63,53 @@ class LayerSpread:
     pinned_by: str
 
 
-def solve(classes: ScaleClasses, *, steps: int = 1, append_bias: bool = True) -> EqualizationPlan:
+def plan_pairwise(
+    classes: ScaleClasses, bounds: Bounds, *, steps: int = 1, append_bias: bool = True
+) -> EqualizationPlan:
     """Choose the log-scales by the documented pairwise algorithm.
 
     Args:
         classes: The scale classes.
+        bounds: From `clip_bounds`.
         steps: Sweeps; −1 until convergence.
         append_bias: A producer's range includes its bias.
     """
-    network = couplings(classes)
-    result = solve_pairwise(network, classes.count, steps=steps, append_bias=append_bias, bounds=_clip_bounds(classes))
-    return EqualizationPlan(classes, result.z, "pairwise", result.sweeps)
+    result = solve_pairwise(couplings(classes), classes.count, steps=steps, append_bias=append_bias, bounds=bounds)
+    return EqualizationPlan("pairwise", result.z, result.sweeps)
 
 
-def _clip_bounds(classes: ScaleClasses) -> tuple[Array, Array]:
-    """Return the smallest and largest log-scale of each class: 0 where a Clip(0, c) reads the channel."""
+def plan_global(terms: Sequence[NoiseTerm], start: Array, bounds: Bounds) -> EqualizationPlan:
+    """Choose the log-scales that minimise the noise of the whole network.
+
+    Args:
+        terms: From `noise_terms`.
+        start: (classes,) where to begin.
+        bounds: From `clip_bounds`.
+    """
+    result = solve_global(terms, start, bounds)
+    return EqualizationPlan("global", result.z, result.evaluations)
+
+
+def clip_bounds(classes: ScaleClasses, figures: Mapping[str, ChannelFigures]) -> Bounds:
+    """Return the smallest and largest log-scale of each class that no Clip(0, c) would notice.
+
+    A channel whose largest calibrated value, with a margin, stays below c may grow until it meets c; one that comes
+    nearer, or was not calibrated, keeps its scale.
+
+    Args:
+        classes: The scale classes.
+        figures: Calibrated figures of the Clips' outputs, by name; empty if nothing was calibrated.
+    """
     lower, upper = np.full(classes.count, -np.inf), np.full(classes.count, np.inf)
     for site in classes.clips:
-        lower[site.ids] = upper[site.ids] = 0.0
+        figure = figures.get(site.node.outputs[0].name or "")
+        if figure is None or site.ids.size != figure.high.size:
+            lower[site.ids] = upper[site.ids] = 0.0
+            continue
+        ids, high = site.ids.reshape(-1), np.maximum(figure.high * CLIP_MARGIN, 1e-30)
+        near = high >= site.bound
+        lower[ids[near]] = 0.0
+        np.minimum.at(upper, ids, np.where(near, 0.0, np.log(site.bound / high)))
     return lower, upper
 
 
@@ -87,8 +121,7 @@ def spread(classes: ScaleClasses, z: Array) -> list[LayerSpread]:
             continue
         coupling = coupling_of(slot, None)
         scaled = coupling.magnitude * np.exp(z[coupling.rows][:, :, None] - z[coupling.columns][:, None, :])
-        output = slot.node.outputs[0]
-        pin = classes.pins.get(output)
+        pin = classes.pins.get(slot.node.outputs[0])
         found.append(
             LayerSpread(
                 node=query.label(slot.node),

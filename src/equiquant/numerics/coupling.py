@@ -18,7 +18,7 @@ __all__ = ["LARGEST_LOG_SCALE", "Coupling", "magnitudes"]
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
 
-LARGEST_LOG_SCALE = float(np.log(1e4))  # DESIGN, section 3: a channel moves by at most a factor of 10⁴
+LARGEST_LOG_SCALE = float(np.log(1e4))  # a channel moves by at most a factor of 10⁴
 
 
 @dataclass(frozen=True, eq=False)

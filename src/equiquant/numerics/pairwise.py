@@ -23,8 +23,8 @@ Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
 Bounds = tuple[Array, Array]
 
-CONVERGED = 1e-3  # largest change of a log-scale in the last sweep (DESIGN, section 4)
-DEAD = 1e-9  # a channel whose range is below this fraction of its tensor's keeps its scale (DESIGN, section 3)
+CONVERGED = 1e-3  # largest change of a log-scale in the last sweep
+DEAD = 1e-9  # a channel whose range is below this fraction of its tensor's keeps its scale
 MOST_SWEEPS = 500  # a guard only: the sweeps contract
 
 

@@ -25,7 +25,8 @@ RULES: dict[str, Rule] = {
     "Mul": diagonal.mul,
     "Div": diagonal.div,
     # f(s·x) = s·f(x) for s > 0, element by element
-    **dict.fromkeys(("Relu", "LeakyRelu", "Abs", "Neg", "Identity", "Cast"), passing.homogeneous),
+    **dict.fromkeys(("Relu", "LeakyRelu", "Abs", "Neg", "Identity"), passing.homogeneous),
+    "Cast": passing.cast,
     "PRelu": passing.prelu,
     "Dropout": passing.dropout,
     "Clip": clip.clip,

@@ -7,14 +7,15 @@ import math
 import onnx_ir as ir
 
 from equiquant.equalization.builder import ClassBuilder, ClipSite
-from equiquant.equalization.rules.linear import refuse
 from equiquant.graph import query
 
 __all__ = ["bounds", "clip"]
 
+LARGEST = 3.4028234e38  # the largest float32, which exporters write for "no bound"
+
 
 def bounds(node: ir.Node) -> tuple[float, float] | None:
-    """Return (min, max) of a Clip in any opset, infinite where absent, None if a bound is computed."""
+    """Return (min, max) of a Clip in any opset, infinite where there is none, None if a bound is computed."""
     found: list[float] = []
     for index, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
         value = node.inputs[index] if index < len(node.inputs) else None
@@ -25,19 +26,20 @@ def bounds(node: ir.Node) -> tuple[float, float] | None:
             found.append(float(number.reshape(())))
         else:
             found.append(float(query.attribute(node, name, default)))
-    return found[0], found[1]
+    low, high = (math.copysign(math.inf, bound) if abs(bound) >= LARGEST else bound for bound in found)
+    return low, high
 
 
 def clip(builder: ClassBuilder, node: ir.Node) -> None:
     """A Clip at 0 alone is a Relu; Clip(0, c) is noted as a `ClipSite`; other bounds are refused."""
     limits = bounds(node)
     ids = builder.ids(node.inputs[0])
-    if limits == (0.0, math.inf) or limits == (-math.inf, math.inf) or limits == (-math.inf, 0.0):
+    if limits in ((0.0, math.inf), (-math.inf, math.inf), (-math.inf, 0.0)):
         return builder.set(node.outputs[0], ids)
     if limits is None:
-        return refuse(builder, node, "its bounds are not constants")
+        return builder.refuse(node, "its bounds are not constants")
     low, high = limits
     if low != 0.0 or not high > 0.0:
-        return refuse(builder, node, f"Clip({low:g}, {high:g}) is not a ReLU with an upper bound")
+        return builder.refuse(node, f"Clip({low:g}, {high:g}) is not a ReLU with an upper bound")
     builder.clips.append(ClipSite(node, ids, high))
     return builder.set(node.outputs[0], ids)

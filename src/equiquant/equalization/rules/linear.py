@@ -5,36 +5,20 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.equalization.builder import PINNED, ClassBuilder, Ids
+from equiquant.equalization.builder import PINNED, ClassBuilder, Ids, widen
 from equiquant.graph import query
 
 __all__ = ["conv", "conv_transpose", "gemm", "matmul"]
-
-
-def refuse(builder: ClassBuilder, node: ir.Node, reason: str) -> None:
-    """Pin everything the node touches."""
-    for value in node.inputs:
-        builder.pin(builder.ids(value), node, reason)
-    for output in node.outputs:
-        builder.set(output, PINNED)
-
-
-def channel_ids(builder: ClassBuilder, ids: Ids, axis: int, size: int) -> Ids:
-    """Return ids as a vector of `size` along `axis`, uniting what varies along the other axes."""
-    if ids.ndim == 0:
-        return np.zeros(size, dtype=np.int64)
-    flat = builder.collapse(ids, (axis,)).reshape(-1)
-    return np.ascontiguousarray(np.broadcast_to(flat, (size,)))
 
 
 def conv(builder: ClassBuilder, node: ir.Node) -> None:
     """Weight (O, I/groups, k…), input and output channels on axis 1."""
     weight = query.constant(node.inputs[1])
     if weight is None:
-        return refuse(builder, node, "its weight is not a constant")
+        return builder.refuse(node, "its weight is not a constant")
     groups = int(query.attribute(node, "group", 1))
     out_size, per_group = weight.shape[:2]
-    in_ids = channel_ids(builder, builder.ids(node.inputs[0]), 1, per_group * groups).reshape(groups, per_group)
+    in_ids = builder.channels(builder.ids(node.inputs[0]), 1, per_group * groups).reshape(groups, per_group)
     out = builder.fresh(out_size, weight.ndim, 1)
     kernel = (1,) * (weight.ndim - 2)
     gain = out.reshape(out_size, 1, *kernel)
@@ -49,10 +33,10 @@ def conv_transpose(builder: ClassBuilder, node: ir.Node) -> None:
     """Weight (I, O/groups, k…): input channel i of group g reaches the O/groups output channels of g."""
     weight = query.constant(node.inputs[1])
     if weight is None:
-        return refuse(builder, node, "its weight is not a constant")
+        return builder.refuse(node, "its weight is not a constant")
     groups = int(query.attribute(node, "group", 1))
     in_size, per_group = weight.shape[:2]
-    in_ids = channel_ids(builder, builder.ids(node.inputs[0]), 1, in_size)
+    in_ids = builder.channels(builder.ids(node.inputs[0]), 1, in_size)
     out = builder.fresh(per_group * groups, weight.ndim, 1)
     kernel = (1,) * (weight.ndim - 2)
     gain = np.repeat(out.reshape(groups, per_group), in_size // groups, axis=0).reshape(in_size, per_group, *kernel)
@@ -66,11 +50,11 @@ def gemm(builder: ClassBuilder, node: ir.Node) -> None:
     """Y = alpha · A · B + beta · C with B constant; transA and transB move the axes, alpha and beta change nothing."""
     weight = query.constant(node.inputs[1])
     if weight is None:
-        return refuse(builder, node, "its second operand is not a constant")
+        return builder.refuse(node, "its second operand is not a constant")
     transposed = bool(query.attribute(node, "transB", 0))
     in_axis = 0 if query.attribute(node, "transA", 0) else 1
     in_size, out_size = weight.shape[::-1] if transposed else weight.shape
-    in_ids = channel_ids(builder, builder.ids(node.inputs[0]), in_axis, in_size)
+    in_ids = builder.channels(builder.ids(node.inputs[0]), in_axis, in_size)
     out = builder.fresh(out_size, 2, 1)
     if transposed:
         builder.slot(node, 1, out.reshape(-1, 1), in_ids.reshape(1, -1), "weight")
@@ -82,23 +66,36 @@ def gemm(builder: ClassBuilder, node: ir.Node) -> None:
 
 
 def matmul(builder: ClassBuilder, node: ir.Node) -> None:
-    """Couple x · W with W (K, N), or W · x with W (M, K): one constant matrix, the other operand of any rank."""
+    """Couple x · W with W (K, N), or W · x with W (M, K): one constant matrix, the other operand of any rank.
+
+    Of two tensors, one whose scale is fixed (attention weights) passes on the rows or columns of the other.
+    """
     left, right = node.inputs
+    rank = query.rank(node.outputs[0])
+    if rank is None or rank < 2:
+        return builder.refuse(node, "its rank is unknown, or a product with a vector")
     weight = query.constant(right)
-    if weight is not None and weight.ndim == 2 and (query.rank(node.outputs[0]) or 0) >= 2:
-        rank = query.rank(node.outputs[0]) or 2
-        in_ids = channel_ids(builder, builder.ids(left), -1, weight.shape[0])
+    if weight is not None and weight.ndim == 2:
+        in_ids = builder.channels(builder.ids(left), -1, weight.shape[0])
         out = builder.fresh(weight.shape[1], rank, rank - 1)
         builder.slot(node, 1, out.reshape(1, -1), in_ids.reshape(-1, 1), "weight", out_axis=1)
         return builder.set(node.outputs[0], out)
     weight = query.constant(left)
-    if weight is not None and weight.ndim == 2 and (query.rank(node.outputs[0]) or 0) >= 2:
-        rank = query.rank(node.outputs[0]) or 2
-        in_ids = channel_ids(builder, builder.ids(right), -2, weight.shape[1])
+    if weight is not None and weight.ndim == 2:
+        in_ids = builder.channels(builder.ids(right), -2, weight.shape[1])
         out = builder.fresh(weight.shape[0], rank, rank - 2)
         builder.slot(node, 0, out.reshape(-1, 1), in_ids.reshape(1, -1), "weight")
         return builder.set(node.outputs[0], out)
-    return refuse(builder, node, "neither operand is a constant matrix")
+    for carrier, fixed, contracted in ((right, left, -2), (left, right, -1)):
+        if carrier is not None and query.rank(carrier) is not None and builder.is_fixed(builder.ids(fixed)):
+            return _pass_through(builder, node, builder.ids(carrier), contracted, rank)
+    return builder.refuse(node, "neither operand is a constant matrix or has a fixed scale")
+
+
+def _pass_through(builder: ClassBuilder, node: ir.Node, ids: Ids, contracted: int, rank: int) -> None:
+    """The axis summed over becomes one class, the others go on to the result."""
+    ids = builder.collapse(ids, tuple(a for a in range(ids.ndim) if a != contracted % ids.ndim) if ids.ndim else ())
+    builder.set(node.outputs[0], widen(ids, rank))
 
 
 def _bias(builder: ClassBuilder, node: ir.Node, index: int, gain: Ids) -> None:
@@ -108,7 +105,5 @@ def _bias(builder: ClassBuilder, node: ir.Node, index: int, gain: Ids) -> None:
         return
     if query.constant(value) is not None:
         builder.slot(node, index, gain, PINNED, "bias")
-    elif value in builder.values:
-        builder.unite(builder.ids(value), gain)
     else:
-        builder.pin(gain, node, "its bias can be changed by the caller")
+        builder.unite(builder.ids(value), gain)

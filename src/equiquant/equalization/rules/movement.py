@@ -7,53 +7,43 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.equalization.builder import PINNED, ClassBuilder, Ids
-from equiquant.equalization.rules.linear import refuse
+from equiquant.equalization.builder import ClassBuilder, Ids, compress, widen
 from equiquant.graph import query
 
-__all__ = ["along", "concat", "gather", "pad", "slice_", "split"]
-
-
-def along(builder: ClassBuilder, value: ir.Value | None, axis: int) -> Ids | None:
-    """Return a value's ids with their full size along `axis`; None if that size is unknown."""
-    ids = builder.ids(value)
-    shape = query.static_shape(value) if value is not None else None
-    if shape is None:
-        return None
-    size = shape[axis]
-    if size is None:
-        return None
-    ids = ids.reshape((1,) * (len(shape) - ids.ndim) + ids.shape)
-    target = list(ids.shape)
-    target[axis] = size
-    return np.broadcast_to(ids, target)
+__all__ = ["concat", "gather", "pad", "slice_", "split"]
 
 
 def concat(builder: ClassBuilder, node: ir.Node) -> None:
     """Operands side by side; their classes may differ along every axis."""
     rank = query.rank(node.outputs[0])
-    values = list(node.inputs)
-    axis = int(query.attribute(node, "axis", 0))
-    if rank is None or any(query.rank(v) is None for v in values if v is not None):
-        return refuse(builder, node, "an operand's rank is unknown")
-    axis %= rank
-    whole = [builder.ids(v) for v in values]
-    if all(not ids.any() for ids in whole):
-        return builder.set(node.outputs[0], PINNED)
-    parts = [along(builder, v, axis) for v in values]
-    known = [p for p in parts if p is not None]
-    if len(known) != len(parts):
-        return refuse(builder, node, "an operand's size along the axis is unknown")
-    others = np.broadcast_shapes(*(tuple(1 if a == axis else s for a, s in enumerate(p.shape)) for p in known))
-    spread = [np.broadcast_to(p, tuple(p.shape[a] if a == axis else s for a, s in enumerate(others))) for p in known]
-    return builder.set(node.outputs[0], np.concatenate(spread, axis=axis))
+    shapes = [query.static_shape(v) for v in node.inputs if v is not None]
+    known = [s for s in shapes if s is not None]
+    if rank is None or len(known) != len(shapes):
+        return builder.refuse(node, "an operand's rank is unknown")
+    axis = int(query.attribute(node, "axis", 0)) % rank
+    parts = [widen(builder.ids(v), rank) for v in node.inputs]
+    if all(builder.is_fixed(p) for p in parts):
+        return builder.set(node.outputs[0], np.array(parts[0].reshape(-1)[0]))
+    sizes = [s[axis] for s in known]
+    others = np.broadcast_shapes(
+        (1,) * rank, *(p.shape[:axis] + (1,) + p.shape[axis + 1 :] for p in parts if p.ndim)
+    )
+    if None not in sizes:
+        full = [others[:axis] + (size,) + others[axis + 1 :] for size in sizes]
+        whole = np.concatenate([np.broadcast_to(p, s) for p, s in zip(parts, full, strict=True)], axis=axis)
+        return builder.set(node.outputs[0], compress(whole))
+    if any(p.ndim and p.shape[axis] != 1 for p in parts):
+        return builder.refuse(node, "an operand's size along the axis is unknown")
+    for part in parts[1:]:
+        builder.unite(np.broadcast_to(parts[0], others), part)
+    return builder.set(node.outputs[0], np.array(np.broadcast_to(parts[0], others)))
 
 
 def split(builder: ClassBuilder, node: ir.Node) -> None:
-    """Pieces along one axis, of the sizes the outputs have."""
+    """Pieces along one axis, of the sizes asked for or those the outputs have."""
     rank = query.rank(node.inputs[0]) if node.inputs[0] is not None else None
     if rank is None:
-        return refuse(builder, node, "its input's rank is unknown")
+        return builder.refuse(node, "its input's rank is unknown")
     axis = int(query.attribute(node, "axis", 0)) % rank
     ids = builder.ids(node.inputs[0])
     if ids.ndim == 0 or ids.shape[axis] == 1:
@@ -61,10 +51,10 @@ def split(builder: ClassBuilder, node: ir.Node) -> None:
             builder.set(output, ids)
         return None
     shapes = [query.static_shape(o) for o in node.outputs]
-    sizes = [s[axis] if s is not None else None for s in shapes]
+    sizes = _operand(node, 1, "split") or [s[axis] if s is not None else None for s in shapes]
     known = [s for s in sizes if s is not None]
     if len(known) != len(sizes) or sum(known) != ids.shape[axis]:
-        return refuse(builder, node, "the sizes of its pieces are unknown")
+        return builder.refuse(node, "the sizes of its pieces are unknown")
     for output, piece in zip(node.outputs, np.split(ids, np.cumsum(known)[:-1], axis=axis), strict=True):
         builder.set(output, piece)
     return None
@@ -75,20 +65,20 @@ def slice_(builder: ClassBuilder, node: ir.Node) -> None:
     ids = builder.ids(node.inputs[0])
     rank = query.rank(node.inputs[0]) if node.inputs[0] is not None else None
     if rank is None:
-        return refuse(builder, node, "its input's rank is unknown")
+        return builder.refuse(node, "its input's rank is unknown")
     if ids.ndim == 0:
-        return builder.set(node.outputs[0], PINNED)
+        return builder.set(node.outputs[0], ids)
     starts, ends, axes, steps = (_operand(node, i, n) for i, n in enumerate(("starts", "ends", "axes", "steps"), 1))
     if axes is None and starts is not None and not (len(node.inputs) > 3 and node.inputs[3] is not None):
         axes = list(range(len(starts)))
     if axes is None:
-        return refuse(builder, node, "its axes are not constants")
+        return builder.refuse(node, "its axes are not constants")
     index: list[slice] = [slice(None)] * rank
     for k, axis in enumerate(a % rank for a in axes):
         if ids.shape[axis] == 1:
             continue
         if starts is None or ends is None or (steps is None and len(node.inputs) > 4):
-            return refuse(builder, node, "it cuts channels at positions that are not constants")
+            return builder.refuse(node, "it cuts channels at positions that are not constants")
         step = steps[k] if steps is not None else 1
         stop: int | None = ends[k]
         if step < 0 and ends[k] < -ids.shape[axis]:
@@ -102,14 +92,12 @@ def gather(builder: ClassBuilder, node: ir.Node) -> None:
     source, indices = node.inputs
     rank = query.rank(source) if source is not None else None
     index_rank = query.rank(indices) if indices is not None else None
-    if query.constant(source) is not None:
-        return builder.set(node.outputs[0], PINNED)
     if rank is None or index_rank is None:
-        return refuse(builder, node, "its shapes are unknown")
+        return builder.refuse(node, "its shapes are unknown")
     axis = int(query.attribute(node, "axis", 0)) % rank
     ids = builder.ids(source)
     if ids.ndim == 0:
-        return builder.set(node.outputs[0], PINNED)
+        return builder.set(node.outputs[0], ids)
     picks = query.constant(indices)
     if ids.shape[axis] > 1 and picks is None:
         ids = builder.collapse(ids, tuple(a for a in range(rank) if a != axis))
@@ -123,43 +111,36 @@ def pad(builder: ClassBuilder, node: ir.Node) -> None:
     source = node.inputs[0]
     ids = builder.ids(source)
     if source is None or ids.ndim == 0:
-        return builder.set(node.outputs[0], PINNED)
+        return builder.set(node.outputs[0], ids)
     mode = query.attribute(node, "mode", "constant")
     if mode == "constant" and not _pads_zero(node):
-        return refuse(builder, node, "it pads with a value that is not zero")
+        return builder.refuse(node, "it pads with a value that is not zero")
     amounts = _operand(node, 1, "pads")
     if amounts is None:
-        return refuse(builder, node, "its amounts are not constants")
+        return builder.refuse(node, "its amounts are not constants")
     axes = _operand(node, 3, "") if len(node.inputs) > 3 and node.inputs[3] is not None else list(range(ids.ndim))
     if axes is None:
-        return refuse(builder, node, "its axes are not constants")
+        return builder.refuse(node, "its axes are not constants")
     for k, axis in enumerate(a % ids.ndim for a in axes):
         before, after = amounts[k], amounts[k + len(axes)]
-        if (before, after) == (0, 0) or (ids.shape[axis] == 1 and mode != "constant"):
-            continue
-        if ids.shape[axis] == 1 and (query.static_shape(source) or ())[axis : axis + 1] != (1,):
-            continue  # zeros beside values of one class: they take that class
+        if (before, after) == (0, 0) or ids.shape[axis] == 1:
+            continue  # zeros beside values of one class take that class
         ids = _pad_axis(builder, ids, axis, (before, after), mode)
     return builder.set(node.outputs[0], ids)
 
 
 def _pad_axis(builder: ClassBuilder, ids: Ids, axis: int, amounts: tuple[int, int], mode: str) -> Ids:
-    """Pad ids along one axis; new zero channels get classes of their own, negative amounts crop."""
+    """Pad ids along one axis; zeros get classes of their own, negative amounts crop."""
     before, after = amounts
     crop = slice(max(-before, 0), ids.shape[axis] - max(-after, 0))
     ids = ids[(slice(None),) * axis + (crop,)]
     width = [(0, 0)] * ids.ndim
     width[axis] = (max(before, 0), max(after, 0))
     if mode != "constant":
-        padding: dict[str, Any] = {"mode": {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}[mode]}
+        padding: dict[str, Any] = {"mode": mode}  # reflect, edge and wrap mean the same in numpy
         return np.asarray(np.pad(ids, width, **padding))
-    edges = []
-    for amount in width[axis]:
-        shape = list(ids.shape)
-        shape[axis] = amount
-        new = builder.fresh(amount, ids.ndim, axis) if amount else np.zeros(shape, dtype=np.int64)
-        edges.append(np.broadcast_to(new, shape))
-    return np.concatenate([edges[0], ids, edges[1]], axis=axis)
+    head, tail = (builder.new(ids.shape[:axis] + (amount,) + ids.shape[axis + 1 :]) for amount in width[axis])
+    return np.concatenate([head, ids, tail], axis=axis)
 
 
 def _pads_zero(node: ir.Node) -> bool:

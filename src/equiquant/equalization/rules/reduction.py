@@ -8,8 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.equalization.builder import PINNED, ClassBuilder
-from equiquant.equalization.rules.linear import refuse
+from equiquant.equalization.builder import ClassBuilder
 from equiquant.graph import query
 
 __all__ = ["pool", "reduce", "resize"]
@@ -20,7 +19,7 @@ def pool(builder: ClassBuilder, node: ir.Node) -> None:
     ids = builder.collapse(builder.ids(node.inputs[0]), (0, 1))
     builder.set(node.outputs[0], ids)
     for indices in node.outputs[1:]:
-        builder.set(indices, PINNED)
+        builder.set(indices, builder.fixed(node, "indices"))
 
 
 def reduce(builder: ClassBuilder, node: ir.Node) -> None:
@@ -31,16 +30,16 @@ def reduce(builder: ClassBuilder, node: ir.Node) -> None:
     if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
         found = query.constant(node.inputs[1])
         if found is None:
-            return refuse(builder, node, "its axes are not constants")
+            return builder.refuse(node, "its axes are not constants")
         axes = found.reshape(-1).tolist()
     if rank is None:
-        return refuse(builder, node, "its input's rank is unknown")
+        return builder.refuse(node, "its input's rank is unknown")
     ids = builder.ids(source)
     if not axes and query.attribute(node, "noop_with_empty_axes", 0):
         return builder.set(node.outputs[0], ids)
     reduced = {int(a) % rank for a in axes} if axes else set(range(rank))
     if ids.ndim == 0:
-        return builder.set(node.outputs[0], PINNED)
+        return builder.set(node.outputs[0], ids)
     ids = builder.collapse(ids, tuple(a for a in range(rank) if a not in reduced))
     if not query.attribute(node, "keepdims", 1):
         ids = np.squeeze(ids, axis=tuple(reduced))
@@ -54,12 +53,12 @@ def resize(builder: ClassBuilder, node: ir.Node) -> None:
     after = query.static_shape(target)
     ids = builder.ids(source)
     if before is None or after is None:
-        return refuse(builder, node, "its shapes are unknown")
+        return builder.refuse(node, "its shapes are unknown")
     if query.attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
-        return refuse(builder, node, "tf_crop_and_resize fills with a constant value")
+        return builder.refuse(node, "tf_crop_and_resize fills with a constant value")
     scales = _scales(node, before, after)
     if ids.ndim and scales is None:
-        return refuse(builder, node, "which axes it resizes is unknown")
+        return builder.refuse(node, "which axes it resizes is unknown")
     keep = tuple(axis for axis in range(ids.ndim) if scales is not None and scales[axis] == 1.0)
     return builder.set(target, builder.collapse(ids, keep))
 

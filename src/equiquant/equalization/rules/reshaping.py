@@ -10,8 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.equalization.builder import PINNED, ClassBuilder, Ids
-from equiquant.equalization.rules.linear import refuse
+from equiquant.equalization.builder import ClassBuilder, Ids, compress, widen
 from equiquant.graph import query
 
 __all__ = ["depth_to_space", "expand", "reshape", "space_to_depth", "tile", "transpose"]
@@ -24,7 +23,7 @@ def transpose(builder: ClassBuilder, node: ir.Node) -> None:
     """Axes are permuted, so are the axes of the ids."""
     ids = builder.ids(node.inputs[0])
     perm = query.attribute(node, "perm", None)
-    builder.set(node.outputs[0], np.transpose(ids, perm) if ids.ndim else PINNED)
+    builder.set(node.outputs[0], np.transpose(ids, perm) if ids.ndim else ids)
 
 
 def reshape(builder: ClassBuilder, node: ir.Node) -> None:
@@ -64,8 +63,8 @@ def expand(builder: ClassBuilder, node: ir.Node) -> None:
     rank = query.rank(node.outputs[0])
     ids = builder.ids(node.inputs[0])
     if rank is None or (node.inputs[0] is not None and query.rank(node.inputs[0]) is None):
-        return refuse(builder, node, "its shapes are unknown")
-    return builder.set(node.outputs[0], ids.reshape((1,) * (rank - ids.ndim) + ids.shape) if ids.ndim else PINNED)
+        return builder.refuse(node, "its shapes are unknown")
+    return builder.set(node.outputs[0], widen(ids, rank))
 
 
 def tile(builder: ClassBuilder, node: ir.Node) -> None:
@@ -73,9 +72,9 @@ def tile(builder: ClassBuilder, node: ir.Node) -> None:
     ids = builder.ids(node.inputs[0])
     repeats = query.constant(node.inputs[1])
     if ids.ndim == 0:
-        return builder.set(node.outputs[0], PINNED)
+        return builder.set(node.outputs[0], ids)
     if repeats is None:
-        return refuse(builder, node, "its repeats are not constants")
+        return builder.refuse(node, "its repeats are not constants")
     counts = [int(r) if size > 1 else 1 for r, size in zip(repeats.reshape(-1), ids.shape, strict=True)]
     return builder.set(node.outputs[0], np.tile(ids, counts))
 
@@ -83,32 +82,23 @@ def tile(builder: ClassBuilder, node: ir.Node) -> None:
 def _run(builder: ClassBuilder, node: ir.Node, act: Callable[[Ids, int], Ids]) -> None:
     source, target = node.inputs[0], node.outputs[0]
     ids = builder.ids(source)
-    if not ids.any():
-        return builder.set(target, PINNED)
+    if ids.size == 1:
+        return builder.set(target, ids.reshape(()))
     shape = query.static_shape(source) if source is not None else None
     if shape is None:
-        return refuse(builder, node, "its input's shape is unknown")
+        return builder.refuse(node, "its input's shape is unknown")
     tried: list[Ids] = []
     for size in TRIALS:
         full = tuple(size if d is None else d for d in shape)
         if np.prod(full, dtype=np.float64) > LARGEST:
-            return refuse(builder, node, "the tensor is too large to follow its channels through")
+            return builder.refuse(node, "the tensor is too large to follow its channels through")
         try:
-            tried.append(_compress(act(np.broadcast_to(ids, full), size)))
+            tried.append(compress(act(np.broadcast_to(ids, full), size)))
         except ValueError:
-            return refuse(builder, node, "its target shape cannot be told without running the model")
+            return builder.refuse(node, "its target shape cannot be told without running the model")
     if tried[0].shape != tried[1].shape or not np.array_equal(tried[0], tried[1]):
-        return refuse(builder, node, "channels mix with a dimension of unknown size")
+        return builder.refuse(node, "channels mix with a dimension of unknown size")
     return builder.set(target, tried[0])
-
-
-def _compress(ids: Ids) -> Ids:
-    """Return ids with size 1 along every axis where they do not differ."""
-    for axis in range(ids.ndim):
-        head = np.take(ids, [0], axis=axis)
-        if ids.shape[axis] > 1 and (ids == head).all():
-            ids = head
-    return np.ascontiguousarray(ids)
 
 
 def _target(node: ir.Node, shape: tuple[int, ...], size: int) -> tuple[int, ...]:

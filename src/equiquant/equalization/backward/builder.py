@@ -1,0 +1,148 @@
+"""Build the backward graph: the model, the gradients of every seeded value, and their sums a channel as outputs.
+
+Forward and backward run in one session; the weights are shared, not copied, save those onnxruntime transposes ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from equiquant.equalization.backward.forward import Feed, forward_copy
+from equiquant.equalization.backward.rules import rule_of
+from equiquant.equalization.backward.tape import Tape, shape
+from equiquant.graph import edit
+
+__all__ = ["BackwardGraph", "build"]
+
+
+@dataclass(frozen=True, eq=False)
+class BackwardGraph:
+    """A graph that computes channel sums of gradients for feeds of one shape.
+
+    Attributes:
+        model: The graph. Inputs: those of the model, and the seeds. Outputs: two a tensor, in the order of `tensors`:
+            Σ g² and Σ g over all positions of a sample, (samples, channels) both.
+        seeds: Name of each value that acts as an output, with the name and the shape of the input of its seed.
+        tensors: Tensors a gradient reaches, in order.
+    """
+
+    model: ir.Model
+    seeds: dict[str, tuple[str, tuple[int, ...]]]
+    tensors: tuple[str, ...]
+
+
+def build(model: ir.Model, feed: Feed, tensors: Mapping[str, int]) -> BackwardGraph:
+    """Return the backward graph of a model for feeds like this one.
+
+    Args:
+        model: The float model; it is not changed.
+        feed: A feed of float32 and integer arrays.
+        tensors: Name and channel axis of the tensors wanted.
+    """
+    copy = forward_copy(model, feed)
+    graph = copy.graph
+    nodes = list(graph)
+    values = {v.name: v for v in graph.inputs} | {v.name: v for node in nodes for v in node.outputs}
+    wanted = {name: values[name] for name in tensors if name in values and _is_float(values[name])}
+    inputs = [v for v in graph.inputs if v.name in feed]
+    tape = Tape(graph, _carriers(nodes, set(wanted.values())))
+    batch = _batch([*inputs, *(v for v in graph.outputs if isinstance(v.type, ir.TensorType))])
+    tape.stop(*_float_ends(graph.outputs))
+    for node in reversed(nodes):
+        _visit(tape, node)
+    outputs: list[ir.Value] = []
+    reached = []
+    for name, value in wanted.items():
+        gradient = tape.gradient(value)
+        if gradient is not None:
+            reached.append(name)
+            outputs += _sums(tape, gradient, shape(value), tensors[name], batch)
+    for value in outputs:
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+    graph.outputs.clear()
+    graph.outputs.extend(outputs)
+    edit.remove_dead(copy)
+    seeds = {value.name or "": (seed.name or "", shape(seed)) for value, seed in tape.seeded.items()}
+    return BackwardGraph(copy, seeds, tuple(reached))
+
+
+def _visit(tape: Tape, node: ir.Node) -> None:
+    if not any(tape.wants(v) for v in _reads(node)):
+        return None
+    rule = rule_of(node)
+    if rule is None:
+        return tape.stop(*_reads(node))
+    gradients = [tape.gradient(v) for v in node.outputs]
+    if any(g is not None for g in gradients):
+        rule(tape, node, gradients)
+    return None
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield what a node reads: its inputs, and what the bodies of a control flow op capture."""
+    yield from (v for v in node.inputs if v is not None)
+    for attribute in node.attributes.values():
+        bodies = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}
+        for body in bodies.get(attribute.type, ()):
+            for inner in body.all_nodes():
+                yield from (v for v in inner.inputs if v is not None)
+            yield from body.outputs
+
+
+def _is_float(value: ir.Value) -> bool:
+    return isinstance(value.type, ir.TensorType) and value.dtype == ir.DataType.FLOAT
+
+
+def _carriers(nodes: Iterable[ir.Node], wanted: set[ir.Value]) -> set[ir.Value]:
+    """Return the float values that depend on a wanted one."""
+    carriers = set(wanted)
+    for node in nodes:
+        if any(v in carriers for v in _reads(node)):
+            carriers.update(v for v in node.outputs if _is_float(v))
+    return carriers
+
+
+def _float_ends(outputs: Iterable[ir.Value]) -> Iterator[ir.Value]:
+    """Yield the float outputs and, for those of other types, the float values they were computed from."""
+    stack, seen = list(outputs), set()
+    while stack:
+        value = stack.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        producer = value.producer()
+        if _is_float(value):
+            yield value
+        elif producer is not None and producer.op_type not in ("Shape", "Size"):
+            stack += _reads(producer)
+
+
+def _batch(values: Iterable[ir.Value]) -> int:
+    """Return the size of axis 0 where all inputs and outputs share it, else 1.
+
+    Taking a batch for one sample is harmless: seeds of different samples are independent, so products between samples
+    vanish in the mean.
+    """
+    sizes = {shape(v)[0] if shape(v) else 1 for v in values}
+    return sizes.pop() if len(sizes) == 1 else 1
+
+
+def _sums(tape: Tape, g: ir.Value, sizes: tuple[int, ...], axis: int, batch: int) -> tuple[ir.Value, ir.Value]:
+    """Append Σ g² and Σ g over the positions of each sample, (samples, channels)."""
+    if not sizes:
+        g, sizes, axis = tape.reshape(g, [1]), (1,), 0
+    axis %= len(sizes)
+    if axis > 0 and batch > 0 and sizes[0] % batch == 0:
+        if sizes[0] != batch:  # windows or tokens of a sample, laid side by side
+            sizes = (batch, sizes[0] // batch, *sizes[1:])
+            g, axis = tape.reshape(g, sizes), axis + 1
+    else:
+        sizes = (1, *sizes)
+        g, axis = tape.reshape(g, sizes), axis + 1
+    axes = [i for i in range(1, len(sizes)) if i != axis]
+    square = tape.op("Mul", g, g)
+    first, second = (tape.sum(v, axes, keepdims=False) for v in (square, g))
+    return first, second if axes else tape.op("Identity", g)

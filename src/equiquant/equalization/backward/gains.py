@@ -1,0 +1,29 @@
+"""The noise gains of one tensor's channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Gains"]
+
+
+@dataclass(frozen=True, eq=False)
+class Gains:
+    """Noise power at the outputs, over their signal power, that noise of variance 1 on a channel causes.
+
+    Attributes:
+        white: (C,) float64, for independent noise at every position of the channel.
+        constant: (C,) float64, for one noise value a sample, the same at all positions of the channel.
+    """
+
+    white: npt.NDArray[np.float64]
+    constant: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, white: Any, constant: Any) -> Gains:
+        """Return gains from anything numpy can read as vectors."""
+        return cls(np.asarray(white, dtype=np.float64), np.asarray(constant, dtype=np.float64))

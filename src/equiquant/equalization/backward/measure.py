@@ -1,0 +1,95 @@
+"""Measure noise gains: run the backward graph on samples and average.
+
+For small noise e on a tensor, the noise at an output is J·e, and its energy eᵀJᵀJe. With v ~ N(0, I) the gradient
+g = Jᵀv has E g·gᵀ = JᵀJ, so that (Hutchinson, Communications in Statistics 19, 1990),
+
+    white[c]    = E Σ_positions g[c, ·]²       constant[c] = E (Σ_positions g[c, ·])²
+
+the mean over samples. Seeds are divided by the root of the output's power summed over all samples, so that sums over
+samples are noise over signal; they add up over the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant.equalization.backward.builder import BackwardGraph, build
+from equiquant.equalization.backward.forward import Feed, single
+from equiquant.equalization.backward.gains import Gains
+from equiquant.io import Runner
+
+__all__ = ["measure_gains"]
+
+Array = npt.NDArray[Any]
+
+SIGNS = np.array([-1.0, 1.0], dtype=np.float32)
+
+
+def measure_gains(
+    model: ir.Model, feeds: Iterable[Feed], tensors: Mapping[str, int], *, seed: int = 0, draws: int = 1
+) -> dict[str, Gains]:
+    """Return the noise gains of tensors, to first order exact for the samples given.
+
+    Feeds are read twice (a plain iterator is kept in memory): once forward for the power of the outputs, once forward
+    and backward. Float inputs of an op without an adjoint rule count as outputs, each with its own power; no gradient
+    passes through comparisons, rounding, integer and boolean tensors.
+
+    Args:
+        model: The float model, opset 13 or later; it is not changed.
+        feeds: Inputs by name; axis 0 is the batch.
+        tensors: Channel axis of each tensor wanted, by value name; graph inputs may be among them.
+        seed: Of the random directions; the same seed gives the same gains.
+        draws: Directions a feed. The error falls with the root of samples times draws.
+
+    Returns:
+        Gains by name. Tensors no gradient reaches, and those with infinite gradients, are absent.
+    """
+    samples = list(feeds) if isinstance(feeds, Iterator) else feeds
+    rng = np.random.default_rng(seed)
+    scales: dict[str, np.float32] = {}
+    white: dict[str, Array] = {}
+    constant: dict[str, Array] = {}
+    for graph, runner, feed in _sessions(model, samples, tensors):
+        if not scales:
+            scales = _scales(model, samples, list(graph.seeds))
+        for _ in range(draws):
+            for value, (name, sizes) in graph.seeds.items():
+                feed[name] = rng.choice(SIGNS, sizes) * scales[value]
+            sums = [s.astype(np.float64) for s in runner.run({i.name: feed[i.name] for i in runner.inputs})]
+            for index, tensor in enumerate(graph.tensors):
+                white[tensor] = white.get(tensor, 0.0) + sums[2 * index].sum(axis=0) / draws
+                constant[tensor] = constant.get(tensor, 0.0) + np.square(sums[2 * index + 1]).sum(axis=0) / draws
+    found = {name: Gains(white[name], constant[name]) for name in white}
+    return {n: g for n, g in found.items() if np.isfinite(g.white).all() and np.isfinite(g.constant).all()}
+
+
+def _sessions(
+    model: ir.Model, feeds: Iterable[Feed], tensors: Mapping[str, int]
+) -> Iterator[tuple[BackwardGraph, Runner, dict[str, Array]]]:
+    """Yield each feed with the session for its shapes, one held at a time; nothing if no tensor gets a gradient."""
+    held: tuple[Any, BackwardGraph, Runner] | None = None
+    for raw in feeds:
+        feed = single(raw)
+        key = {name: array.shape for name, array in feed.items()}
+        if held is None or held[0] != key:
+            graph = build(model, feed, tensors)
+            if not graph.tensors:
+                return
+            held = key, graph, Runner(graph.model)
+        yield held[1], held[2], feed
+
+
+def _scales(model: ir.Model, feeds: Iterable[Feed], names: list[str]) -> dict[str, np.float32]:
+    """Return 1/√power of each value over all feeds, 0 where it is always 0 or not finite."""
+    runner = Runner(model, names)
+    power = np.zeros(len(names))
+    for feed in feeds:
+        power += [np.square(array.astype(np.float64)).sum() for array in runner.run(feed)]
+    usable = np.isfinite(power) & (power > 0)
+    scales = np.where(usable, 1 / np.sqrt(np.where(usable, power, 1.0)), 0.0)
+    return dict(zip(names, scales.astype(np.float32), strict=True))

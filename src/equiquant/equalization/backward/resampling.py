@@ -1,0 +1,59 @@
+"""Adjoint of Resize: along each axis it multiplies by a matrix, so the gradient is multiplied by its transpose.
+
+The matrix is what the op itself makes of the identity, with its own attributes: every mode and coordinate convention is
+the runtime's own. Nearest, linear and cubic interpolation are separable (ONNX operator Resize).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from equiquant.equalization.backward.tape import Tape, first, shape
+from equiquant.graph import query
+
+__all__ = ["resize"]
+
+
+def resize(tape: Tape, node: ir.Node, gradients: Sequence[ir.Value | None]) -> None:
+    """Resize by scales or sizes; cropping by a region of interest counts as an output."""
+    x, g = first(node, gradients)
+    if query.attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        return tape.stop(x)
+    before, after = shape(x), shape(node.outputs[0])
+    axes = [int(a) % len(before) for a in query.attribute(node, "axes", None) or range(len(before))]
+    for axis in axes:
+        if before[axis] != after[axis]:
+            g = _along(tape, g, _matrix(tape, node, axes.index(axis), before[axis], after[axis]), axis, len(before))
+    return tape.send(x, g)
+
+
+def _matrix(tape: Tape, node: ir.Node, index: int, before: int, after: int) -> ir.Value:
+    """Append the op on the identity and return its (before, after) result."""
+    unit = tape.constant(np.eye(before, dtype=np.float32)[None, None])
+    scales = node.inputs[2] if len(node.inputs) > 2 else None
+    if scales is not None and (not scales.shape or 0 not in shape(scales)):
+        scale = tape.op("Slice", scales, tape.ints([index]), tape.ints([index + 1]))
+        inputs = [unit, None, tape.op("Concat", tape.constant(np.ones(3, dtype=np.float32)), scale, axis=0)]
+    else:
+        inputs = [unit, None, None, tape.ints([1, 1, before, after])]
+    resized = tape.again(node, inputs)[0]
+    producer = resized.producer()
+    assert producer is not None
+    for name in ("axes", "keep_aspect_ratio_policy"):
+        producer.attributes.pop(name, None)
+    return tape.reshape(resized, (before, after))
+
+
+def _along(tape: Tape, g: ir.Value, matrix: ir.Value, axis: int, rank: int) -> ir.Value:
+    """Append Σ_y g[…, y, …]·matrix[x, y] along one axis."""
+    if axis == rank - 2:
+        return tape.op("MatMul", matrix, g)
+    turned = tape.op("Transpose", matrix, perm=[1, 0])
+    if axis == rank - 1:
+        return tape.op("MatMul", g, turned)
+    order = [i for i in range(rank) if i != axis] + [axis]
+    product = tape.op("MatMul", tape.op("Transpose", g, perm=order), turned)
+    return tape.op("Transpose", product, perm=[int(i) for i in np.argsort(order)])

@@ -1,0 +1,6 @@
+"""The run: the stages in order, and what passes between them."""
+
+from equiquant.pipeline.run import Outcome, run
+from equiquant.pipeline.state import Progress
+
+__all__ = ["Outcome", "Progress", "run"]

@@ -1,0 +1,81 @@
+"""Do no harm: quantize a candidate with a few samples, run it on others, and see how much of the signal is left.
+
+A candidate is calibrated on one part of the samples and measured on the part after it; with few samples both are the
+same. The figure is the signal-to-noise ratio of the outputs against the model the user gave, in dB, the noise of
+several outputs averaged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant import calibrate, qdq, target
+from equiquant.calibrate import SampleStream, SampleView
+from equiquant.io import Runner
+from equiquant.numerics.sqnr import decibels
+from equiquant.recipe import Recipe
+
+__all__ = ["Judge"]
+
+Array = npt.NDArray[Any]
+
+SECONDS = 2.0  # of float inference a candidate may cost, calibration and measurement together
+MOST_FEEDS, FEWEST_FEEDS = 48, 2
+
+
+class Judge:
+    """Measures candidates against the float model on samples they were not calibrated on.
+
+    Args:
+        model: The reference: the float model as the user gave it, folded.
+        stream: The samples.
+        recipe: The quantization that will follow.
+    """
+
+    def __init__(self, model: ir.Model, stream: SampleStream, recipe: Recipe) -> None:
+        self._recipe = recipe
+        runner = Runner(model, optimize=False)
+        self._names = runner.outputs
+        first = stream.first(1)[0]
+        runner.run(first)
+        start = time.perf_counter()
+        runner.run(first)
+        affordable = int(SECONDS / max(time.perf_counter() - start, 1e-6))
+        feeds = max(FEWEST_FEEDS, min(MOST_FEEDS, affordable))
+        known = stream.count_up_to(2 * feeds)
+        share = known // 2 if known >= 2 * FEWEST_FEEDS else known
+        self.fitted = SampleView(stream, 0, share)
+        self.held = SampleView(stream, share, known) if known > share else self.fitted
+        self._expected = [runner.run(feed) for feed in self.held]
+
+    def sqnr_db(self, model: ir.Model) -> float:
+        """Quantize a float model and return its signal-to-noise ratio in dB; the model is not changed."""
+        survey = target.survey(model, self._recipe)
+        stats = calibrate.collect(model, self.fitted, survey.calibrated, self._recipe)
+        quantized = model.clone()
+        qdq.insert(quantized, target.choose(model, survey, stats, self._recipe))
+        return self._measure(Runner(quantized, self._names, optimize=False))
+
+    def float_sqnr_db(self, model: ir.Model) -> float:
+        """Return the signal-to-noise ratio of a float model: the cost of what changed its function."""
+        return self._measure(Runner(model, self._names, optimize=False))
+
+    def _measure(self, runner: Runner) -> float:
+        signal, noise = np.zeros(len(self._names)), np.zeros(len(self._names))
+        for expected, got in zip(self._expected, self._results(runner), strict=True):
+            for index, (reference, result) in enumerate(zip(expected, got, strict=True)):
+                wide = reference.astype(np.float64)
+                signal[index] += np.square(wide).sum()
+                noise[index] += np.square(wide - result).sum()
+        live = signal > 0
+        return decibels(1.0, float((noise[live] / signal[live]).mean())) if live.any() else float("inf")
+
+    def _results(self, runner: Runner) -> Iterator[list[Array]]:
+        for feed in self.held:
+            yield runner.run(feed)

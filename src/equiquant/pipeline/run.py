@@ -1,0 +1,153 @@
+"""The run as one readable list: load, fold, equalize, prove, calibrate, choose, insert, compare."""
+
+from __future__ import annotations
+
+import gc
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from equiquant import calibrate, canonical, qdq, target
+from equiquant.calibrate import TensorStats
+from equiquant.decisions import Decision
+from equiquant.graph.query import opset
+from equiquant.io import ModelLike, input_specs, load_model, model_bytes, upgrade_opset
+from equiquant.pipeline.equalizing import PROOF_FEEDS, equalize
+from equiquant.pipeline.reporting import report_of
+from equiquant.pipeline.state import Progress, RunState
+from equiquant.recipe import Recipe
+from equiquant.report import Report, Stages, versions
+from equiquant.target import QuantPlan
+from equiquant.verify import Comparison, Reference, compare_models
+
+__all__ = ["Outcome", "run"]
+
+QUALITY_FEEDS = 8  # feeds the quantized model is compared on
+PER_TENSOR_BELOW = 50_000_000  # bytes of weights; above, the comparison is limited to the outputs of a few feeds
+
+NO_DATA = (
+    "No calibration data was given: ranges come from made-up inputs, and accuracy will suffer."
+    " Give a few dozen real samples (data=…, --data PATH, or a calibration_data_reader)."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a run leaves.
+
+    Attributes:
+        model: The equalized float model, or the QDQ model.
+        report: Everything that was decided and measured.
+    """
+
+    model: ir.Model
+    report: Report
+
+
+def run(
+    source: ModelLike,
+    recipe: Recipe,
+    data: Any = None,
+    *,
+    quantize: bool = True,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Turn a float model into an equalized, and unless `quantize` is off, quantized one.
+
+    Args:
+        source: The model; never changed.
+        recipe: What to do.
+        data: Calibration data, see `calibrate.open_samples`; None makes inputs up, with a warning.
+        quantize: Insert Q/DQ; off, the result is the equalized float model.
+        progress: Called with (stage, done, total).
+
+    Raises:
+        EquiQuantError: The model, the data or the options cannot be used.
+    """
+    stages = Stages()
+    with stages("load"):
+        loaded = load_model(source)
+    with calibrate.open_samples(data, input_specs(loaded.model), recipe) as stream:
+        path = str(loaded.path) if loaded.path else None
+        state = RunState(loaded.sha256, path, recipe, stream, stages, progress or (lambda *_: None), quantize)
+        if stream.synthetic and quantize:
+            state.warn(NO_DATA)
+        model, reference = _fold(state, loaded.model)
+        del loaded
+        if recipe.cle:
+            model = equalize(state, model, reference)
+            gc.collect()
+        if not quantize:
+            _sign(model, state)
+            return Outcome(model, report_of(state))
+        plan, stats = _plan(state, model)
+        quantized = model.clone()
+        with state.stages("insert"):
+            qdq.insert(quantized, plan)
+            _sign(quantized, state)
+        quality = _measure(state, model, quantized)
+        return Outcome(quantized, report_of(state, plan, stats, quality))
+
+
+def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
+    """Bring the graph into its canonical form, proven equal to the original; else keep the graph as it was."""
+    state.progress("fold", 0, None)
+    recipe = state.recipe
+    with state.stages("fold"):
+        original = model.clone()
+        reference = Reference(original, state.stream.first(PROOF_FEEDS))
+        done = _canonical(model, recipe, optimize=recipe.optimize)
+        result = reference.measure(model)
+        if result.error > recipe.equivalence_tolerance:
+            state.warn(
+                f"Folding changed '{result.output}' by {result.error:.1e} of its magnitude; the graph stays as it was."
+            )
+            model = original.clone()
+            done = _canonical(model, recipe, optimize=False)
+    state.decisions += done
+    del original
+    gc.collect()  # a graph is full of cycles: without this the weights it replaced stay in memory
+    return model, reference
+
+
+def _canonical(model: ir.Model, recipe: Recipe, *, optimize: bool) -> list[Decision]:
+    """Raise the opset to what the target needs, then fold."""
+    if opset(model) < (needed := target.required_opset(recipe)):
+        upgrade_opset(model, needed)
+    return canonical.canonicalize(model, optimize=optimize)
+
+
+def _sign(model: ir.Model, state: RunState) -> None:
+    """Write into the model what made it: the version, the exact recipe and the hash of the input."""
+    model.producer_name, model.producer_version = "equiquant", versions()["equiquant"]
+    model.metadata_props["equiquant.recipe"] = json.dumps(state.recipe.to_dict())
+    model.metadata_props["equiquant.input_sha256"] = state.input_sha256
+
+
+def _plan(state: RunState, model: ir.Model) -> tuple[QuantPlan, TensorStats]:
+    """Choose what is quantized and how, from the activations of the equalized model."""
+    survey = target.survey(model, state.recipe)
+    with state.stages("calibrate"):
+        total = state.stream.known
+        stats = calibrate.collect(
+            model,
+            state.stream,
+            survey.calibrated,
+            state.recipe,
+            progress=lambda done: state.progress("calibrate", done, total),
+        )
+    with state.stages("choose"):
+        plan = target.choose(model, survey, stats, state.recipe)
+    state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in plan.kept_float.items()]
+    return plan, stats
+
+
+def _measure(state: RunState, model: ir.Model, quantized: ir.Model) -> Comparison:
+    """Compare the result with the float model it came from, on the first calibration samples."""
+    state.progress("compare", 0, None)
+    with state.stages("compare"):
+        small = model_bytes(model) < PER_TENSOR_BELOW
+        feeds = state.stream.first(QUALITY_FEEDS if small else PROOF_FEEDS)
+        return compare_models(model, quantized, feeds, tensors=small)

@@ -1,0 +1,51 @@
+"""What a run carries from stage to stage, and what of it goes into the report."""
+
+from __future__ import annotations
+
+import warnings as python_warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from equiquant.calibrate import SampleStream
+from equiquant.decisions import Decision
+from equiquant.recipe import Recipe
+from equiquant.report import Stages
+
+__all__ = ["Progress", "RunState"]
+
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass
+class RunState:
+    """One run.
+
+    Attributes:
+        input_sha256: Hash of the input model.
+        input_path: Where it came from, None for a model given in memory.
+        recipe: What to do.
+        stream: The samples, or made-up ones.
+        stages: Time and memory so far.
+        progress: Tells the user (stage, done, total).
+        quantize: Quantize after equalizing.
+        decisions: What was done and refused so far.
+        warnings: What the user must know.
+        equalization: The equalization section of the report.
+    """
+
+    input_sha256: str
+    input_path: str | None
+    recipe: Recipe
+    stream: SampleStream
+    stages: Stages
+    progress: Progress
+    quantize: bool
+    decisions: list[Decision] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    equalization: dict[str, Any] = field(default_factory=dict)
+
+    def warn(self, text: str) -> None:
+        """Tell the user now and in the report."""
+        self.warnings.append(text)
+        python_warnings.warn(text, UserWarning, stacklevel=6)
