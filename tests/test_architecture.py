@@ -54,7 +54,7 @@ ONLY_IN = {
     "onnxscript": set[str](),
 }
 TYPES_ONLY_IN = {"onnx": {"api", "config"}}
-NUMERICS_MAY_IMPORT = {"numpy", "scipy", "equiquant"}
+NUMERICS_MAY_IMPORT = {"numpy", "scipy", "threadpoolctl", "equiquant"}
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def libraries(package: Path) -> list[str]:
             library = item.module.split(".")[0]
             where = f"{path.relative_to(package)}:{item.line}: '{room}' imports '{library}'"
             if room == "numerics" and library not in NUMERICS_MAY_IMPORT | set(sys.stdlib_module_names):
-                found.append(f"{where}; numerics knows numpy and scipy only")
+                found.append(f"{where}; numerics knows numpy, scipy and threadpoolctl only")
                 continue
             allowed = ONLY_IN.get(library)
             if allowed is None or room in allowed:

@@ -79,8 +79,7 @@ def test_documented_defaults() -> None:
 
 def test_min_max_without_npu_is_a8w8() -> None:
     made = recipe(calibrate_method=CalibrationMethod.MinMax, activation_type=QuantType.QUInt8)
-    assert made == preset("a8w8")
-    assert made.name == "a8w8"
+    assert made == preset("a8w8", calibration="minmax", name=made.name)
 
 
 def test_power_of_two_without_npu_keeps_int32_bias() -> None:
@@ -110,6 +109,10 @@ def test_power_of_two_without_npu_keeps_int32_bias() -> None:
         ({"extra_options": {"ReplaceClip6Relu": True}}, {"replace_clip6_relu": True}),
         ({"extra_options": {"CLESteps": -1}}, {"cle_steps": -1}),
         ({"extra_options": {"CLEScaleAppendBias": False}}, {"cle_append_bias": False}),
+        ({"extra_options": {"CLEMethod": "pairwise"}}, {"cle_method": "pairwise"}),
+        ({"extra_options": {"CLEMethod": "global"}}, {"cle_method": "global"}),
+        ({"extra_options": {"CLEAccept": "always"}}, {"cle_accept": "always"}),
+        ({"extra_options": {"ClipMode": "per_channel:8"}}, {"clip_mode": "per_channel:8"}),
         ({"extra_options": {"ActivationSymmetric": True}}, {"activation_symmetric": True}),
         ({"extra_options": {"WeightSymmetric": False}}, {"weight_symmetric": False}),
         ({"extra_options": {"UseUnsignedReLU": True}}, {"unsigned_relu": True}),
@@ -158,7 +161,7 @@ def test_every_argument_takes_its_default(option: Any) -> None:
 
 def test_table_fields_are_recipe_fields_and_cover_the_documented_ones() -> None:
     named = {f for o in (*ARGUMENTS.values(), *EXTRA_OPTIONS.values()) for f in o.fields}
-    ours = {"name", "cle_method", "image", "equivalence_tolerance", "seed"}
+    ours = {"name", "image", "equivalence_tolerance", "seed"}
     assert named <= {f.name for f in dataclasses.fields(Recipe)}
     assert {f.name for f in dataclasses.fields(Recipe)} - named >= ours
 
@@ -191,7 +194,7 @@ def test_default_configurations() -> None:
     a8w8 = get_default_config("A8W8").to_recipe()
     assert (a8w8.activation_type, a8w8.activation_symmetric, a8w8.scale_kind) == ("int8", True, "float")
     assert get_default_config("A16W8").to_recipe().activation_type == "int16"
-    assert get_default_config("INT8_CNN_DEFAULT").to_recipe() == preset("a8w8")
+    assert get_default_config("INT8_CNN_DEFAULT").to_recipe().replace(name="a8w8") == preset("a8w8", calibration="minmax")
     with pytest.raises(OptionError, match="Did you mean 'XINT8'"):
         get_default_config("XINT88")
 
@@ -220,6 +223,11 @@ def test_repr_shows_what_is_not_default() -> None:
         ({"extra_options": {"CLESteps": True}}, "'CLESteps' must be of type int"),
         ({"extra_options": {"CLESteps": 0}}, "CLESteps must be a positive number"),
         ({"extra_options": {"CLESteps": None}}, "'CLESteps' must be of type int"),
+        ({"extra_options": {"CLEMethod": "best"}}, "'CLEMethod' must be one of 'auto', 'pairwise', 'global'"),
+        ({"extra_options": {"CLEMethod": None}}, "'CLEMethod' must be of type str"),
+        ({"extra_options": {"CLEAccept": True}}, "'CLEAccept' must be of type str"),
+        ({"extra_options": {"ClipMode": "per_channel:0"}}, "ClipMode must be 'exact'"),
+        ({"extra_options": {"ClipMode": "soft", "ReplaceClip6Relu": True}}, "ReplaceClip6Relu removes the Clips"),
         ({"extra_options": {"CalibDataSize": 0}}, "CalibDataSize must be at least 1"),
         ({"extra_options": {"CalibMovingAverageConstant": 2.0}}, "CalibMovingAverageConstant"),
         ({"extra_options": {"CalibMovingAverageConstant": "a"}}, "must be of type float"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,10 +94,11 @@ def equalize(
     output: PathLike | None = None,
     *,
     data: Any = None,
-    method: str = "pairwise",
+    method: str = "global",
     steps: int = 1,
     append_bias: bool = True,
     replace_clip6_relu: bool = False,
+    clip_mode: str = "exact",
     report_dir: PathLike | None = None,
     progress: Progress | None = None,
     **overrides: Any,
@@ -106,11 +108,13 @@ def equalize(
     Args:
         model: As in `quantize`.
         output: As in `quantize`.
-        data: As in `quantize`; used to prove that the function is unchanged.
-        method: The solver, `pairwise`.
-        steps: Sweeps; −1 until convergence.
+        data: As in `quantize`; the scales are chosen for it, and it proves that the function is unchanged.
+        method: The solver: `global` (least noise at the output), `pairwise` (documented), or `auto` (what measures
+            best).
+        steps: Sweeps of the pairwise solver; −1 until convergence.
         append_bias: The bias counts in a producing row's range.
         replace_clip6_relu: Replace Clip(0, 6) by Relu first; this does change the function.
+        clip_mode: What to do with ReLU6, see `Recipe`: `exact`, `soft`, `per_channel`, `per_channel:N` or `relu`.
         report_dir: As in `quantize`.
         progress: As in `quantize`.
         **overrides: Further fields of `Recipe`.
@@ -124,6 +128,7 @@ def equalize(
         "cle_steps": steps,
         "cle_append_bias": append_bias,
         "replace_clip6_relu": replace_clip6_relu,
+        "clip_mode": clip_mode,
     }
     recipe = _recipe("a8w8", options | overrides)
     return run_recipe(model, output, recipe, data=data, progress=progress, report_dir=report_dir, to_int=False)
@@ -187,13 +192,32 @@ def compare(
         return compare_models(reference, candidate, stream, progress=tell)
 
 
-def inspect(model: ModelLike) -> Inspection:
-    """Describe a model without changing it.
+def inspect(
+    model: ModelLike, data: Any = None, *, preset: str | Recipe = "xint8", outlook: bool = True, **overrides: Any
+) -> Inspection:
+    """Describe a model and what equalization could do for it, without changing it.
+
+    Args:
+        model: As in `quantize`.
+        data: As in `quantize`; a few samples are enough.
+        preset: The quantization to predict for, as in `quantize`.
+        outlook: Predict; off, the model is only described, which takes no inference.
+        **overrides: Fields of `Recipe` that replace the preset's.
 
     Raises:
-        ModelError: The model cannot be read.
+        EquiQuantError: The model, the data or an option cannot be used.
     """
-    return inspect_model(load_model(model, allow_quantized=True))
+    recipe = _recipe(preset, overrides)
+    loaded = load_model(model, allow_quantized=True)
+    described = inspect_model(loaded)
+    if not outlook:
+        return described
+    if described.quantized:
+        return dataclasses.replace(described, no_outlook="it is already quantized")
+    found = pipeline.foresee(loaded, data, recipe)
+    if isinstance(found, str):
+        return dataclasses.replace(described, no_outlook=found)
+    return dataclasses.replace(described, outlook=found)
 
 
 def _recipe(base: str | Recipe, overrides: dict[str, Any]) -> Recipe:

@@ -83,7 +83,7 @@ class QuantizationConfig:
 
     >>> QuantizationConfig(extra_options={"CLEStep": 2})
     Traceback (most recent call last):
-    equiquant.errors.OptionError: Unknown key of extra_options 'CLEStep'. Did you mean 'CLESteps'? ...
+    equiquant.errors.OptionError: Unknown key of extra_options 'CLEStep'. Did you mean 'CLESteps' ...
     """
 
     calibrate_method: CalibrationMethod | PowerOfTwoMethod
@@ -177,6 +177,9 @@ class QuantizationConfig:
             "optimize": o["optimize_model"],
             "replace_clip6_relu": o["ReplaceClip6Relu"],
             "cle": o["include_cle"],
+            "cle_method": o["CLEMethod"],
+            "cle_accept": o["CLEAccept"],
+            "clip_mode": o["ClipMode"],
             "cle_steps": o["CLESteps"],
             "cle_append_bias": o["CLEScaleAppendBias"],
             "calibration": _CALIBRATION[o["calibrate_method"]],

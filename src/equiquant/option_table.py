@@ -1,7 +1,8 @@
 """The documented options as data: one row a name, with its type, default, recipe field and meaning.
 
 The names, defaults and meanings are those AMD documents for Quark ONNX (Quark 0.13, "Full List of Quantization
-Configuration Features"), so that an existing script keeps working. A row is in one of three states:
+Configuration Features"), so that an existing script keeps working; `CLEMethod`, `CLEAccept` and `ClipMode` are keys of
+our own. A row is in one of three states:
 
 - `applied`: it sets a field of `Recipe`.
 - `automatic`: any value of its type is accepted; what it asks for always happens here, or changes no number.
@@ -39,11 +40,13 @@ class Option:
     Attributes:
         name: As documented.
         state: What giving it does, see the module.
-        kind: What values it takes: `bool`, `int`, `float`, `names` (a list of strings), `subgraphs`, `any`, or enums.
+        kind: What values it takes: `bool`, `int`, `float`, `str`, `names` (a list of strings), `subgraphs`, `any`, or
+            enums.
         default: The documented default; None also where it depends on other options, as `doc` says.
         doc: One sentence.
         fields: The `Recipe` fields it sets.
-        accepts: For a planned option: the values that ask for nothing.
+        accepts: For a planned option: the values that ask for nothing. For another: the only values, empty for any of
+            its kind.
     """
 
     name: str
@@ -60,8 +63,8 @@ class Option:
         return self.kind if isinstance(self.kind, str) else " or ".join(k.__name__ for k in self.kind)
 
 
-def _applied(name: str, kind: Kind, default: object, fields: str, doc: str) -> Option:
-    return Option(name, "applied", kind, default, doc, tuple(fields.split()))
+def _applied(name: str, kind: Kind, default: object, fields: str, doc: str, accepts: tuple[object, ...] = ()) -> Option:
+    return Option(name, "applied", kind, default, doc, tuple(fields.split()), accepts)
 
 
 def _automatic(doc: str, kind: Kind, **defaults: object) -> list[Option]:
@@ -175,6 +178,32 @@ _EXTRA = [
         True,
         "cle_append_bias",
         "The bias counts in the range of a layer's output channel.",
+    ),
+    _applied(
+        "CLEMethod",
+        "str",
+        "auto",
+        "cle_method",
+        "Our own. 'pairwise' is the documented solver with CLESteps sweeps; 'global' finds the least noise of the whole"
+        " network; 'auto' tries both and keeps what measures best.",
+        ("auto", "pairwise", "global"),
+    ),
+    _applied(
+        "CLEAccept",
+        "str",
+        "measured",
+        "cle_accept",
+        "Our own. 'measured' keeps equalization only where it measures better than none, 'always' in any case.",
+        ("measured", "always"),
+    ),
+    _applied(
+        "ClipMode",
+        "str",
+        "exact",
+        "clip_mode",
+        "Our own: ReLU6. 'exact' moves only channels that never reach 6; 'soft' the others too, where that measures"
+        " better; 'per_channel', or 'per_channel:N' for the first N, gives every channel its own bound; 'relu' is"
+        " ReplaceClip6Relu.",
     ),
     _applied(
         "ActivationSymmetric",

@@ -18,7 +18,13 @@ __all__ = ["Place", "check", "lookup", "markdown"]
 Place = Literal["argument", "extra_options"]
 
 # numpy integers and booleans are refused like any other type, so that a recipe is plain data
-_PLAIN: Mapping[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (float, int), "any": (object,)}
+_PLAIN: Mapping[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (float, int),
+    "str": (str,),
+    "any": (object,),
+}
 
 
 def lookup(name: str, place: Place) -> Option:
@@ -59,6 +65,9 @@ def check(option: Option, value: object) -> object:
     is_bool, wants_bool = isinstance(value, bool), option.kind == "bool"
     if not isinstance(value, _PLAIN[option.kind]) or (is_bool and not wants_bool and option.kind != "any"):
         raise OptionError(f"'{option.name}' must be of type {option.kind}. Got {value!r} instead.")
+    if option.accepts and value not in option.accepts:
+        choices = ", ".join(map(repr, option.accepts))
+        raise OptionError(f"'{option.name}' must be one of {choices}. Got {value!r} instead.")
     return value
 
 
@@ -91,10 +100,10 @@ def _subgraphs(name: str, value: object) -> tuple[tuple[tuple[str, ...], tuple[s
 _INTRODUCTION = """\
 # Options
 
-Every option AMD documents for Quark ONNX, and what EquiQuant does with it. An unknown name is an error that names the
-nearest known one; so is a value of the wrong type, a contradiction, or a feature that is not available yet. The recipe
-field is what the option sets in `equiquant.recipe.Recipe`, which the report saves. This page is generated from
-`src/equiquant/option_table.py`:
+Every option AMD documents for Quark ONNX, three of our own (`CLEMethod`, `CLEAccept`, `ClipMode`), and what EquiQuant
+does with them. An unknown name is an error that names the nearest known one; so is a value of the wrong type, a
+contradiction, or a feature that is not available yet. The recipe field is what the option sets in
+`equiquant.recipe.Recipe`, which the report saves. This page is generated from `src/equiquant/option_table.py`:
 
     python -c "import pathlib, equiquant.options as o; pathlib.Path('docs/options.md').write_text(o.markdown())"
 """

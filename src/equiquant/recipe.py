@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -18,7 +19,7 @@ ActivationType = Literal["uint8", "int8", "uint16", "int16"]
 WeightType = Literal["int8", "uint8"]
 BiasType = Literal["int8", "int16", "int32"]
 ScaleKind = Literal["float", "power_of_two"]
-CalibrationMethod = Literal["minmax", "minmse", "nonoverflow"]
+CalibrationMethod = Literal["minmax", "minmse", "nonoverflow", "noise"]
 CLEMethod = Literal["auto", "pairwise", "global"]
 CLEAccept = Literal["measured", "always"]
 
@@ -87,12 +88,17 @@ class Recipe:
         npu: The target is the documented CNN NPU (`enable_npu_cnn`).
         optimize: Fold the graph into its canonical form first.
         replace_clip6_relu: Replace Clip(0, 6) by Relu (changes the function; the report says by how much).
+        clip_mode: How a Clip(0, c) is kept while its channels are rescaled: `exact`, only channels that never reach c
+            move; `soft`, the others too, where that measures better; `per_channel` (or `per_channel:8` for the first
+            eight Clips), a bound of its own a channel; `relu`, as `replace_clip6_relu`.
         cle: Equalize channels across layers.
         cle_method: The solver: `pairwise` (documented), `global` (least noise at the output), or the better of both.
         cle_accept: Keep equalization only where it measures better than none, or `always`.
         cle_steps: Sweeps of the pairwise solver; −1 sweeps until it converges.
         cle_append_bias: The bias counts in the range of a producing row.
-        calibration: How an activation's range is chosen.
+        calibration: How an activation's range is chosen: `minmax`; `noise`, the range that adds least noise to the
+            output, clipping included, where that measures better than `minmax`; `minmse` and `nonoverflow` for powers
+            of two.
         calibration_samples: Use at most this many samples; None for all.
         moving_average: Min-max by a moving average over batches.
         moving_average_constant: Weight of the newest batch.
@@ -118,6 +124,7 @@ class Recipe:
     npu: bool = False
     optimize: bool = True
     replace_clip6_relu: bool = False
+    clip_mode: str = "exact"
     cle: bool = True
     cle_method: CLEMethod = "auto"
     cle_accept: CLEAccept = "measured"
@@ -142,6 +149,13 @@ class Recipe:
             raise OptionError(
                 f"CLESteps must be a positive number of sweeps, or -1 to sweep until convergence. Got {self.cle_steps}."
             )
+        if not re.fullmatch(r"exact|soft|relu|per_channel(:[1-9][0-9]*)?", self.clip_mode):
+            raise OptionError(
+                "ClipMode must be 'exact', 'soft', 'relu', 'per_channel' or 'per_channel:N'."
+                f" Got {self.clip_mode!r} instead."
+            )
+        if self.replace_clip6_relu and self.clip_mode not in ("exact", "relu"):
+            raise OptionError(f"ReplaceClip6Relu removes the Clips that ClipMode='{self.clip_mode}' would keep.")
         if self.calibration_samples is not None and self.calibration_samples < 1:
             raise OptionError(f"CalibDataSize must be at least 1. Got {self.calibration_samples}.")
         if not 0 < self.moving_average_constant <= 1:
@@ -155,6 +169,8 @@ class Recipe:
             raise OptionError("The NPU target runs per-tensor weights only: per_channel must be False.")
         if self.scale_kind == "float" and self.bias_type != "int32":
             raise OptionError("Float scales need bias_type='int32' (scale s_x·s_w).")
+        if self.calibration == "noise" and self.scale_kind != "float":
+            raise OptionError("Calibration 'noise' chooses float scales. Use scale_kind='float', or 'minmse'.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain data."""
@@ -182,7 +198,7 @@ _XINT8 = Recipe(
     npu=True,
     calibration="minmse",
 )
-_A8W8 = Recipe(name="a8w8")
+_A8W8 = Recipe(name="a8w8", calibration="noise")
 
 PRESETS: Mapping[str, Recipe] = {
     "xint8": _XINT8,

@@ -38,9 +38,14 @@ def test_refuses_other_shapes(shapes: dict[str, tuple[int, ...]], reason: str) -
     assert reason in outcome.refused(RULE)
 
 
-@pytest.mark.parametrize("outputs", ["float[] y, float[] z", "float[] z, float[] r"])
-def test_refuses_a_product_others_see(outputs: str) -> None:
-    nodes = "y = MatMul(x, w) z = Add(y, b) r = Relu(y)"
+@pytest.mark.parametrize(
+    ("nodes", "outputs"),
+    [
+        ("y = MatMul(x, w) z = Add(y, b)", "float[] y, float[] z"),
+        ("y = MatMul(x, w) z = Add(y, b) r = Relu(y)", "float[] z, float[] r"),
+    ],
+)
+def test_refuses_a_product_others_see(nodes: str, outputs: str) -> None:
     outcome = canonical(proto(nodes, "float[N,3] x", outputs, weights(w=(3, 4), b=(4,))))
     assert "MatMul" in outcome.ops
     assert outcome.refused(RULE)
@@ -52,3 +57,13 @@ def test_higher_rank_stays() -> None:
     )
     assert outcome.ops == ["MatMul", "Add"]
     assert not outcome.decisions
+
+
+def test_an_add_that_raises_the_rank_is_no_bias() -> None:
+    source = proto(
+        "y = MatMul(x, w) a = Add(y, b) z = Mul(a, c)",
+        "float[N,3] x",
+        "float[] z",
+        weights(w=(3, 4), b=(1, 1, 4), c=(4,)),
+    )
+    assert canonical(source).ops == ["MatMul", "Add", "Mul"]

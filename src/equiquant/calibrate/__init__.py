@@ -2,7 +2,17 @@
 
 from equiquant.calibrate.collect import collect
 from equiquant.calibrate.methods import ranges
+from equiquant.calibrate.sketches import sketch_tensors
 from equiquant.calibrate.stats import TensorRecord, TensorStats
 from equiquant.calibrate.stream import SampleStream, SampleView, open_samples
 
-__all__ = ["SampleStream", "SampleView", "TensorRecord", "TensorStats", "collect", "open_samples", "ranges"]
+__all__ = [
+    "SampleStream",
+    "SampleView",
+    "TensorRecord",
+    "TensorStats",
+    "collect",
+    "open_samples",
+    "ranges",
+    "sketch_tensors",
+]

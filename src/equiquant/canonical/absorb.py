@@ -81,7 +81,8 @@ class IntoNext(Rule[BeforeLinear, tuple[Parameters, ...]]):
         """Write the parameters and remove the node."""
         for reader, parameters in zip(match.readers, plan, strict=True):
             reader.write(parameters, names)
-        bypass(match.affine.node, match.affine.source)
+        done = bypass(match.affine.node, match.affine.source)
+        assert done, "check let a public source through"
         return "folded into " + ", ".join(f"'{label(r.node)}'" for r in match.readers)
 
 

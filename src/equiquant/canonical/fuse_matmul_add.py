@@ -75,5 +75,6 @@ class FuseMatMulAdd(Rule[MatMulAdd, npt.NDArray[Any]]):
             bias = add_initializer(graph, names.fresh(f"{matmul.name}.bias"), plan)
         matmul.op_type = "Gemm"
         set_input(matmul, 2, bias)
-        bypass(add, match.add.source)
+        done = bypass(add, match.add.source)
+        assert done, "check let a public source through"
         return f"fused with '{label(matmul)}' into a Gemm"

@@ -44,5 +44,6 @@ class RemoveIdentity(Rule[ir.Value, None]):
         node = match.producer()
         assert node is not None
         assert node.inputs[0] is not None
-        bypass(node, node.inputs[0])
+        done = bypass(node, node.inputs[0])
+        assert done, "check let a public source through"
         return "removed"

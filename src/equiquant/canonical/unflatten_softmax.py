@@ -58,7 +58,8 @@ class UnflattenSoftmax(Rule[Flattened, None]):
         softmax, source = match.softmax, match.source
         softmax.replace_input_with(0, source)
         softmax.attributes.add(ir.AttrInt64("axis", -1))
-        bypass(match.reshape, softmax.outputs[0])
+        done = bypass(match.reshape, softmax.outputs[0])
+        assert done, "check let a public source through"
         if not softmax.outputs[0].is_graph_output():  # a public shape is the one the model declares
             softmax.outputs[0].shape = source.shape
         return "works along the last axis without flattening"

@@ -5,27 +5,27 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from equiquant.cli.options import Flag, add_image_flags, add_recipe_flags, image_options
+from equiquant.cli.options import CLE_FLAGS, Flag, add_image_flags, add_recipe_flags, image_options
 
 __all__ = ["NAME", "add_parser", "run"]
 
 NAME = "equalize"
 
 FLAGS = (
-    Flag("--method", "cle_method", "the solver"),
-    Flag("--steps", "cle_steps", "number of sweeps; -1 sweeps until nothing changes (default: 1)", "N"),
-    Flag("--no-append-bias", "cle_append_bias", "leave the bias out of a channel's range"),
     Flag(
-        "--replace-clip6-relu",
-        "replace_clip6_relu",
-        "replace ReLU6 by Relu so that scales can pass; changes the function, and the report says by how much",
+        "--cle-method",
+        "cle_method",
+        "the solver: global for the least noise at the output (default), pairwise as documented, auto for what measures"
+        " best",
     ),
+    *CLE_FLAGS,
 )
 ARGUMENTS = {  # recipe field to argument of `api.equalize`
     "recipe.cle_method": "method",
     "recipe.cle_steps": "steps",
     "recipe.cle_append_bias": "append_bias",
     "recipe.replace_clip6_relu": "replace_clip6_relu",
+    "recipe.clip_mode": "clip_mode",
 }
 
 
@@ -35,14 +35,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         NAME,
         usage="equiquant equalize MODEL -o OUT [--data PATH] [--report DIR] [options]",
         help="equalize a float model for another quantizer",
-        description="Even out the channel ranges of a float model without changing what it computes.",
-        epilog="Example: equiquant equalize model.onnx -o model_equalized.onnx",
+        description="Even out the channel ranges of a float model without changing what it computes: the same inputs,"
+        " outputs and names, for any quantizer (onnxruntime, TensorRT, OpenVINO, QNN).",
+        epilog="Example: equiquant equalize model.onnx -o model_equalized.onnx --data calibration_images/",
         allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="the float .onnx file; it is not changed")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="where to write the equalized model")
     parser.add_argument(
-        "--data", metavar="PATH", help="samples to prove on that the function is kept; random otherwise"
+        "--data",
+        metavar="PATH",
+        help="samples to choose the scales for and to prove on that the function is kept: a .npy or .npz file, or a"
+        " folder of .npy files or images; made up otherwise",
     )
     parser.add_argument("--report", metavar="DIR", help="write report.json and report.html into this folder")
     parser.add_argument("-q", "--quiet", action="store_true", help="show nothing but warnings and errors")

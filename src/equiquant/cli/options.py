@@ -17,7 +17,15 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from equiquant.errors import OptionError, nearest
 from equiquant.recipe import ImageOptions, Recipe
 
-__all__ = ["Flag", "add_image_flags", "add_recipe_flags", "image_options", "parse_value", "recipe_overrides"]
+__all__ = [
+    "CLE_FLAGS",
+    "Flag",
+    "add_image_flags",
+    "add_recipe_flags",
+    "image_options",
+    "parse_value",
+    "recipe_overrides",
+]
 
 RECIPE, IMAGE = "recipe.", "image."  # prefixes of argparse destinations
 
@@ -47,6 +55,25 @@ IMAGE_FLAGS = (
     Flag("--layout", "layout", "order of the dimensions (default: from the model's input)"),
     Flag("--color", "color", "order of the channels (default: RGB)"),
     Flag("--resize", "resize", "crop the center, or stretch to the size (default: crop)"),
+)
+CLE_FLAGS = (
+    Flag(
+        "--cle-steps", "cle_steps", "sweeps of the pairwise solver; -1 sweeps until nothing changes (default: 1)", "N"
+    ),
+    Flag("--no-append-bias", "cle_append_bias", "leave the bias out of a channel's range"),
+    Flag(
+        "--replace-clip6-relu",
+        "replace_clip6_relu",
+        "replace ReLU6 by Relu so that scales can pass; changes the function, and the report says by how much",
+    ),
+    Flag(
+        "--clip-mode",
+        "clip_mode",
+        "what to do with ReLU6: exact (default) moves only channels that never reach 6; soft moves the others too where"
+        " that measures better; per_channel gives every channel a bound of its own (per_channel:N in the first N only);"
+        " relu removes the bound",
+        "MODE",
+    ),
 )
 TRUE, FALSE = frozenset({"true", "yes", "on", "1"}), frozenset({"false", "no", "off", "0"})
 

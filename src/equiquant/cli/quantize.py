@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from equiquant.cli.options import Flag, add_image_flags, add_recipe_flags, recipe_overrides
+from equiquant.cli.options import CLE_FLAGS, Flag, add_image_flags, add_recipe_flags, recipe_overrides
 from equiquant.recipe import PRESETS
 
 __all__ = ["NAME", "add_parser", "run"]
@@ -17,16 +17,19 @@ FLAGS = (
     Flag("--per-channel", "per_channel", "one weight scale per output channel instead of one per tensor"),
     Flag("--no-optimize", "optimize", "leave the graph as it is: fold nothing"),
 )
-CLE_FLAGS = (
+EQUALIZATION_FLAGS = (
     Flag("--no-cle", "cle", "do not equalize"),
-    Flag("--cle-steps", "cle_steps", "number of sweeps; -1 sweeps until nothing changes (default: 1)", "N"),
-    Flag("--cle-method", "cle_method", "the solver (default: the preset's)"),
-    Flag("--no-append-bias", "cle_append_bias", "leave the bias out of a channel's range"),
     Flag(
-        "--replace-clip6-relu",
-        "replace_clip6_relu",
-        "replace ReLU6 by Relu so that scales can pass; changes the function, and the report says by how much",
+        "--cle-method",
+        "cle_method",
+        "the solver: pairwise as documented, global for the least noise at the output, auto for the better (default)",
     ),
+    Flag(
+        "--cle-accept",
+        "cle_accept",
+        "keep equalization only where it measures better than none (measured, the default), or always",
+    ),
+    *CLE_FLAGS,
 )
 SELECTION_FLAGS = (
     Flag("--node", "nodes_to_quantize", "quantize only this node; may be repeated, takes globs and re:PATTERN", "NAME"),
@@ -66,7 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         help="set any field of the recipe, e.g. --set bias_type=int32; may be repeated",
     )
-    add_recipe_flags(parser.add_argument_group("cross-layer equalization"), CLE_FLAGS)
+    add_recipe_flags(parser.add_argument_group("cross-layer equalization"), EQUALIZATION_FLAGS)
     add_recipe_flags(parser.add_argument_group("what to quantize"), SELECTION_FLAGS)
     add_image_flags(parser)
     parser.set_defaults(run=run)

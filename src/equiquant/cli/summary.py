@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from equiquant.report import Inspection, Report
     from equiquant.verify.compare import Comparison
 
-__all__ = ["show_comparison", "show_inspection", "show_run"]
+__all__ = ["COLORS", "NAME_CHARS", "graded", "result_table", "show_comparison", "show_inspection", "show_run"]
 
 COLORS = {"good": "green", "fair": "yellow", "poor": "red"}
 NAME_CHARS = 60
 NAME_COLUMN = 11
+NUMERIC = frozenset(
+    {"Largest error", "Cosine", "Top-1 agreement", "SQNR", "Free", "Spread", "Equalized", "SQNR equalized", "Gain"}
+)
 
 
 def show_run(report: Report, source: str, target: str, report_dir: str | None, quiet: bool) -> None:
@@ -112,12 +115,12 @@ def _size(path: str) -> int:
 def show_comparison(comparison: Comparison, worst: int) -> None:
     """Show every output and the worst tensors."""
     console = output()
-    outputs = _table("Output", "SQNR", "Top-1 agreement", "Largest error", "Cosine")
+    outputs = result_table("Output", "SQNR", "Top-1 agreement", "Largest error", "Cosine")
     for o in comparison.outputs:
         e = o.error
         outputs.add_row(
             shorten(o.name, NAME_CHARS),
-            _graded(e.sqnr_db),
+            graded(e.sqnr_db),
             percent(o.top1_agreement),
             figure(e.max_abs_error),
             f"{e.cosine:.5f}",
@@ -125,10 +128,10 @@ def show_comparison(comparison: Comparison, worst: int) -> None:
     console.print(outputs)
     shown = comparison.tensors[: max(worst, 0)]
     if shown:
-        tensors = _table("Tensor", "SQNR", "Largest error", "Produced by")
+        tensors = result_table("Tensor", "SQNR", "Largest error", "Produced by")
         for t in shown:
             tensors.add_row(
-                shorten(t.name, NAME_CHARS), _graded(t.error.aligned_sqnr_db), figure(t.error.max_abs_error), t.op_type
+                shorten(t.name, NAME_CHARS), graded(t.error.aligned_sqnr_db), figure(t.error.max_abs_error), t.op_type
             )
         console.print(f"\nThe {len(shown)} worst of {len(comparison.tensors)} tensors", style="bold")
         console.print(tensors)
@@ -177,13 +180,15 @@ def _facts(console: Console, facts: Iterable[tuple[str, Text | str]]) -> None:
         console.print(grid)
 
 
-def _table(*titles: str) -> Table:
+def result_table(*titles: str) -> Table:
+    """Return an empty table without rules; figures are aligned right."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for title in titles:
-        numeric = title in ("Largest error", "Cosine", "Top-1 agreement", "SQNR")
+        numeric = title in NUMERIC
         table.add_column(title, justify="right" if numeric else "left", no_wrap=True)
     return table
 
 
-def _graded(sqnr_db: float) -> Text:
+def graded(sqnr_db: float | None) -> Text:
+    """Return a signal-to-noise ratio in the colour of its grade."""
     return Text(decibels(sqnr_db), style=COLORS[grade(sqnr_db)])

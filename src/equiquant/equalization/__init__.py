@@ -3,17 +3,19 @@
 from equiquant.equalization.apply import apply
 from equiquant.equalization.backward import Gains, measure_gains
 from equiquant.equalization.classes import ScaleClasses, find_classes
-from equiquant.equalization.noise_model import QuantizerModel, noise_terms
+from equiquant.equalization.noise_model import QuantizerModel, Sketches, noise_terms, range_terms
 from equiquant.equalization.plan import (
     Bounds,
     EqualizationPlan,
     LayerSpread,
+    Ranges,
     clip_bounds,
     plan_global,
     plan_pairwise,
+    plan_ranges,
     spread,
 )
-from equiquant.equalization.relu6 import replace_clip6
+from equiquant.equalization.relu6 import replace_clip6, split_clips
 
 __all__ = [
     "Bounds",
@@ -21,7 +23,9 @@ __all__ = [
     "Gains",
     "LayerSpread",
     "QuantizerModel",
+    "Ranges",
     "ScaleClasses",
+    "Sketches",
     "apply",
     "clip_bounds",
     "find_classes",
@@ -29,6 +33,9 @@ __all__ = [
     "noise_terms",
     "plan_global",
     "plan_pairwise",
+    "plan_ranges",
+    "range_terms",
     "replace_clip6",
+    "split_clips",
     "spread",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from equiquant.equalization.builder import Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.graph import edit, query
 
-__all__ = ["apply"]
+__all__ = ["apply", "powers_of_two"]
 
 Array = npt.NDArray[Any]
 
@@ -29,31 +30,60 @@ def apply(model: ir.Model, classes: ScaleClasses, z: Array) -> list[Decision]:
         classes: Its scale classes.
         z: (classes,) log-scale of each class.
     """
-    decisions: list[Decision] = []
     readers: dict[ir.Value, list[Slot]] = {}
     for slot in classes.slots:
         readers.setdefault(slot.value, []).append(slot)
+    names = edit.Names(model.graph)
+    decisions: list[Decision] = []
     for value, slots in readers.items():
         array = query.constant(value)
         if array is None or not array.any():
             continue  # zeros have every scale
-        factors = [_factor(slot, z) for slot in slots]
-        if all(factor is None for factor in factors):
-            continue
-        alone = len(value.uses()) == len(slots) and not query.is_public(value) and value.is_initializer()
-        if alone and all(_same(factor, factors[0]) for factor in factors[1:]) and factors[0] is not None:
-            edit.set_initializer(value, _scaled(array, factors[0]))
-            continue
-        for slot, factor in zip(slots, factors, strict=True):
-            if factor is not None:
-                decisions.append(_copy(model, slot, _scaled(array, factor)))
-    return [d for d in decisions if d.where]
+        demands = _demands(slots, z)
+        kept = len(value.uses()) > len(slots) or query.is_public(value) or any(d.factor is None for d in demands)
+        for demand in demands:
+            if demand.factor is None:
+                continue
+            scaled = _scaled(array, demand.factor)
+            if not kept:
+                _replace(value, scaled)
+                kept = True  # the next demand differs and needs a copy
+            else:
+                decisions.append(_copy(model, names, demand.slots, scaled))
+    return decisions
 
 
-def _factor(slot: Slot, z: Array) -> Array | None:
-    """Return the factors of one constant, None where all are 1."""
-    log = z[slot.gain] - z[slot.loss]
-    return np.exp(log) if log.any() else None
+def powers_of_two(classes: ScaleClasses, z: Array) -> Array:
+    """Return log-scales rounded to powers of two, whose products are exact in floating point.
+
+    Channels under a Clip(0, c) are rounded towards 1, so that they still stay below c.
+    """
+    exponent = z / np.log(2.0)
+    rounded = np.rint(exponent)
+    for site in classes.clips:
+        rounded[site.ids] = np.trunc(exponent[site.ids])
+    return np.asarray(np.log(2.0) * rounded)
+
+
+@dataclass(frozen=True, eq=False)
+class _Demand:
+    """One way to rescale a constant (None: not at all) and the readers that ask for it."""
+
+    factor: Array | None
+    slots: list[Slot]
+
+
+def _demands(slots: list[Slot], z: Array) -> list[_Demand]:
+    found: list[_Demand] = []
+    for slot in slots:
+        log = z[slot.gain] - z[slot.loss]
+        factor = np.exp(log) if log.any() else None
+        same = next((d for d in found if _same(d.factor, factor)), None)
+        if same is None:
+            found.append(_Demand(factor, [slot]))
+        else:
+            same.slots.append(slot)
+    return found
 
 
 def _same(left: Array | None, right: Array | None) -> bool:
@@ -62,17 +92,32 @@ def _same(left: Array | None, right: Array | None) -> bool:
 
 def _scaled(array: Array, factor: Array) -> Array:
     """Multiply in at least float32 and keep the constant's type; the shape grows only if the factors need it."""
+    while factor.ndim > array.ndim and factor.shape[0] == 1:
+        factor = factor[0]
     if np.broadcast_shapes(array.shape, factor.shape) != array.shape and (factor == factor.reshape(-1)[0]).all():
         factor = factor.reshape(-1)[0]
     wide = np.result_type(array.dtype, np.float32) if array.dtype.kind == "f" else np.dtype(np.float32)
-    return (array.astype(wide, copy=False) * np.asarray(factor, dtype=wide)).astype(array.dtype, copy=False)
+    with np.errstate(over="ignore", under="ignore"):  # infinity is for the proof to find
+        product = np.asarray(array.astype(wide, copy=False) * np.asarray(factor, dtype=wide))
+        return product.astype(array.dtype, copy=False)
 
 
-def _copy(model: ir.Model, slot: Slot, array: Array) -> Decision:
-    value = slot.value
-    lifted = query.constant_producer(value) is not None
-    name = edit.unique_name(model.graph, f"{value.name}_{query.label(slot.node)}")
-    edit.set_input(slot.node, slot.index, edit.add_initializer(model.graph, name, array))
-    reason = "" if lifted else f"'{value.name}' has other readers that need it as it is"
-    where = "" if lifted else query.label(slot.node)
-    return Decision("equalize", "unshare", where, True, f"{reason}: copied to '{name}'")
+def _replace(value: ir.Value, array: Array) -> None:
+    """Put new numbers into an initializer or a Constant node."""
+    node = query.constant_producer(value)
+    if node is None:
+        return edit.set_initializer(value, array)
+    tensor = ir.Tensor(np.ascontiguousarray(array) if array.ndim else array, name=value.name)
+    node.attributes.clear()
+    node.attributes["value"] = ir.AttrTensor("value", tensor)
+    value.shape, value.type = ir.Shape(tensor.shape), ir.TensorType(tensor.dtype)
+    return None
+
+
+def _copy(model: ir.Model, names: edit.Names, slots: list[Slot], array: Array) -> Decision:
+    original, first = slots[0].value, query.label(slots[0].node)
+    copy = edit.add_initializer(model.graph, names.fresh(f"{original.name}_{first}"), array)
+    for slot in slots:
+        edit.set_input(slot.node, slot.index, copy)
+    reason = f"'{original.name}' has other readers that need other scales: copied to '{copy.name}'"
+    return Decision("equalize", "unshare", ", ".join(query.label(s.node) for s in slots), True, reason)

@@ -13,7 +13,7 @@ __all__ = ["coupling_of", "couplings"]
 
 
 def couplings(classes: ScaleClasses) -> tuple[Coupling, ...]:
-    """Return the couplings of all weights in graph order, and added constants as couplings without columns."""
+    """Return the couplings of all weights in graph order, each with the bias its node adds."""
     by_node: dict[object, list[Slot]] = {}
     for slot in classes.slots:
         by_node.setdefault(slot.node, []).append(slot)

@@ -6,7 +6,7 @@ or not, per tensor or per channel, with an int8 bias or an int32 one (whose roun
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,17 @@ from equiquant.equalization.builder import Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of
 from equiquant.graph import query
+from equiquant.numerics.clipping import RangeNoise, WeightRange
+from equiquant.numerics.coupling import grouped
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
+from equiquant.numerics.sketch import MagnitudeSketch
 
-__all__ = ["QuantizerModel", "noise_terms"]
+__all__ = ["QuantizerModel", "Sketches", "noise_terms", "range_terms"]
 
 Array = npt.NDArray[Any]
+Sketches = tuple[MagnitudeSketch, MagnitudeSketch]
+"""The positive and the negative side of a tensor."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,58 @@ def noise_terms(
         if name in wanted and name in figures and name in gains:
             terms.append(_tensor_term(value, classes, figures[name], gains[name], quantizer))
     return terms
+
+
+def range_terms(
+    classes: ScaleClasses,
+    terms: Sequence[NoiseTerm],
+    sketches: Mapping[str, Sketches],
+) -> tuple[list[WeightRange], list[RangeNoise]]:
+    """Return the same noise for a quantizer that may clip: weights number by number, tensors by their sketches.
+
+    Args:
+        classes: The scale classes.
+        terms: From `noise_terms`.
+        sketches: Both sides of every rounded tensor, and of what goes into a Clip, by name.
+    """
+    slots = {query.label(s.node): s for s in classes.slots if s.role == "weight"}
+    clips = {site.node.outputs[0].name or "": site for site in classes.clips}
+    weights: list[WeightRange] = []
+    tensors: list[RangeNoise] = []
+    for term in terms:
+        if isinstance(term, WeightNoise):
+            slot = slots[term.name]
+            array = query.constant(slot.value)
+            assert array is not None
+            weights.append(WeightRange(term, grouped(array, slot.groups, slot.out_axis)))
+        elif term.kind == "bias":
+            side = (term.high[:, None], np.ones((term.high.size, 1)), term.high)
+            tensors.append(RangeNoise(term.name, term.ids, term.gain, (side,), term.levels, kind="bias"))
+        else:
+            site = clips.get(term.name)
+            source = term.name if site is None else _name(site.node.inputs[0])
+            if source in sketches:
+                tensors.append(_range(term, sketches[source], np.inf if site is None else site.bound))
+    return weights, tensors
+
+
+def _range(term: TensorNoise, sketches: Sketches, bound: float) -> RangeNoise:
+    positive, negative = sketches
+    if np.isfinite(bound):
+        negative = MagnitudeSketch(np.zeros(0), np.zeros((positive.high.size, 0)), np.zeros_like(positive.high))
+    sides: list[tuple[Array, Array, Array]]
+    if term.symmetric:
+        values = np.concatenate([positive.values, negative.values])
+        share = np.concatenate([positive.share, negative.share], axis=1)
+        sides = [(values, share, np.maximum(positive.high, negative.high))]
+    else:
+        both = (positive, negative) if negative.high.any() else (positive,)
+        sides = [(side.values, side.share, side.high) for side in both]
+    return RangeNoise(term.name, term.ids, term.gain, tuple(sides), term.levels, bound)
+
+
+def _name(value: ir.Value | None) -> str:
+    return (value.name if value is not None else "") or ""
 
 
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})

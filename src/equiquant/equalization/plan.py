@@ -11,18 +11,30 @@ import numpy.typing as npt
 
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of, couplings
+from equiquant.equalization.noise_model import Sketches
 from equiquant.graph import query
-from equiquant.numerics.figures import ChannelFigures
+from equiquant.numerics.clipping import RangeNoise, WeightRange, solve_clipped
 from equiquant.numerics.global_solver import solve_global
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.pairwise import DEAD, solve_pairwise
 
-__all__ = ["Bounds", "EqualizationPlan", "LayerSpread", "clip_bounds", "plan_global", "plan_pairwise", "spread"]
+__all__ = [
+    "Bounds",
+    "EqualizationPlan",
+    "LayerSpread",
+    "Ranges",
+    "clip_bounds",
+    "plan_global",
+    "plan_pairwise",
+    "plan_ranges",
+    "spread",
+]
 
 Array = npt.NDArray[Any]
 Bounds = tuple[Array, Array]
+Ranges = Mapping[tuple[str, str], tuple[float, ...]]
 
-CLIP_MARGIN = 1.25  # a channel counts as clear of a Clip's bound if its largest calibrated value times this is below it
+CLIP_MARGIN = 1.02  # a channel counts as clear of a Clip's bound if its largest calibrated value times this is below it
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +45,13 @@ class EqualizationPlan:
         method: The solver that found it.
         z: (classes,) log-scale of each class; 0 for class 0.
         steps: Sweeps of the pairwise solver, evaluations of the global one.
+        ranges: Ends of each range per side of 0, by (kind, name); None leaves them to calibration.
     """
 
     method: str
     z: Array
     steps: int
+    ranges: Ranges | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,7 @@ def plan_pairwise(
 
 
 def plan_global(terms: Sequence[NoiseTerm], start: Array, bounds: Bounds) -> EqualizationPlan:
-    """Choose the log-scales that minimise the noise of the whole network.
+    """Choose the log-scales that minimise the noise of the whole network, ranges reaching the largest values.
 
     Args:
         terms: From `noise_terms`.
@@ -90,7 +104,27 @@ def plan_global(terms: Sequence[NoiseTerm], start: Array, bounds: Bounds) -> Equ
     return EqualizationPlan("global", result.z, result.evaluations)
 
 
-def clip_bounds(classes: ScaleClasses, figures: Mapping[str, ChannelFigures]) -> Bounds:
+def plan_ranges(
+    weights: Sequence[WeightRange],
+    tensors: Sequence[RangeNoise],
+    plan: EqualizationPlan,
+    bounds: Bounds | None,
+    method: str,
+) -> EqualizationPlan:
+    """Choose ranges that may clip, and the log-scales with them unless `bounds` is None.
+
+    Args:
+        weights: From `range_terms`.
+        tensors: From `range_terms`.
+        plan: Where to begin.
+        bounds: Smallest and largest log-scale of each class; None keeps those of `plan`.
+        method: What to call the result.
+    """
+    result = solve_clipped(weights, tensors, plan.z, (plan.z, plan.z) if bounds is None else bounds)
+    return EqualizationPlan(method, result.z, plan.steps + result.evaluations, result.ranges)
+
+
+def clip_bounds(classes: ScaleClasses, sketches: Mapping[str, Sketches]) -> Bounds:
     """Return the smallest and largest log-scale of each class that no Clip(0, c) would notice.
 
     A channel whose largest calibrated value, with a margin, stays below c may grow until it meets c; one that comes
@@ -98,15 +132,16 @@ def clip_bounds(classes: ScaleClasses, figures: Mapping[str, ChannelFigures]) ->
 
     Args:
         classes: The scale classes.
-        figures: Calibrated figures of the Clips' outputs, by name; empty if nothing was calibrated.
+        sketches: What goes into the Clips, by tensor name; empty if nothing was calibrated.
     """
     lower, upper = np.full(classes.count, -np.inf), np.full(classes.count, np.inf)
     for site in classes.clips:
-        figure = figures.get(site.node.outputs[0].name or "")
-        if figure is None or site.ids.size != figure.high.size:
+        source = site.node.inputs[0]
+        sketch = sketches.get((source.name if source is not None else "") or "")
+        if sketch is None or site.ids.size != sketch[0].high.size:
             lower[site.ids] = upper[site.ids] = 0.0
             continue
-        ids, high = site.ids.reshape(-1), np.maximum(figure.high * CLIP_MARGIN, 1e-30)
+        ids, high = site.ids.reshape(-1), np.maximum(sketch[0].high * CLIP_MARGIN, 1e-30)
         near = high >= site.bound
         lower[ids[near]] = 0.0
         np.minimum.at(upper, ids, np.where(near, 0.0, np.log(site.bound / high)))

@@ -1,29 +1,72 @@
-"""`ReplaceClip6Relu`: replace Clip(0, 6) by Relu. This changes the function; the caller measures by how much."""
+"""Rewrites of ReLU6: as ReLU, which changes the function, or with a bound for every channel, which does not.
+
+After `split_clips` a Clip(0, c) is Relu and Min with a constant of shape (1, C, 1, …); the constant absorbs the scale
+of its channels like any other, so that all of them may move.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
 from equiquant.equalization.rules.clip import bounds
 from equiquant.graph import query
+from equiquant.graph.edit import Names, add_initializer
 
-__all__ = ["replace_clip6"]
+__all__ = ["replace_clip6", "split_clips"]
 
 
 def replace_clip6(model: ir.Model) -> list[Decision]:
     """Replace every Clip(0, 6) of the main graph by a Relu of the same name and output; any opset, bounds any form."""
     decisions = []
     for node in list(model.graph):
-        if node.op_type != "Clip" or node.domain != "" or bounds(node) != (0.0, 6.0):
-            continue
-        source, out = node.inputs[0], node.outputs[0]
-        relu = ir.node("Relu", [source], num_outputs=1, name=node.name)
-        model.graph.insert_before(node, relu)
-        new = relu.outputs[0]
-        name, new.shape, new.type = out.name, out.shape, out.type
-        out.replace_all_uses_with(new, replace_graph_outputs=True)
-        model.graph.remove(node, safe=True)
-        new.name = name
-        decisions.append(Decision("equalize", "replace_clip6_relu", query.label(relu), True, "Clip(0, 6) became Relu"))
+        if node.op_type == "Clip" and node.domain == "" and bounds(node) == (0.0, 6.0):
+            relu = ir.node("Relu", [node.inputs[0]], num_outputs=1, name=node.name)
+            _put(model.graph, node, [relu])
+            reason = "Clip(0, 6) became Relu"
+            decisions.append(Decision("equalize", "replace_clip6_relu", query.label(relu), True, reason))
     return decisions
+
+
+def split_clips(model: ir.Model, count: int | None = None) -> list[Decision]:
+    """Give the first `count` Clip(0, c) of the main graph (all of them for None) a bound per channel.
+
+    A Clip whose number of channels (axis 1) is unknown is refused.
+    """
+    decisions: list[Decision] = []
+    names = Names(model.graph)
+    done = 0
+    for node in list(model.graph):
+        limits = bounds(node) if node.op_type == "Clip" and node.domain == "" else None
+        if limits is None or limits[0] != 0.0 or not 0.0 < limits[1] < np.inf or done == count:
+            continue
+        out = node.outputs[0]
+        shape = query.static_shape(out)
+        dtype = out.dtype
+        where = query.label(node)
+        if shape is None or len(shape) < 2 or shape[1] is None or dtype is None:
+            reason = "its number of channels is unknown; the Clip stays"
+            decisions.append(Decision("equalize", "per_channel_clip", where, False, reason))
+            continue
+        table = np.full((1, shape[1], *[1] * (len(shape) - 2)), limits[1], dtype=dtype.numpy())
+        bound = add_initializer(model.graph, names.fresh(f"{out.name}_bound"), table)
+        relu = ir.node("Relu", [node.inputs[0]], num_outputs=1, name=names.fresh(f"{where}_relu"))
+        relu.outputs[0].name = names.fresh(f"{out.name}_relu")
+        relu.outputs[0].shape, relu.outputs[0].type = out.shape, out.type
+        minimum = ir.node("Min", [relu.outputs[0], bound], num_outputs=1, name=node.name)
+        _put(model.graph, node, [relu, minimum])
+        reason = f"Clip(0, {limits[1]:g}) became Relu and a Min with a bound for each of {shape[1]} channels"
+        decisions.append(Decision("equalize", "per_channel_clip", where, True, reason))
+        done += 1
+    return decisions
+
+
+def _put(graph: ir.Graph, node: ir.Node, replacement: list[ir.Node]) -> None:
+    """Put nodes in the place of one; the last output takes over its name, also as a graph output."""
+    out, new = node.outputs[0], replacement[-1].outputs[0]
+    graph.insert_before(node, replacement)
+    name, new.shape, new.type = out.name, out.shape, out.type
+    out.replace_all_uses_with(new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    new.name = name

@@ -138,7 +138,11 @@ class Runner:
         names: list[str] = []
         for value in skeleton.graph.initializers.values():
             tensor = value.const_value
-            if tensor is None or tensor.nbytes < LEND_ABOVE or tensor.dtype.name not in LENDABLE:
+            if tensor is None:
+                continue
+            if tensor.nbytes < LEND_ABOVE or tensor.dtype.name not in LENDABLE:
+                if isinstance(tensor, ir.ExternalTensor):  # its path means nothing to a model that is not a file
+                    value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
                 continue
             array = np.require(tensor.numpy(), requirements=("C", "A"))  # a mapped weight may lie unaligned in its file
             value.const_value = ir.ExternalTensor(

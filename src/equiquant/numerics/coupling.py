@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LARGEST_LOG_SCALE", "Coupling", "magnitudes"]
+__all__ = ["LARGEST_LOG_SCALE", "Coupling", "grouped", "magnitudes"]
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -53,3 +53,13 @@ def magnitudes(weight: Array, groups: int, out_axis: int) -> Array:
     largest = np.abs(flat[:, :, 0]) if pointwise else np.maximum(flat.max(axis=2), -flat.min(axis=2))
     grouped = largest.reshape(groups, -1, largest.shape[1]).astype(np.float32, copy=False)
     return grouped if out_axis == 0 else grouped.transpose(0, 2, 1)
+
+
+def grouped(weight: Array, groups: int, out_axis: int) -> Array:
+    """Return |W| as (G, O/G, I/G, taps), float32; see `magnitudes` for the arguments."""
+    if weight.size == groups:
+        return np.abs(weight).reshape(groups, 1, 1, 1).astype(np.float32, copy=False)
+    flat = np.abs(weight.reshape(groups, -1, weight.shape[1], int(np.prod(weight.shape[2:])))).astype(
+        np.float32, copy=False
+    )
+    return flat if out_axis == 0 else flat.swapaxes(1, 2)

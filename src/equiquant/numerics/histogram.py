@@ -92,6 +92,10 @@ class DyadicHistogram:
         centers = np.ldexp(index - BINS + 0.5, self.exponent)
         return np.clip(centers, self.low, self.high), self.counts[index]
 
+    def edges(self) -> Array:
+        """Return the edges of all bins, float64 of shape `(2 * BINS + 1,)`."""
+        return np.ldexp(np.arange(-BINS, BINS + 1, dtype=np.float64), self.exponent)
+
     def __eq__(self, other: object) -> bool:
         """Equal when width, counts and range are the same."""
         return (

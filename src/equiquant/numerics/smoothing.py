@@ -1,8 +1,8 @@
 """J with its maxima replaced by p-norms around a point, and its gradient, for all terms of a network at once.
 
-A maximum of m_c e^{z_c} becomes top · (Σ_c q_c e^{p (z_c − z0_c)})^{1/p} with q = (m e^{z0} / top)^p fixed: an evaluation
-is vector operations and two sparse products, without an exponential per weight. Weight entries far below the maximum
-are left out of q; a new stage picks them up if they have grown.
+A maximum of m_c e^{z_c} becomes top · (Σ_c q_c e^{p (z_c − z0_c)})^{1/p} with q = (m e^{z0} / top)^p fixed: an
+evaluation is vector operations and two sparse products, without an exponential per weight. Weight entries far below the
+maximum are left out of q; a new stage picks them up if they have grown.
 
 The vectors of all terms lie end to end; `_Segments` sums and spreads over the terms' shares.
 """

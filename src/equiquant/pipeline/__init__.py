@@ -1,6 +1,7 @@
 """The run: the stages in order, and what passes between them."""
 
+from equiquant.pipeline.inspecting import foresee
 from equiquant.pipeline.run import Outcome, run
 from equiquant.pipeline.state import Progress
 
-__all__ = ["Outcome", "Progress", "run"]
+__all__ = ["Outcome", "Progress", "foresee", "run"]

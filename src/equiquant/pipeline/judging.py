@@ -17,16 +17,26 @@ import onnx_ir as ir
 
 from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleStream, SampleView
+from equiquant.equalization import Ranges
 from equiquant.io import Runner
 from equiquant.numerics.sqnr import decibels
 from equiquant.recipe import Recipe
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "affordable_feeds"]
 
 Array = npt.NDArray[Any]
 
 SECONDS = 2.0  # of float inference a candidate may cost, calibration and measurement together
 MOST_FEEDS, FEWEST_FEEDS = 48, 2
+
+
+def affordable_feeds(runner: Runner, stream: SampleStream, seconds: float) -> int:
+    """Return how many feeds a model can run in some seconds, by running the first one."""
+    first = stream.first(1)[0]
+    runner.run(first)
+    start = time.perf_counter()
+    runner.run(first)
+    return int(seconds / max(time.perf_counter() - start, 1e-6))
 
 
 class Judge:
@@ -36,30 +46,37 @@ class Judge:
         model: The reference: the float model as the user gave it, folded.
         stream: The samples.
         recipe: The quantization that will follow.
+
+    Attributes:
+        fitted: The samples candidates are calibrated on.
+        held: The samples they are measured on.
+        affordable: Feeds that float inference can run in the time a candidate may cost.
     """
 
     def __init__(self, model: ir.Model, stream: SampleStream, recipe: Recipe) -> None:
         self._recipe = recipe
         runner = Runner(model, optimize=False)
         self._names = runner.outputs
-        first = stream.first(1)[0]
-        runner.run(first)
-        start = time.perf_counter()
-        runner.run(first)
-        affordable = int(SECONDS / max(time.perf_counter() - start, 1e-6))
-        feeds = max(FEWEST_FEEDS, min(MOST_FEEDS, affordable))
+        self.affordable = affordable_feeds(runner, stream, SECONDS)
+        feeds = max(FEWEST_FEEDS, min(MOST_FEEDS, self.affordable // 2))
         known = stream.count_up_to(2 * feeds)
         share = known // 2 if known >= 2 * FEWEST_FEEDS else known
         self.fitted = SampleView(stream, 0, share)
         self.held = SampleView(stream, share, known) if known > share else self.fitted
         self._expected = [runner.run(feed) for feed in self.held]
 
-    def sqnr_db(self, model: ir.Model) -> float:
-        """Quantize a float model and return its signal-to-noise ratio in dB; the model is not changed."""
+    def sqnr_db(self, model: ir.Model, ranges: Ranges | None = None) -> float:
+        """Quantize a float model and return its signal-to-noise ratio in dB; the model is not changed.
+
+        Args:
+            model: The candidate.
+            ranges: Ranges chosen with its scales; the others are calibrated.
+        """
         survey = target.survey(model, self._recipe)
-        stats = calibrate.collect(model, self.fitted, survey.calibrated, self._recipe)
+        missing = [name for name in survey.calibrated if ("activation", name) not in (ranges or {})]
+        stats = calibrate.collect(model, self.fitted, missing, self._recipe)
         quantized = model.clone()
-        qdq.insert(quantized, target.choose(model, survey, stats, self._recipe))
+        qdq.insert(quantized, target.choose(model, survey, stats, self._recipe, ranges))
         return self._measure(Runner(quantized, self._names, optimize=False))
 
     def float_sqnr_db(self, model: ir.Model) -> float:

@@ -9,12 +9,13 @@ from typing import Any
 
 import onnx_ir as ir
 
-from equiquant import calibrate, canonical, qdq, target
+from equiquant import calibrate, qdq, target
 from equiquant.calibrate import TensorStats
 from equiquant.decisions import Decision
-from equiquant.graph.query import opset
-from equiquant.io import ModelLike, input_specs, load_model, model_bytes, upgrade_opset
+from equiquant.equalization import Ranges
+from equiquant.io import ModelLike, input_specs, load_model, model_bytes
 from equiquant.pipeline.equalizing import PROOF_FEEDS, equalize
+from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.recipe import Recipe
@@ -76,13 +77,14 @@ def run(
             state.warn(NO_DATA)
         model, reference = _fold(state, loaded.model)
         del loaded
-        if recipe.cle:
-            model = equalize(state, model, reference)
+        ranges: Ranges | None = None
+        if recipe.cle or recipe.calibration == "noise":
+            model, ranges = equalize(state, model, reference)
             gc.collect()
         if not quantize:
             _sign(model, state)
             return Outcome(model, report_of(state))
-        plan, stats = _plan(state, model)
+        plan, stats = _plan(state, model, ranges)
         quantized = model.clone()
         with state.stages("insert"):
             qdq.insert(quantized, plan)
@@ -98,25 +100,18 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
     with state.stages("fold"):
         original = model.clone()
         reference = Reference(original, state.stream.first(PROOF_FEEDS))
-        done = _canonical(model, recipe, optimize=recipe.optimize)
+        done = canonical_form(model, recipe, optimize=recipe.optimize)
         result = reference.measure(model)
         if result.error > recipe.equivalence_tolerance:
             state.warn(
                 f"Folding changed '{result.output}' by {result.error:.1e} of its magnitude; the graph stays as it was."
             )
             model = original.clone()
-            done = _canonical(model, recipe, optimize=False)
+            done = canonical_form(model, recipe, optimize=False)
     state.decisions += done
     del original
     gc.collect()  # a graph is full of cycles: without this the weights it replaced stay in memory
     return model, reference
-
-
-def _canonical(model: ir.Model, recipe: Recipe, *, optimize: bool) -> list[Decision]:
-    """Raise the opset to what the target needs, then fold."""
-    if opset(model) < (needed := target.required_opset(recipe)):
-        upgrade_opset(model, needed)
-    return canonical.canonicalize(model, optimize=optimize)
 
 
 def _sign(model: ir.Model, state: RunState) -> None:
@@ -126,7 +121,7 @@ def _sign(model: ir.Model, state: RunState) -> None:
     model.metadata_props["equiquant.input_sha256"] = state.input_sha256
 
 
-def _plan(state: RunState, model: ir.Model) -> tuple[QuantPlan, TensorStats]:
+def _plan(state: RunState, model: ir.Model, ranges: Ranges | None) -> tuple[QuantPlan, TensorStats]:
     """Choose what is quantized and how, from the activations of the equalized model."""
     survey = target.survey(model, state.recipe)
     with state.stages("calibrate"):
@@ -134,12 +129,12 @@ def _plan(state: RunState, model: ir.Model) -> tuple[QuantPlan, TensorStats]:
         stats = calibrate.collect(
             model,
             state.stream,
-            survey.calibrated,
+            [name for name in survey.calibrated if ("activation", name) not in (ranges or {})],
             state.recipe,
             progress=lambda done: state.progress("calibrate", done, total),
         )
     with state.stages("choose"):
-        plan = target.choose(model, survey, stats, state.recipe)
+        plan = target.choose(model, survey, stats, state.recipe, ranges)
     state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in plan.kept_float.items()]
     return plan, stats
 

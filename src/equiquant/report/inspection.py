@@ -1,4 +1,4 @@
-"""What a model is, before anything is done to it: its inputs, its operators, and what could be quantized."""
+"""What a model is, before anything is done to it: its inputs and operators, and what equalization could do for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import onnx_ir as ir
 from equiquant.io.load import QUANTIZED_OPS, LoadedModel
 from equiquant.report.plain import plain
 
-__all__ = ["Inspection", "TensorInfo", "inspect_model"]
+__all__ = ["Held", "Inspection", "LayerOutlook", "Outlook", "TensorInfo", "TensorOutlook", "inspect_model"]
+
+NOTICEABLE_DB = 0.5  # one rounding draw moves a measured SQNR by more
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,86 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Channels of a layer that must keep their scale.
+
+    Attributes:
+        channels: How many.
+        reason: Why.
+        node: Where the reason lies.
+    """
+
+    channels: int
+    reason: str
+    node: str
+
+
+@dataclass(frozen=True)
+class LayerOutlook:
+    """What equalization could do for one layer.
+
+    Attributes:
+        name: The layer.
+        op_type: Its op.
+        channels: Output channels.
+        free: Output channels that may be rescaled.
+        spread_before: Largest over smallest channel range of the weight; dead channels do not count.
+        spread_after: The same with the scales of the global solver.
+        sqnr_before_db: Predicted SQNR at the network's output if this layer's weight and bias were all that is rounded;
+            None for a layer that would stay float.
+        sqnr_after_db: The same with the scales of the global solver.
+        held: The other channels, by what holds them.
+    """
+
+    name: str
+    op_type: str
+    channels: int
+    free: int
+    spread_before: float
+    spread_after: float
+    sqnr_before_db: float | None
+    sqnr_after_db: float | None
+    held: tuple[Held, ...]
+
+    @property
+    def helped(self) -> bool:
+        """Equalization takes noise away from this layer."""
+        before, after = self.sqnr_before_db, self.sqnr_after_db
+        return before is not None and after is not None and after > before + NOTICEABLE_DB
+
+
+@dataclass(frozen=True)
+class TensorOutlook:
+    """What equalization could do for one activation tensor: predicted SQNR if it were all that is rounded, in dB."""
+
+    name: str
+    sqnr_before_db: float
+    sqnr_after_db: float
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What equalization could do for a model, predicted by its own solver; nothing has been quantized.
+
+    Attributes:
+        preset: Name of the quantization it is predicted for.
+        samples: Samples the prediction stands on.
+        synthetic: They were made up.
+        sqnr_db: Predicted SQNR of the whole network in dB, all rounding together, by method: `none`,
+            `pairwise`, `global`.
+        layers: In graph order.
+        tensors: Activation tensors, in graph order.
+    """
+
+    preset: str
+    samples: int
+    synthetic: bool
+    sqnr_db: Mapping[str, float]
+    layers: tuple[LayerOutlook, ...]
+    tensors: tuple[TensorOutlook, ...]
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What a model is.
 
@@ -46,6 +128,8 @@ class Inspection:
         parameter_bytes: Their size in bytes.
         parameter_types: Bytes per element type.
         quantized: It already holds quantized operators.
+        outlook: What equalization could do for it; None where that cannot be told.
+        no_outlook: Why it cannot be told; empty if it can.
     """
 
     path: str | None
@@ -59,6 +143,8 @@ class Inspection:
     parameter_bytes: int
     parameter_types: Mapping[str, int]
     quantized: bool
+    outlook: Outlook | None = None
+    no_outlook: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""

@@ -24,10 +24,14 @@ from equiquant.target.survey import Survey
 from equiquant.target.targets import Target
 from equiquant.target.weights import bias_params, fit_weight_to_bias, weight_params
 
-__all__ = ["choose"]
+__all__ = ["GivenRanges", "choose"]
+
+GivenRanges = Mapping[tuple[str, str], tuple[float, ...]]
 
 
-def choose(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe) -> QuantPlan:
+def choose(
+    model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe, given: GivenRanges | None = None
+) -> QuantPlan:
     """Choose every scale, zero point and type.
 
     Args:
@@ -35,6 +39,8 @@ def choose(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe) 
         survey: What to quantize.
         stats: Statistics of `survey.calibrated`.
         recipe: The options.
+        given: Ranges already chosen, per side of 0, by ("activation" or "weight", name of the tensor or node); they
+            need no statistics.
 
     Raises:
         DataError: Statistics of a tensor are missing, or lack the histogram `minmse` needs.
@@ -43,7 +49,7 @@ def choose(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe) 
     values |= {v.name or "": v for node in model.graph for v in node.outputs}
     shared: dict[str, QuantParams] = {}
     for group in survey.groups:
-        evidence = union(_evidence(values[name], stats, survey.target) for name in group.sources)
+        evidence = union(_evidence(values[name], stats, survey.target, given or {}) for name in group.sources)
         params = activation_params(evidence, survey.target, recipe, group.sources[0])
         shared |= dict.fromkeys(group.members, params)
     wanted = set(survey.nodes)
@@ -51,15 +57,18 @@ def choose(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe) 
     for node in model.graph:
         row = row_of(node)
         if row is not None and node.name in wanted:
-            constants |= _constants(node, row, shared, survey.target, recipe)
+            constants |= _constants(node, row, shared, survey.target, recipe, given or {})
     activations = {name: p for name, p in shared.items() if constant(values[name]) is None}
     return QuantPlan(activations, constants, survey.nodes, survey.kept_float)
 
 
-def _evidence(value: ir.Value, stats: TensorStats, target: Target) -> Evidence:
+def _evidence(value: ir.Value, stats: TensorStats, target: Target, given: GivenRanges) -> Evidence:
     array = constant(value)
     if array is not None:
         return Evidence.of_array(array, target)
+    ends = given.get(("activation", value.name or ""))
+    if ends is not None:
+        return Evidence(-ends[1] if len(ends) > 1 else 0.0, ends[0])
     record = stats.tensors.get(value.name or "")
     if record is None:
         raise DataError(f"There are no statistics of '{value.name}'; calibrate the model that is quantized.")
@@ -69,7 +78,12 @@ def _evidence(value: ir.Value, stats: TensorStats, target: Target) -> Evidence:
 
 
 def _constants(
-    node: ir.Node, row: OpRow, shared: Mapping[str, QuantParams], target: Target, recipe: Recipe
+    node: ir.Node,
+    row: OpRow,
+    shared: Mapping[str, QuantParams],
+    target: Target,
+    recipe: Recipe,
+    given: GivenRanges,
 ) -> dict[tuple[str, int], QuantParams]:
     """Return the parameters of a node's constant inputs."""
     name = node.name or ""
@@ -81,7 +95,7 @@ def _constants(
             evidence = Evidence.of_array(array, target)
             found[name, index] = params or activation_params(evidence, target, recipe, value.name or "")
     if row.weight is not None:
-        found |= _weight_and_bias(node, row, found, shared, target)
+        found |= _weight_and_bias(node, row, found, shared, target, given)
     return found
 
 
@@ -91,6 +105,7 @@ def _weight_and_bias(
     operands: Mapping[tuple[str, int], QuantParams],
     shared: Mapping[str, QuantParams],
     target: Target,
+    given: GivenRanges,
 ) -> dict[tuple[str, int], QuantParams]:
     name = node.name or ""
     found: dict[tuple[str, int], QuantParams] = {}
@@ -101,7 +116,8 @@ def _weight_and_bias(
     bias = constant(node.inputs[row.bias]) if row.bias is not None and len(node.inputs) > row.bias else None
     if weight is not None:
         axis = weight_axis(node, weight.ndim) if target.per_channel else None
-        found[name, row.weight] = weight_params(weight, axis, target)
+        ends = given.get(("weight", name)) if axis is None else None
+        found[name, row.weight] = weight_params(weight, axis, target, None if ends is None else ends[0])
     if bias is None or row.bias is None:
         return found
     source = node.inputs[0]

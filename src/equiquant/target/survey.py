@@ -137,18 +137,18 @@ def _dtype(value: ir.Value) -> ir.DataType | None:
 def _fuse(
     nodes: list[ir.Node], chosen: dict[ir.Node, OpRow], kept: dict[str, str], target: Target
 ) -> dict[ir.Node, ir.Node]:
-    """Return producer to the activation fused into it; a fused activation follows its producer in or out.
+    """Return each producer with the activation fused into it; a fused activation follows its producer in or out.
 
+    The Min of a constant behind a fused Relu is the second half of a ReLU with a bound per channel: fused as well.
     An activation excluded by name, or inside an excluded subgraph, stays on its own.
     """
     fused: dict[ir.Node, ir.Node] = {}
     for node in nodes:
         source = node.inputs[0] if node.inputs else None
-        if node.op_type not in target.fused or node.domain != "" or source is None:
+        if node.domain != "" or source is None:
             continue
         host = source.producer()
-        row = chosen.get(host) if host is not None else None
-        if host is None or row is None or not row.hosts or sole_consumer(source) is not node:
+        if host is None or sole_consumer(source) is not node or not _may_fuse(node, host, chosen, fused, target):
             continue
         if kept.get(node.name or "", "").startswith(("nodes_to_exclude", "subgraphs_to_exclude")):
             continue
@@ -158,9 +158,19 @@ def _fuse(
     return fused
 
 
+def _may_fuse(
+    node: ir.Node, host: ir.Node, chosen: Mapping[ir.Node, OpRow], fused: Mapping[ir.Node, ir.Node], target: Target
+) -> bool:
+    if node.op_type == "Min" and host.op_type == "Relu":
+        return host in fused.values() and len(node.inputs) == 2 and constant(node.inputs[1]) is not None
+    return node.op_type in target.fused and host in chosen and chosen[host].hosts
+
+
 def _results(node: ir.Node, fused: Mapping[ir.Node, ir.Node]) -> tuple[ir.Value, ...]:
-    """Return the values a node hands on: those of the activation fused into it, where there is one."""
-    return data_outputs(fused.get(node, node))
+    """Return the values a node hands on: those of the last activation fused into it, where there is one."""
+    while node in fused:
+        node = fused[node]
+    return data_outputs(node)
 
 
 def _is_read(value: ir.Value, chosen: Mapping[ir.Node, OpRow]) -> bool:

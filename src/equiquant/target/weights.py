@@ -29,9 +29,18 @@ BIAS_LIMIT = 2.0**30  # steps: half the accumulator's range
 EMPTY_CHANNEL_STEPS = 2.0**20  # steps that resolve the bias of a channel without weights
 
 
-def weight_params(weight: Array, axis: int | None, target: Target) -> QuantParams:
-    """Return the parameters of a weight; `axis` is the channel axis for per-channel scales, None per tensor."""
+def weight_params(weight: Array, axis: int | None, target: Target, end: float | None = None) -> QuantParams:
+    """Return the parameters of a weight.
+
+    Args:
+        weight: The weight.
+        axis: The channel axis for per-channel scales, None per tensor.
+        target: Type, symmetry and method.
+        end: A range [−end, end] chosen beforehand; larger weights are clipped.
+    """
     kind = target.weight
+    if end is not None:
+        return params_from_range(-end, end, kind, symmetric=target.weight_symmetric)
     if target.scale_kind == "power_of_two":
         return _power_of_two(weight, axis, kind, target)
     others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)

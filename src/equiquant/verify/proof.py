@@ -2,11 +2,16 @@
 
 The plan is applied to a copy and compared with the original. If the error exceeds the tolerance, the log-scales are
 first rounded to powers of two, whose products are exact in floating point: that tells rounding noise of a deep network
-from a wrong rule. If that fails too, the classes are bisected to the guilty ones, which keep their scale.
+from a wrong rule. If that fails too, the tensors are bisected: halves are added to what is already proven and kept as
+long as the proof holds, so that only the guilty ones keep their scale.
+
+Models with float16 or bfloat16 constants get powers of two from the start, because any other factor would round every
+weight anew; what is left is the loss of the smallest numbers, less than one unit in the last place of the output.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
-from equiquant.equalization.apply import apply
+from equiquant.equalization.apply import apply, powers_of_two
 from equiquant.equalization.classes import ScaleClasses, find_classes
 from equiquant.errors import ModelError
 from equiquant.graph import query
@@ -24,6 +29,8 @@ from equiquant.verify.equivalence import Equivalence, Reference
 __all__ = ["Proof", "apply_proven"]
 
 Array = npt.NDArray[Any]
+
+UNIT = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}  # one unit in the last place, relative
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,90 +60,107 @@ def apply_proven(
         classes: Its scale classes.
         z: (classes,) log-scales to apply.
         reference: The original model's outputs.
-        tolerance: Largest error allowed, relative to the output's magnitude.
+        tolerance: Largest error allowed, relative to the output's magnitude; at least one unit in the last place of
+            the narrowest float type among the model's tensors.
     """
-    trial = _Trial(model, classes, reference, tolerance)
-    proof = trial.run(z)
+    nothing = np.zeros_like(z)
+    unit = max((UNIT.get(v.dtype, 0.0) for v in classes.values if v.dtype is not None), default=0.0)
+    trial = _Trial(model, classes, reference, max(tolerance, unit), unit > 0)
+    if reference.silent:
+        reason = (
+            f"the original model's '{reference.silent[0]}' is NaN or infinite on these inputs: nothing can be proven"
+        )
+        return trial.run(nothing, (_rollback("whole network", reason),))
+    exact = powers_of_two(classes, z)
+    proof = trial.run(exact if unit else z)
     if trial.holds(proof):
         return proof
-    exact = np.log(2.0) * np.rint(z / np.log(2.0))
-    rounded = trial.run(exact)
+    rounded = trial.run(exact, (_power_of_two(proof.equivalence),))
     if trial.holds(rounded):
-        note = Decision(
-            "equalize",
-            "power_of_two_scales",
-            "whole network",
-            True,
-            f"rounding alone moved '{proof.equivalence.output}' by {proof.equivalence.error:.1e}; scales were rounded"
-            " to powers of two, which are exact",
-        )
-        return Proof(rounded.model, exact, rounded.equivalence, (*rounded.decisions, note))
-    return trial.bisect(z)
+        return rounded
+    return trial.bisect(z, exact)
 
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
+    """How every candidate is judged; `narrow` if constants may leave the range of their type."""
+
     model: ir.Model
     classes: ScaleClasses
     reference: Reference
     tolerance: float
+    narrow: bool
 
-    def run(self, z: Array) -> Proof:
+    def run(self, z: Array, notes: tuple[Decision, ...] = ()) -> Proof:
         """Apply `z` to a copy and measure it."""
         copy = self.model.clone()
-        decisions = apply(copy, self._on(copy), z)
-        try:
-            result = self.reference.measure(copy)
-        except ModelError:
-            result = Equivalence(float("inf"), "", 0)
-        return Proof(copy, z, result, tuple(decisions))
+        found = find_classes(copy)  # the walk is deterministic: the same classes
+        decisions = apply(copy, found, z)
+        result = Equivalence(float("inf"), "", 0)
+        if not self.narrow or all(_finite(slot.value) for slot in found.slots):
+            with contextlib.suppress(ModelError):
+                result = self.reference.measure(copy)
+        return Proof(copy, z, result, (*decisions, *notes))
 
     def holds(self, proof: Proof) -> bool:
         """True if the proof is within the tolerance."""
         return proof.equivalence.error <= self.tolerance
 
-    def bisect(self, z: Array) -> Proof:
-        """Pin the guilty tensors' classes and return what is left."""
+    def bisect(self, z: Array, exact: Array) -> Proof:
+        """Pin the guilty tensors' classes and return what is left.
+
+        They are searched for with powers of two, which show no rounding noise; `z` itself is tried on what is left.
+        """
         blocks = _blocks(self.classes, z)
-        decisions: list[Decision] = []
-        kept = z.copy()
-        for name, ids in self._guilty(z, list(blocks.items())):
-            kept[ids] = 0.0
-            reason = "equalizing its channels changed the function; they keep their scale"
-            decisions.append(Decision("equalize", "rollback", name, False, reason))
-        proof = self.run(kept)
-        if not self.holds(proof):  # what is left interacts: give up on all of it
-            reason = "equalization changed the function and no single tensor is to blame; nothing was rescaled"
-            decisions = [Decision("equalize", "rollback", "whole network", False, reason)]
-            proof = self.run(np.zeros_like(z))
-        return Proof(proof.model, proof.z, proof.equivalence, (*proof.decisions, *decisions))
+        kept = self._add(np.zeros_like(z), exact, list(blocks.values()))
+        guilty = {name: ids for name, ids in blocks.items() if (kept[ids] != exact[ids]).any()}
+        reason = "equalizing its channels changed the function; they keep their scale"
+        notes = tuple(_rollback(name, reason) for name in guilty)
+        wanted = z.copy()
+        for ids in guilty.values():
+            wanted[ids] = 0.0
+        proof = self.run(wanted, notes)
+        return proof if self.holds(proof) else self.run(kept, (*notes, _power_of_two(proof.equivalence)))
 
-    def _guilty(self, z: Array, blocks: list[tuple[str, Array]]) -> list[tuple[str, Array]]:
-        only = np.zeros_like(z)
-        for _, ids in blocks:
-            only[ids] = z[ids]
-        if not blocks or self.holds(self.run(only)):
-            return []
+    def _add(self, base: Array, target: Array, blocks: list[Array]) -> Array:
+        """Return `base` with `target` taken over for as many blocks as the proof allows."""
+        trial = base.copy()
+        for ids in blocks:
+            trial[ids] = target[ids]
+        if not (trial != base).any() or self.holds(self.run(trial)):
+            return trial
         if len(blocks) == 1:
-            return blocks
+            return base
         middle = len(blocks) // 2
-        return self._guilty(z, blocks[:middle]) + self._guilty(z, blocks[middle:])
+        return self._add(self._add(base, target, blocks[:middle]), target, blocks[middle:])
 
-    def _on(self, copy: ir.Model) -> ScaleClasses:
-        """Return the same classes as seen from a copy of the model: the walk is deterministic."""
-        return find_classes(copy)
+
+def _finite(value: ir.Value) -> bool:
+    array = query.constant(value)
+    return array is None or bool(np.isfinite(array).all())
+
+
+def _rollback(where: str, reason: str) -> Decision:
+    return Decision("equalize", "rollback", where, False, reason)
+
+
+def _power_of_two(before: Equivalence) -> Decision:
+    reason = (
+        f"rounding alone moved '{before.output}' by {before.error:.1e}; scales were rounded to powers of two, which are"
+        " exact"
+    )
+    return Decision("equalize", "power_of_two_scales", "whole network", True, reason)
 
 
 def _blocks(classes: ScaleClasses, z: Array) -> dict[str, Array]:
-    """Return, for each layer in graph order, the moving classes its output brings in."""
+    """Return the moving classes that each node with constants brings in, in graph order."""
     seen = np.zeros(classes.count, dtype=bool)
     blocks: dict[str, Array] = {}
     for slot in classes.slots:
-        if slot.role != "weight":
-            continue
-        ids = np.unique(slot.gain)
+        ids = np.union1d(slot.gain, slot.loss)
         ids = ids[(ids != 0) & ~seen[ids] & (z[ids] != 0)]
         if ids.size:
             seen[ids] = True
-            blocks[query.label(slot.node)] = ids
+            name = query.label(slot.node)
+            blocks[name] = np.union1d(blocks[name], ids) if name in blocks else ids
     return blocks

@@ -84,9 +84,9 @@ LINEAR = [
     Case("c = ReduceMean <axes = [0, 1, 2], keepdims = 0> (a)  y = MatMul (a, c)"),
     Case("c = ReduceMean <axes = [0, 1, 3], keepdims = 0> (a)  y = MatMul (c, a)"),
 ]  # fmt: skip
+UNARY = ("Relu", "Abs", "Neg", "Exp", "Sigmoid", "Tanh", "Softplus", "Sin", "Cos", "Erf")
 ELEMENTWISE = [
-
-           *(Case(f"y = {op} (a)") for op in ("Relu", "Abs", "Neg", "Exp", "Sigmoid", "Tanh", "Softplus", "Sin", "Cos", "Erf")),
+    *(Case(f"y = {op} (a)") for op in UNARY),
     *(Case(f"y = {op} (a)", positive=True) for op in ("Sqrt", "Log", "Reciprocal")),
     *(Case(f"y = {op} (a)") for op in ("HardSigmoid", "HardSwish", "Elu", "Selu", "Celu", "Softsign", "Atan", "Sinh")),
     *(Case(f"y = {op} (a)") for op in ("Cosh", "Asinh", "Identity", "Dropout")),
@@ -158,17 +158,16 @@ SHAPING = [
     Case('y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (a, , , n)',
          constants={"n": ints(2, 4, 9, 5)}),
     Case('y = Resize <mode = "cubic"> (a, , s)', constants={"s": floats(1, 1, 1.5, 2)}),
-
-           Case('y = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (a, e, e, n)',
+    Case('y = Resize <coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (a, e, e, n)',
          constants={"e": floats(), "n": ints(2, 4, 3, 7)}),
     Case('y = Resize <mode = "nearest"> (a, , s)', (4, 36), {"s": floats(2, 1)}),
     Case('y = Resize <mode = "nearest", axes = [3, 2]> (a, , s)', constants={"s": floats(2, 3)}, opset=18),
 ]  # fmt: skip
+REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2")
 POOLING = [
     Case("y = GlobalAveragePool (a)"),
     Case("y = GlobalMaxPool (a)"),
-
-           *(Case(f"y = {op} <axes = [1, -1]> (a)") for op in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2")),
+    *(Case(f"y = {op} <axes = [1, -1]> (a)") for op in REDUCTIONS),
     *(Case(f"y = {op} <axes = [2], keepdims = 0> (a)") for op in ("ReduceSumSquare", "ReduceLogSumExp", "ReduceMax")),
     Case("y = ReduceSum <keepdims = 0> (a, n)", constants={"n": ints(2)}),
     Case("y = ReduceSum (a)"),

@@ -19,7 +19,7 @@ from equiquant.equalization.backward.tape import Tape, first, operand, shape
 from equiquant.equalization.backward.windows import Window, same_begin, window
 from equiquant.graph import query
 
-__all__ = ["conv", "conv_transpose", "gemm", "matmul"]
+__all__ = ["conv", "conv_transpose", "gemm", "matmul", "transposed"]
 
 Gradients = Sequence[ir.Value | None]
 

@@ -22,8 +22,8 @@ def conv(builder: ClassBuilder, node: ir.Node) -> None:
     out = builder.fresh(out_size, weight.ndim, 1)
     kernel = (1,) * (weight.ndim - 2)
     gain = out.reshape(out_size, 1, *kernel)
-    loss = np.repeat(in_ids, out_size // groups, axis=0).reshape(out_size, per_group, *kernel)
-    builder.slot(node, 1, gain, loss if groups > 1 else loss[:1], "weight", groups)
+    loss = in_ids if groups == 1 else np.repeat(in_ids, out_size // groups, axis=0)
+    builder.slot(node, 1, gain, loss.reshape(-1, per_group, *kernel), "weight", groups)
     builder.set(node.outputs[0], out)
     _bias(builder, node, 2, out.reshape(-1))
     return None
@@ -39,8 +39,10 @@ def conv_transpose(builder: ClassBuilder, node: ir.Node) -> None:
     in_ids = builder.channels(builder.ids(node.inputs[0]), 1, in_size)
     out = builder.fresh(per_group * groups, weight.ndim, 1)
     kernel = (1,) * (weight.ndim - 2)
-    gain = np.repeat(out.reshape(groups, per_group), in_size // groups, axis=0).reshape(in_size, per_group, *kernel)
-    builder.slot(node, 1, gain if groups > 1 else gain[:1], in_ids.reshape(in_size, 1, *kernel), "weight", groups, 1)
+    gain = out.reshape(groups, per_group)
+    gain = gain if groups == 1 else np.repeat(gain, in_size // groups, axis=0)
+    loss = in_ids.reshape(in_size, 1, *kernel)
+    builder.slot(node, 1, gain.reshape(-1, per_group, *kernel), loss, "weight", groups, 1)
     builder.set(node.outputs[0], out)
     _bias(builder, node, 2, out.reshape(-1))
     return None

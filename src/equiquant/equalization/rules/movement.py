@@ -25,11 +25,9 @@ def concat(builder: ClassBuilder, node: ir.Node) -> None:
     if all(builder.is_fixed(p) for p in parts):
         return builder.set(node.outputs[0], np.array(parts[0].reshape(-1)[0]))
     sizes = [s[axis] for s in known]
-    others = np.broadcast_shapes(
-        (1,) * rank, *(p.shape[:axis] + (1,) + p.shape[axis + 1 :] for p in parts if p.ndim)
-    )
+    others = np.broadcast_shapes((1,) * rank, *((*p.shape[:axis], 1, *p.shape[axis + 1 :]) for p in parts if p.ndim))
     if None not in sizes:
-        full = [others[:axis] + (size,) + others[axis + 1 :] for size in sizes]
+        full = [(*others[:axis], size, *others[axis + 1 :]) for size in sizes]
         whole = np.concatenate([np.broadcast_to(p, s) for p, s in zip(parts, full, strict=True)], axis=axis)
         return builder.set(node.outputs[0], compress(whole))
     if any(p.ndim and p.shape[axis] != 1 for p in parts):
@@ -51,7 +49,8 @@ def split(builder: ClassBuilder, node: ir.Node) -> None:
             builder.set(output, ids)
         return None
     shapes = [query.static_shape(o) for o in node.outputs]
-    sizes = _operand(node, 1, "split") or [s[axis] if s is not None else None for s in shapes]
+    static = [s[axis] if s is not None else None for s in shapes]
+    sizes: list[int] | list[int | None] = _operand(node, 1, "split") or static
     known = [s for s in sizes if s is not None]
     if len(known) != len(sizes) or sum(known) != ids.shape[axis]:
         return builder.refuse(node, "the sizes of its pieces are unknown")
@@ -139,7 +138,7 @@ def _pad_axis(builder: ClassBuilder, ids: Ids, axis: int, amounts: tuple[int, in
     if mode != "constant":
         padding: dict[str, Any] = {"mode": mode}  # reflect, edge and wrap mean the same in numpy
         return np.asarray(np.pad(ids, width, **padding))
-    head, tail = (builder.new(ids.shape[:axis] + (amount,) + ids.shape[axis + 1 :]) for amount in width[axis])
+    head, tail = (builder.new((*ids.shape[:axis], amount, *ids.shape[axis + 1 :])) for amount in width[axis])
     return np.concatenate([head, ids, tail], axis=axis)
 
 

@@ -133,6 +133,8 @@ def _without_ones(node: ir.Node, shape: tuple[int, ...]) -> tuple[int, ...]:
         rest = iter(shape)
         return tuple(1 if axis in places else next(rest) for axis in range(rank))
     if given is None:
+        if None in (query.static_shape(node.inputs[0]) or (None,) if node.inputs[0] is not None else (None,)):
+            raise ValueError("a dimension of unknown size may be 1")
         return tuple(d for d in shape if d != 1)
     drop = {int(a) % len(shape) for a in given}
     return tuple(d for axis, d in enumerate(shape) if axis not in drop)

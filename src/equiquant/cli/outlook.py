@@ -1,0 +1,126 @@
+"""What equalization could do for a model, on the terminal: every layer, the worst activations, and what is held."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from equiquant.cli.console import output
+from equiquant.cli.summary import COLORS, graded, result_table
+from equiquant.report.markup import DASH, MINUS, grade, shorten, spread_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from equiquant.report import Inspection, LayerOutlook, Outlook, TensorOutlook
+
+__all__ = ["show_outlook"]
+
+LAYER_CHARS = 40
+NAMED = 3  # layers named beside a reason; --json names them all
+NOTICEABLE_DB = 0.5
+WIDE = 50  # a spread that costs most of eight bits: log2(50) = 5.6
+
+
+def show_outlook(inspection: Inspection, worst: int) -> None:
+    """Show the outlook of a model, with the `worst` activation tensors; or why there is none."""
+    console = output()
+    outlook = inspection.outlook
+    if outlook is None:
+        console.print(f"\nEqualization cannot be predicted: {inspection.no_outlook}")
+        return
+    inputs = f"{outlook.samples} {'made-up inputs' if outlook.synthetic else 'samples'}"
+    console.print(Text.assemble(("\nEqualization", "bold"), f", predicted for {outlook.preset} from {inputs}"))
+    for line in _verdict(outlook):
+        console.print(line)
+    _layers(console, outlook.layers)
+    _tensors(console, outlook.tensors, worst)
+    _held(console, outlook.layers)
+    if outlook.synthetic:
+        console.print("\nInputs were made up: give real samples with --data for figures to rely on.", style="yellow")
+
+
+def _verdict(outlook: Outlook) -> Iterable[str | Text]:
+    free = sum(layer.free > 0 for layer in outlook.layers)
+    helped = sum(layer.helped for layer in outlook.layers)
+    yield f"{free} of {len(outlook.layers)} layers can be rescaled; the noise of {helped} falls"
+    if outlook.sqnr_db:
+        before, pairwise, best = (outlook.sqnr_db[name] for name in ("none", "pairwise", "global"))
+        yield Text.assemble(
+            "SQNR of the output: ",
+            graded(before),
+            " as it is, ",
+            graded(pairwise),
+            " pairwise, ",
+            graded(best),
+            " global",
+        )
+
+
+def _layers(console: Console, layers: tuple[LayerOutlook, ...]) -> None:
+    if not layers:
+        return
+    table = result_table("Layer", "Op", "Free", "Spread", "Equalized", "SQNR", "SQNR equalized", "Gain")
+    for layer in layers:
+        known = layer.sqnr_before_db is not None
+        table.add_row(
+            shorten(layer.name, LAYER_CHARS),
+            layer.op_type,
+            f"{layer.free}/{layer.channels}",
+            Text(spread_text(layer.spread_before), style="yellow" if layer.spread_before > WIDE else ""),
+            spread_text(layer.spread_after),
+            graded(layer.sqnr_before_db) if known else DASH,
+            graded(layer.sqnr_after_db) if known else "stays float",
+            _gain(layer.sqnr_before_db, layer.sqnr_after_db),
+        )
+    console.print()
+    console.print(table)
+    console.print(
+        "Free: channels that may be rescaled. Spread: largest over smallest channel range. SQNR: of the output, if this"
+        " were all that is rounded.",
+        style="dim",
+    )
+
+
+def _gain(before: float | None, after: float | None) -> Text:
+    if before is None or after is None:
+        return Text(DASH)
+    gain = after - before
+    lost = gain < -NOTICEABLE_DB and grade(after) != "good"  # noise moved to where there was room costs nothing
+    style = COLORS["good"] if gain > NOTICEABLE_DB else COLORS["poor"] if lost else "dim"
+    return Text(f"{gain:+.1f}".replace("-", MINUS), style=style)
+
+
+def _tensors(console: Console, tensors: tuple[TensorOutlook, ...], worst: int) -> None:
+    shown = sorted(tensors, key=lambda t: t.sqnr_before_db)[: max(worst, 0)]
+    if not shown:
+        return
+    table = result_table("Activation", "SQNR", "SQNR equalized", "Gain")
+    for tensor in shown:
+        before, after = tensor.sqnr_before_db, tensor.sqnr_after_db
+        table.add_row(shorten(tensor.name, LAYER_CHARS), graded(before), graded(after), _gain(before, after))
+    console.print(f"\nThe {len(shown)} worst of {len(tensors)} activation tensors", style="bold")
+    console.print(table)
+
+
+def _held(console: Console, layers: tuple[LayerOutlook, ...]) -> None:
+    """Show what must keep its scale, one line a reason."""
+    reasons: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+    for layer in layers:
+        for part in layer.held:
+            reasons[part.reason].append((part.channels, layer.name))
+    if not reasons:
+        return
+    console.print("\nChannels that keep their scale", style="bold")
+    for reason, parts in reasons.items():
+        channels = sum(count for count, _ in parts)
+        names = ", ".join(shorten(name, LAYER_CHARS) for _, name in parts[:NAMED])
+        more = f" and {len(parts) - NAMED} more" if len(parts) > NAMED else ""
+        console.print(Text(f"{channels:,} channels, {reason}: {names}{more}"), soft_wrap=True)
+    if any("Clip(0," in reason for reason in reasons):
+        console.print(
+            "--clip-mode soft, or per_channel where the backend takes a Min, frees those at a Clip.", style="dim"
+        )

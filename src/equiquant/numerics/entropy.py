@@ -1,0 +1,74 @@
+"""The range whose quantized distribution tells most of the original: least Kullback-Leibler divergence KL(P || Q).
+
+The values are counted in `bins` equal bins over ±max|x|. For each candidate T, P is the distribution within ±T with
+what lies beyond added to its outermost bins; Q is the same without what lies beyond, quantized to `levels` groups of
+bins, each spread evenly over those of its bins that are not empty in P. Empty bins of either get a small count, so
+that the divergence is finite.
+Source: Migacz, "8-bit inference with TensorRT", GTC 2017; onnxruntime quantization, `EntropyCalibrater`. Unlike there,
+at most `CANDIDATES` values of T are tried, evenly spaced, and every bin of the last group takes part.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.numerics.histogram import DyadicHistogram
+
+__all__ = ["ENTROPY_BINS", "entropy_range"]
+
+Array = npt.NDArray[Any]
+
+ENTROPY_BINS = 2048
+LEVELS = 128
+CANDIDATES = 128
+SMOOTHING = 1e-4  # count given to an empty bin
+
+
+def entropy_range(data: DyadicHistogram, bins: int = ENTROPY_BINS, levels: int = LEVELS) -> tuple[float, float]:
+    """Return (low, high), real units, within the smallest and largest value.
+
+    Args:
+        data: The values.
+        bins: Bins over ±max|x|; with no more than `levels` there is nothing to choose and the range is min-max.
+        levels: Groups the candidates are quantized to.
+    """
+    bound = max(-data.low, data.high)
+    if bound <= 0:
+        return 0.0, 0.0
+    edges = np.linspace(-bound, bound, bins + 1)
+    reached = np.rint(np.interp(edges, data.edges(), np.concatenate([[0], np.cumsum(data.counts)])))
+    reached[-1] = data.total  # the largest value lies on the last edge
+    counts = np.diff(reached)
+    center = bins // 2
+    first = min(levels // 2, center)
+    halves = np.unique(np.linspace(center, first, CANDIDATES).round().astype(np.int64))[::-1]  # widest first
+    divergences = [_divergence(counts, center - half, min(center + half, bins), levels) for half in halves]
+    limit = float(edges[min(center + halves[int(np.argmin(divergences))], bins)])
+    return max(data.low, -limit), min(data.high, limit)
+
+
+def _divergence(counts: Array, start: int, stop: int, levels: int) -> float:
+    """Return KL(P || Q) for the range of the bins `start` to `stop`, infinite where Q says nothing."""
+    inside = counts[start:stop]
+    p = inside.copy()
+    p[0] += counts[:start].sum()
+    p[-1] += counts[stop:].sum()
+    filled = p > 0
+    starts = np.arange(min(levels, p.size)) * (p.size // min(levels, p.size))
+    sizes = np.diff(np.append(starts, p.size))
+    share = np.add.reduceat(inside, starts) / np.maximum(np.add.reduceat(filled.astype(np.float64), starts), 1)
+    q = np.where(filled, np.repeat(share, sizes), 0.0)
+    if not q.any():
+        return float("inf")
+    p, q = _smoothed(p), _smoothed(q)
+    return float(np.dot(p, np.log(p / q)))
+
+
+def _smoothed(counts: Array) -> Array:
+    """Return the distribution of the counts, none of them zero."""
+    smooth = np.where(counts > 0, counts, SMOOTHING)
+    result: Array = smooth / smooth.sum()
+    return result

@@ -1,0 +1,175 @@
+"""Solve for the scales: calibrate channels, measure noise gains, and run the solvers asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from equiquant import calibrate, target
+from equiquant.calibrate import SampleView
+from equiquant.equalization import (
+    EqualizationPlan,
+    Gains,
+    QuantizerModel,
+    ScaleClasses,
+    Sketches,
+    clip_bounds,
+    measure_gains,
+    noise_terms,
+    plan_global,
+    plan_pairwise,
+    plan_ranges,
+    range_terms,
+)
+from equiquant.io import model_bytes
+from equiquant.numerics.figures import ChannelFigures
+from equiquant.numerics.noise import NoiseTerm
+from equiquant.recipe import Recipe
+
+__all__ = ["solve"]
+
+BACKWARD_COST = 4  # a backward pass over a forward one
+MOST_DRAWS = 4  # random directions a feed, for the noise gains
+RANGES_BELOW = 100_000_000  # bytes of weights; above, weighing every large weight would cost more than it gives
+
+
+def solve(
+    model: ir.Model, classes: ScaleClasses, recipe: Recipe, samples: SampleView, affordable: int
+) -> tuple[list[EqualizationPlan], list[NoiseTerm]]:
+    """Solve for the scales by every method asked for, the plan that changes nothing first.
+
+    Args:
+        model: The folded float model; not changed.
+        classes: Its scale classes.
+        recipe: Names the methods, and the quantizer that will follow.
+        samples: What to calibrate on.
+        affordable: Feeds that float inference can run in the time the noise gains may cost.
+
+    Returns:
+        The plans, and the noise terms: empty where only the pairwise solver ran.
+    """
+    nothing = EqualizationPlan("none", np.zeros(classes.count), 0)
+    survey = target.survey(model, recipe)
+    figures = _figures(recipe, model, classes, survey.calibrated, samples)
+    sketches = _sketches(recipe, model, classes, figures, samples)
+    bounds = clip_bounds(classes, sketches)
+    plans = [nothing]
+    if recipe.cle:
+        plans.append(plan_pairwise(classes, bounds, steps=recipe.cle_steps, append_bias=recipe.cle_append_bias))
+    ranged = _ranged(recipe, model)
+    if not ranged and (recipe.cle_method == "pairwise" or not recipe.cle):
+        return plans, []
+    gains = _gains(model, classes, figures, samples, affordable)
+    terms = noise_terms(classes, figures, gains, _quantizer(survey))
+    if recipe.cle and recipe.cle_method != "pairwise":
+        plans.append(plan_global(terms, plans[-1].z, bounds))
+    if ranged or (recipe.clip_mode == "soft" and recipe.cle):
+        plans = _with_ranges(recipe, classes, plans, terms, sketches, bounds)
+    if recipe.cle_method == "global":
+        plans = [plan for plan in plans if not plan.method.startswith("pairwise")]
+    return plans, terms
+
+
+def _ranged(recipe: Recipe, model: ir.Model) -> bool:
+    """True if the quantizer takes its ranges from the solver."""
+    return recipe.calibration == "noise" and not recipe.per_channel and model_bytes(model) < RANGES_BELOW
+
+
+def _with_ranges(
+    recipe: Recipe,
+    classes: ScaleClasses,
+    plans: list[EqualizationPlan],
+    terms: list[NoiseTerm],
+    sketches: Mapping[str, Sketches],
+    bounds: tuple[np.ndarray, np.ndarray],
+) -> list[EqualizationPlan]:
+    """Add plans whose ranges may clip: the last plan's, its scales solved again with them, and the `soft` one."""
+    weights, tensors = range_terms(classes, terms, sketches)
+    last = plans[-1]
+    fixed = last.method != "global"
+    added = [plan_ranges(weights, tensors, last, None if fixed else bounds, f"{last.method}+ranges")]
+    if recipe.clip_mode == "soft" and recipe.cle and classes.clips:
+        free = (np.full(classes.count, -np.inf), np.full(classes.count, np.inf))
+        added.append(plan_ranges(weights, tensors, added[-1], free, "soft"))
+    if recipe.calibration == "noise":
+        return [*plans, *added]
+    return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]
+
+
+def _sketches(
+    recipe: Recipe,
+    model: ir.Model,
+    classes: ScaleClasses,
+    figures: Mapping[str, ChannelFigures],
+    samples: SampleView,
+) -> Mapping[str, Sketches]:
+    """Sketch what goes into the Clips, and every rounded tensor if ranges may clip."""
+    axes: dict[str, int] = {}
+    made = set()
+    for site in classes.clips:
+        source = site.node.inputs[0]
+        if source is not None:
+            axes[source.name or ""] = 1
+            made.add(site.node.outputs[0].name)
+    if _ranged(recipe, model) or recipe.clip_mode == "soft":
+        axes |= {name: figure.axis for name, figure in figures.items() if name not in made}
+    return calibrate.sketch_tensors(model, samples, axes)
+
+
+def _figures(
+    recipe: Recipe, model: ir.Model, classes: ScaleClasses, tensors: tuple[str, ...], samples: SampleView
+) -> Mapping[str, ChannelFigures]:
+    """Calibrate the tensors' channels, and the Clips'."""
+    values = {v.name or "": v for v in model.graph.inputs} | {v.name or "": v for n in model.graph for v in n.outputs}
+    wanted = dict.fromkeys([*tensors, *(c.node.outputs[0].name or "" for c in classes.clips)])
+    axes = {name: axis for name in wanted if (axis := _channel_axis(values[name], classes)) is not None}
+    plain = recipe.replace(calibration="minmax", scale_kind="float", bias_type="int32")
+    stats = calibrate.collect(model, samples, (), plain, channels=axes)
+    return {name: record.channels for name, record in stats.tensors.items() if record.channels is not None}
+
+
+def _channel_axis(value: ir.Value, classes: ScaleClasses) -> int | None:
+    """Return the axis along which a value's classes differ, else axis 1; None for scalars and unknown ranks."""
+    rank = len(value.shape) if value.shape is not None else 0
+    if rank == 0:
+        return None
+    ids = classes.values.get(value)
+    varying = [] if ids is None else [axis for axis, size in enumerate(ids.shape) if size > 1]
+    return varying[0] if len(varying) == 1 else min(1, rank - 1)
+
+
+def _gains(
+    model: ir.Model,
+    classes: ScaleClasses,
+    figures: Mapping[str, ChannelFigures],
+    samples: SampleView,
+    affordable: int,
+) -> Mapping[str, Gains]:
+    """Measure the noise gains of the rounded tensors and of the layers' outputs."""
+    axes = {name: figure.axis for name, figure in figures.items()}
+    axes |= {s.node.outputs[0].name or "": _output_axis(s.node) for s in classes.slots if s.role == "weight"}
+    feeds = list(samples)
+    draws = max(1, min(MOST_DRAWS, affordable // (BACKWARD_COST * len(feeds))))
+    return measure_gains(model, feeds, axes, draws=draws)
+
+
+def _quantizer(survey: target.Survey) -> QuantizerModel:
+    """Describe the quantizer that will follow to the solver."""
+    chosen = survey.target
+    zero = chosen.activation.center if chosen.activation_symmetric else chosen.activation.qmin
+    return QuantizerModel(
+        nodes=frozenset(survey.nodes),
+        tensors=frozenset(survey.calibrated),
+        weight_levels=float(chosen.weight.qmax - chosen.weight.center),
+        activation_levels=float(chosen.activation.qmax - zero),
+        symmetric=chosen.activation_symmetric,
+        per_channel=chosen.per_channel,
+        bias_levels=None if chosen.bias.bits == 32 else float(chosen.bias.qmax),
+    )
+
+
+def _output_axis(node: ir.Node) -> int:
+    rank = len(node.outputs[0].shape or ())
+    return rank - 1 if node.op_type == "MatMul" else min(1, max(rank - 1, 0))

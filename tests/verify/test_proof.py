@@ -1,0 +1,139 @@
+"""What a wrong rule does is rolled back, and nothing else; rounding noise is answered by powers of two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from equiquant.equalization import find_classes
+from equiquant.equalization.apply import powers_of_two
+from equiquant.equalization.rules import RULES, passing
+from equiquant.verify import Equivalence, Proof, Reference, apply_proven
+from tests.equalization.support import Case, changed, random_scales
+
+WEIGHTS: dict[str, Any] = {
+    "w1": (6, 4, 1, 1), "b1": (6,), "w2": (5, 6, 1, 1), "w3": (6, 5, 1, 1), "w4": (3, 6, 1, 1), "w5": (2, 3, 1, 1),
+}  # fmt: skip
+MIXED = Case(
+    "mixed",
+    "a = Conv(x, w1, b1) r = Relu(a) b = Conv(r, w2) s = Sigmoid(b) c = Conv(s, w3) t = Relu(c) d = Conv(t, w4)"
+    " u = Relu(d) y = Conv(u, w5)",
+    weights=WEIGHTS,
+)
+
+
+def prove(case: Case, tolerance: float = 1e-5) -> tuple[ir.Model, Proof]:
+    model = case.model()
+    classes = find_classes(model)
+    return model, apply_proven(model, classes, random_scales(classes), Reference(model, case.feeds()), tolerance)
+
+
+def rolled_back(proof: Proof) -> list[str]:
+    return [d.where for d in proof.decisions if d.rule == "rollback"]
+
+
+def rules(proof: Proof) -> list[str]:
+    return [d.rule for d in proof.decisions]
+
+
+def test_a_right_plan_is_applied_as_it_is() -> None:
+    model, proof = prove(MIXED)
+    assert proof.equivalence.error <= 1e-5
+    assert rules(proof) == []
+    assert changed(model, proof.model) == {"w1", "b1", "w2", "w3", "w4", "w5"}
+    np.testing.assert_array_equal(proof.z, random_scales(find_classes(model)))
+
+
+def test_only_the_guilty_layer_is_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "Sigmoid", passing.homogeneous)
+    model, proof = prove(MIXED)
+    assert rolled_back(proof) == ["Conv_b"]
+    assert proof.equivalence.error <= 1e-5
+    wanted = random_scales(find_classes(model))
+    moved = proof.z != 0
+    assert (wanted != 0).sum() - moved.sum() == 5  # the channels of b
+    np.testing.assert_array_equal(proof.z[moved], wanted[moved])
+    assert changed(model, proof.model) == {"w1", "b1", "w2", "w3", "w4", "w5"}
+
+
+def test_several_guilty_layers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "Sigmoid", passing.homogeneous)
+    monkeypatch.setitem(RULES, "Tanh", passing.homogeneous)
+    case = Case("two", MIXED.nodes.replace("u = Relu(d)", "u = Tanh(d)"), weights=WEIGHTS)
+    _, proof = prove(case)
+    assert rolled_back(proof) == ["Conv_b", "Conv_d"]
+    assert proof.equivalence.error <= 1e-5
+    assert proof.z.any()
+
+
+def test_powers_of_two_answer_rounding_noise() -> None:
+    model, proof = prove(MIXED, tolerance=1e-12)
+    assert rules(proof) == ["power_of_two_scales"]
+    assert proof.equivalence.error == 0.0
+    np.testing.assert_allclose(proof.z, powers_of_two(find_classes(model), proof.z), atol=1e-12)
+    assert proof.z.any()
+
+
+def test_a_wrong_rule_is_told_from_rounding_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "Sigmoid", passing.homogeneous)
+    _, proof = prove(MIXED, tolerance=1e-12)
+    assert rolled_back(proof) == ["Conv_b"]
+    assert rules(proof)[-1] == "power_of_two_scales"
+    assert proof.equivalence.error == 0.0
+    assert proof.z.any()
+
+
+def test_powers_of_two_never_push_a_channel_over_a_clip() -> None:
+    case = Case(
+        "clip",
+        "a = Conv(x, w1) r = Clip(a, lo, hi) y = Conv(r, w2)",
+        weights={"w1": (6, 4, 1, 1), "w2": (2, 6, 1, 1), "lo": np.float32(0), "hi": np.float32(6)},
+    )
+    classes = find_classes(case.model())
+    z = np.full(classes.count, 0.9 * np.log(2))
+    z[0] = 0.0
+    assert not powers_of_two(classes, z).any()
+    assert powers_of_two(find_classes(MIXED.model()), z).any()
+
+
+def test_nan_after_equalization_is_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log(x + offset) breaks where a rule lets its input be rescaled."""
+    monkeypatch.setitem(RULES, "Sqrt", passing.homogeneous)
+    monkeypatch.setitem(RULES, "Sin", passing.homogeneous)
+    case = Case(
+        "nan",
+        "a = Conv(x, w1) t = Sin(a) p = Add(t, one) q = Sqrt(p) y = Conv(q, w2)",
+        weights={"w1": (6, 4, 1, 1), "w2": (2, 6, 1, 1), "one": np.float32(1.0)},
+    )
+    _, proof = prove(case)
+    assert rolled_back(proof) == ["Conv_a"]
+    assert proof.equivalence.error == 0.0
+
+
+def test_a_model_whose_outputs_are_nan_is_left_alone() -> None:
+    case = Case("silent", MIXED.nodes + " q = Abs(y) n = Neg(q) z = Sqrt(n)", weights=WEIGHTS, outputs="float[] z")
+    model, proof = prove(case)
+    assert not proof.z.any()
+    assert changed(model, proof.model) == set()
+    (decision,) = proof.decisions
+    assert (decision.where, decision.applied) == ("whole network", False)
+    assert "'z' is NaN" in decision.reason
+
+
+def test_layers_that_are_only_wrong_together_do_not_both_go() -> None:
+    """A stub in place of the reference: moving w1 and w4 at once is wrong, either alone is not."""
+    model = MIXED.model()
+    classes = find_classes(model)
+
+    class Stub(Reference):
+        def measure(self, model: ir.Model) -> Equivalence:
+            both = {"w1", "w5"} <= changed(MIXED.model(), model)
+            return Equivalence(1.0 if both else 0.0, "y", 1)
+
+    proof = apply_proven(model, classes, random_scales(classes), Stub(model, MIXED.feeds()))
+    assert proof.equivalence.error == 0.0
+    assert len(rolled_back(proof)) == 1
+    assert proof.z.any()
