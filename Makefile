@@ -38,7 +38,7 @@ test: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.quantize_cost
 	@$(BIN)/python -m benchmarks.latency
-	@if [ -d ../shared/data ]; then $(BIN)/python -m benchmarks.accuracy; \
+	@if [ -d ../shared/data ]; then $(BIN)/python -m benchmarks.accuracy && $(BIN)/python -m benchmarks.other_toolchains; \
 		else echo "No ../shared/data: accuracy on real models not measured."; fi
 
 format: $(STAMP)

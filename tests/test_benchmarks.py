@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from benchmarks import common, latency, networks
+from benchmarks import common, latency, networks, other_toolchains
 
+from equiquant import equalize
 from equiquant.io import Runner
 
 TINY = {
@@ -73,6 +74,18 @@ def test_float_nodes_follows_integers_through_pools(
 ) -> None:
     ir.save(quantized_conv_then_float_pool(integer_pool), tmp_path / "m.onnx")
     assert latency.float_nodes(tmp_path / "m.onnx") == expected
+
+
+def test_another_quantizer_takes_the_equalized_model(tmp_path: Path) -> None:
+    source, floated = tmp_path / "m.onnx", tmp_path / "float.onnx"
+    ir.save(TINY["resnet18"](), source)
+    inputs = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
+    equalize(source, floated, data=inputs)
+    assert other_toolchains.interface(floated) == other_toolchains.interface(source)
+    out = other_toolchains.static_quantized(floated, inputs, tmp_path / "int8.onnx")
+    expected, got = (Runner(ir.load(path)).run({"input": inputs})[0] for path in (source, out))
+    assert "QuantizeLinear" in {node.op_type for node in ir.load(out).graph}
+    assert np.square(expected - got).mean() < 0.1 * np.square(expected).mean()
 
 
 def test_markdown_aligns_figures_right() -> None:

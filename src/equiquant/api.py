@@ -69,6 +69,7 @@ def quantize(
     preset: str | Recipe = "xint8",
     report_dir: PathLike | None = None,
     progress: Progress | None = None,
+    calibration_cache: PathLike | None = None,
     **overrides: Any,
 ) -> Result:
     """Quantize a float model to INT8 (QDQ).
@@ -81,12 +82,22 @@ def quantize(
         preset: `xint8`, `a8w8`, `a8w8_per_channel`, `a16w8`, or a `Recipe`.
         report_dir: Write report.json and report.html there.
         progress: Called with (stage, done, total).
+        calibration_cache: A file of calibration statistics: used if it exists, else written. An interrupted
+            calibration goes on from the checkpoint beside it.
         **overrides: Fields of `Recipe` that replace the preset's.
 
     Raises:
         EquiQuantError: Bad model, data, option or output path; nothing is written then.
     """
-    return run_recipe(model, output, _recipe(preset, overrides), data=data, progress=progress, report_dir=report_dir)
+    return run_recipe(
+        model,
+        output,
+        _recipe(preset, overrides),
+        data=data,
+        progress=progress,
+        report_dir=report_dir,
+        calibration_cache=calibration_cache,
+    )
 
 
 def equalize(
@@ -129,6 +140,7 @@ def equalize(
         "cle_append_bias": append_bias,
         "replace_clip6_relu": replace_clip6_relu,
         "clip_mode": clip_mode,
+        "calibration": "minmax",  # scales tuned for clipped ranges would be worse for a quantizer that does not clip
     }
     recipe = _recipe("a8w8", options | overrides)
     return run_recipe(model, output, recipe, data=data, progress=progress, report_dir=report_dir, to_int=False)
@@ -143,6 +155,7 @@ def run_recipe(
     progress: Progress | None = None,
     report_dir: PathLike | None = None,
     to_int: bool = True,
+    calibration_cache: PathLike | None = None,
 ) -> Result:
     """Run one recipe: what `quantize`, `equalize` and `ModelQuantizer` have in common.
 
@@ -154,13 +167,14 @@ def run_recipe(
         progress: As in `quantize`.
         report_dir: As in `quantize`.
         to_int: Quantize after equalizing.
+        calibration_cache: As in `quantize`.
 
     Raises:
         EquiQuantError: Bad model, data, option or output path; nothing is written then.
     """
     if output is not None:
         check_writable(os.fspath(output), Path(model) if isinstance(model, str | os.PathLike) else None)
-    outcome = pipeline.run(model, recipe, data, quantize=to_int, progress=progress)
+    outcome = pipeline.run(model, recipe, data, quantize=to_int, progress=progress, stats_file=calibration_cache)
     result = Result(outcome.model, outcome.report)
     if output is not None:
         result.save(output)

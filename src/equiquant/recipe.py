@@ -19,7 +19,9 @@ ActivationType = Literal["uint8", "int8", "uint16", "int16"]
 WeightType = Literal["int8", "uint8"]
 BiasType = Literal["int8", "int16", "int32"]
 ScaleKind = Literal["float", "power_of_two"]
-CalibrationMethod = Literal["minmax", "minmse", "nonoverflow", "noise"]
+CalibrationMethod = Literal["minmax", "minmse", "nonoverflow", "noise", "percentile", "entropy", "mse"]
+MinMSEMode = Literal["all", "most_common"]
+NonOverflowRounding = Literal["up", "nearest"]
 CLEMethod = Literal["auto", "pairwise", "global"]
 CLEAccept = Literal["measured", "always"]
 
@@ -97,11 +99,19 @@ class Recipe:
         cle_steps: Sweeps of the pairwise solver; −1 sweeps until it converges.
         cle_append_bias: The bias counts in the range of a producing row.
         calibration: How an activation's range is chosen: `minmax`; `noise`, the range that adds least noise to the
-            output, clipping included, where that measures better than `minmax`; `minmse` and `nonoverflow` for powers
-            of two.
+            output, clipping included, where that measures better than `minmax`; `percentile`, `entropy` (least
+            Kullback-Leibler divergence) and `mse` (least squared error); `minmse` and `nonoverflow` for powers of two.
         calibration_samples: Use at most this many samples; None for all.
         moving_average: Min-max by a moving average over batches.
         moving_average_constant: Weight of the newest batch.
+        percentile: Percent of the values that `percentile` keeps, half of the rest cut at either end.
+        histogram_bins: Bins that `percentile` and `entropy` work with; None for the histogram's own, and for 2048.
+        minmse_mode: `all` minimizes the error over all samples; `most_common` takes the exponent that is best for
+            most samples alone.
+        nonoverflow_rounding: `up` never overflows; `nearest`, as the documented tool rounds, may.
+        exact_histograms: Count every element, not a sample of large tensors.
+        calibration_memory: MiB that the activations of one feed may take at once; more are collected in several
+            passes. None for a quarter of the machine.
         symmetric_ranges: Widen every min-max range to be symmetric about 0.
         nodes_to_quantize: Names, globs or `re:` patterns; when given, only these nodes.
         nodes_to_exclude: Names, globs or `re:` patterns of nodes that stay float.
@@ -134,6 +144,12 @@ class Recipe:
     calibration_samples: int | None = None
     moving_average: bool = False
     moving_average_constant: float = 0.01
+    percentile: float = 99.999
+    histogram_bins: int | None = None
+    minmse_mode: MinMSEMode = "all"
+    nonoverflow_rounding: NonOverflowRounding = "up"
+    exact_histograms: bool = False
+    calibration_memory: int | None = None
     symmetric_ranges: bool = False
     nodes_to_quantize: tuple[str, ...] = ()
     nodes_to_exclude: tuple[str, ...] = ()
@@ -169,8 +185,16 @@ class Recipe:
             raise OptionError("The NPU target runs per-tensor weights only: per_channel must be False.")
         if self.scale_kind == "float" and self.bias_type != "int32":
             raise OptionError("Float scales need bias_type='int32' (scale s_x·s_w).")
-        if self.calibration == "noise" and self.scale_kind != "float":
-            raise OptionError("Calibration 'noise' chooses float scales. Use scale_kind='float', or 'minmse'.")
+        if self.calibration in ("noise", "percentile", "entropy", "mse") and self.scale_kind != "float":
+            raise OptionError(
+                f"Calibration '{self.calibration}' chooses float scales. Use scale_kind='float', or 'minmse'."
+            )
+        if not 50 < self.percentile <= 100:
+            raise OptionError(f"Percentile must be in (50, 100]. Got {self.percentile}.")
+        if self.histogram_bins is not None and self.histogram_bins < 2:
+            raise OptionError(f"NumBins must be at least 2. Got {self.histogram_bins}.")
+        if self.calibration_memory is not None and self.calibration_memory < 1:
+            raise OptionError(f"CalibMemoryLimit must be at least 1 MiB. Got {self.calibration_memory}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain data."""

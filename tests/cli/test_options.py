@@ -102,7 +102,7 @@ def test_set_is_strict(setting: str, says: str) -> None:
 
 
 def test_equalize_has_the_same_types() -> None:
-    args = parse(["equalize", "m.onnx", "-o", "o.onnx", "--steps", "3", "--no-append-bias"])
+    args = parse(["equalize", "m.onnx", "-o", "o.onnx", "--cle-steps", "3", "--no-append-bias"])
     assert isinstance(args, argparse.Namespace)
     assert vars(args)["recipe.cle_steps"] == 3
     assert vars(args)["recipe.cle_append_bias"] is False

@@ -1,18 +1,25 @@
 """Calibration: read the data as a stream, run the float model, keep a few numbers per tensor."""
 
+from equiquant.calibrate.checkpoint import Checkpoint
 from equiquant.calibrate.collect import collect
+from equiquant.calibrate.fingerprint import model_hash
 from equiquant.calibrate.methods import ranges
 from equiquant.calibrate.sketches import sketch_tensors
 from equiquant.calibrate.stats import TensorRecord, TensorStats
+from equiquant.calibrate.store import load_stats, save_stats
 from equiquant.calibrate.stream import SampleStream, SampleView, open_samples
 
 __all__ = [
+    "Checkpoint",
     "SampleStream",
     "SampleView",
     "TensorRecord",
     "TensorStats",
     "collect",
+    "load_stats",
+    "model_hash",
     "open_samples",
     "ranges",
+    "save_stats",
     "sketch_tensors",
 ]

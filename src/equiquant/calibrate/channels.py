@@ -1,7 +1,8 @@
-"""Per-channel figures of a stream of activations: low, high, E x and E x², from running sums in float64.
+"""Per-channel figures of a stream of activations: low, high, Σ x and Σ x².
 
-Sums over the positions of one sample are float32, sums over samples float64, so that the result does not depend on how
-samples are batched beyond float64 rounding.
+Within one sample the positions of a channel are summed in float32 pairwise (float64 where channels are last); samples
+are then added without rounding (`numerics.exact_sum`). Neither the order nor the batching of the samples changes a
+bit.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from equiquant.calibrate.stats import ChannelSums
 from equiquant.errors import DataError
-from equiquant.numerics.figures import ChannelFigures
+from equiquant.numerics.exact_sum import ExactSum
 
 __all__ = ["ChannelBuilder"]
 
 Array = npt.NDArray[Any]
 
+SAFE_SQUARE = 1e15  # magnitudes up to here are squared and summed in float32 without overflow
+
 
 class ChannelBuilder:
-    """Accumulates `ChannelFigures` along one axis.
+    """Accumulates `ChannelSums` along one axis.
 
     Args:
         name: The tensor, for errors.
@@ -32,11 +36,14 @@ class ChannelBuilder:
         self._count = 0
         self._low: Array | None = None
         self._high: Array = np.zeros(0)
-        self._sum: Array = np.zeros(0)
-        self._square: Array = np.zeros(0)
+        self._sum, self._square = ExactSum(0), ExactSum(0)
 
-    def add(self, x: Array) -> tuple[float, float]:
+    def add(self, x: Array, samples: int = 1) -> tuple[float, float]:
         """Take in one batch; return its smallest and largest value.
+
+        Args:
+            x: The values, float32 or float64.
+            samples: How many samples lie along axis 0; 1 where it is no batch.
 
         Raises:
             DataError: The number of channels changed from one sample to the next.
@@ -45,26 +52,38 @@ class ChannelBuilder:
         blocks = x.reshape(int(np.prod(x.shape[: self._axis])), channels, -1)  # (outer, C, inner)
         if self._low is None:
             self._low, self._high = np.full(channels, np.inf), np.full(channels, -np.inf)
-            self._sum, self._square = np.zeros(channels), np.zeros(channels)
+            self._sum, self._square = ExactSum(channels), ExactSum(channels)
         elif self._low.size != channels:
             raise DataError(
                 f"The tensor '{self._name}' has {channels} channels for one sample and {self._low.size} for another."
             )
-        if blocks.shape[2] == 1:  # channels last: reduce over the rows at once
-            rows = blocks[:, :, 0]
-            low, high = rows.min(axis=0), rows.max(axis=0)
-            self._sum += rows.sum(axis=0, dtype=np.float64)
-            self._square += np.einsum("oc,oc->c", rows, rows, dtype=np.float64)
-        else:
-            low, high = blocks.min(axis=2).min(axis=0), blocks.max(axis=2).max(axis=0)
-            self._sum += blocks.sum(axis=2).sum(axis=0, dtype=np.float64)
-            self._square += np.einsum("oci,oci->oc", blocks, blocks).sum(axis=0, dtype=np.float64)
+        low, high = _extremes(blocks)
         self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
         self._count += blocks.shape[0] * blocks.shape[2]
-        return float(low.min()), float(high.max())
+        smallest, largest = float(low.min()), float(high.max())
+        if np.isfinite(smallest) and np.isfinite(largest):  # else the caller refuses the sample
+            wide = blocks if max(-smallest, largest) < SAFE_SQUARE else blocks.astype(np.float64)
+            for part in np.split(wide, samples) if blocks.shape[2] == 1 and samples > 1 else [wide]:
+                self._add_sums(part)
+        return smallest, largest
 
-    def result(self) -> ChannelFigures:
+    def _add_sums(self, blocks: Array) -> None:
+        if blocks.shape[2] == 1:  # channels last: reduce over the rows at once
+            rows = blocks[:, :, 0]
+            self._sum.add(rows.sum(axis=0, dtype=np.float64)[None])
+            self._square.add(np.einsum("oc,oc->c", rows, rows, dtype=np.float64)[None])
+        else:
+            self._sum.add(blocks.sum(axis=2))
+            self._square.add(np.einsum("oci,oci->oc", blocks, blocks))
+
+    def result(self) -> ChannelSums:
         """Return the figures of everything added so far."""
         low = self._low if self._low is not None else np.zeros(0)
-        count = max(self._count, 1)
-        return ChannelFigures(self._axis, low, self._high, self._sum / count, self._square / count)
+        return ChannelSums(self._axis, self._count, low, self._high, self._sum.digits(), self._square.digits())
+
+
+def _extremes(blocks: Array) -> tuple[Array, Array]:
+    """Return the smallest and largest value of each channel; `(outer, C, inner)` to two `(C,)`."""
+    if blocks.shape[2] == 1:
+        return blocks[:, :, 0].min(axis=0), blocks[:, :, 0].max(axis=0)
+    return blocks.min(axis=2).min(axis=0), blocks.max(axis=2).max(axis=0)

@@ -1,78 +1,33 @@
-"""One pass over the samples: run the float model, reduce every activation to a few numbers, let it go.
+"""Over the samples: run the float model, reduce every activation to a few numbers, let it go.
 
-Memory holds the activations of one feed, whatever the number of samples. Smallest and largest values are over every
-element; histograms count all of a small tensor and a sample of a large one (`numerics.histogram`).
-
-Moving average (onnxruntime, `CalibMovingAverage`): low ← low + c·(low of this feed − low), the same for high, starting
-from the first feed.
+Memory holds the activations of one batch, whatever the number of samples, and no more than a limit: beyond it the
+tensors take turns, one pass over the samples each. `accumulate` says what is kept, `batches` when samples share a run.
 """
 
 from __future__ import annotations
 
-import math
-import os
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate.channels import ChannelBuilder
+from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT, THREADS, Accumulator, Wanted, reduce
+from equiquant.calibrate.batches import batches, default_memory_limit, joined, safe_batch, split_by_memory
+from equiquant.calibrate.checkpoint import ALL, Checkpoint
 from equiquant.calibrate.feeds import batch_size
 from equiquant.calibrate.methods import needs_histogram
 from equiquant.calibrate.stats import TensorRecord, TensorStats
 from equiquant.calibrate.stream import SampleStream, SampleView
-from equiquant.errors import DataError
-from equiquant.io.runtime import Runner
-from equiquant.numerics.histogram import HistogramBuilder
+from equiquant.io.runtime import Runner, input_specs
 from equiquant.recipe import Recipe
 
 __all__ = ["HISTOGRAM_LIMIT", "collect"]
 
 Array = npt.NDArray[Any]
-
-THREADS = min(os.cpu_count() or 1, 4)
-CALL_COST = 20_000  # what handling a tensor of no elements costs, in elements
-HISTOGRAM_LIMIT = 1 << 14  # elements of a tensor counted per feed, plus as many of its tails
-
-
-class _Accumulator:
-    """The running figures of one tensor."""
-
-    def __init__(self, name: str, recipe: Recipe, axis: int | None) -> None:
-        self._name = name
-        self._pace = recipe.moving_average_constant if recipe.moving_average else None
-        self._low, self._high, self._count = math.inf, -math.inf, 0
-        self._histogram = HistogramBuilder() if needs_histogram(recipe) else None
-        self._channels = None if axis is None else ChannelBuilder(name, axis)
-
-    def add(self, x: Array) -> None:
-        """Take in the tensor's value for one feed."""
-        if not x.size:
-            return
-        if x.dtype not in (np.float32, np.float64):
-            x = x.astype(np.float32)
-        low, high = (float(x.min()), float(x.max())) if self._channels is None else self._channels.add(x)
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise DataError(
-                f"The float model computes NaN or infinite values in tensor '{self._name}' on the calibration data."
-            )
-        if self._histogram is not None:
-            self._histogram.add(x, (low, high), HISTOGRAM_LIMIT)
-        if self._pace is not None and self._count:
-            self._low += self._pace * (low - self._low)
-            self._high += self._pace * (high - self._high)
-        else:
-            self._low, self._high = min(self._low, low), max(self._high, high)
-        self._count += x.size
-
-    def result(self) -> TensorRecord:
-        low, high = (self._low, self._high) if self._count else (0.0, 0.0)
-        histogram = None if self._histogram is None else self._histogram.result()
-        channels = None if self._channels is None else self._channels.result()
-        return TensorRecord(low, high, self._count, histogram, channels)
 
 
 def collect(
@@ -83,6 +38,9 @@ def collect(
     *,
     channels: Mapping[str, int] | None = None,
     progress: Callable[[int], None] | None = None,
+    histograms: bool | None = None,
+    exact: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> TensorStats:
     """Return the statistics of the named tensors over all samples of the stream.
 
@@ -90,9 +48,12 @@ def collect(
         model: The float model; not changed.
         stream: The samples.
         tensors: Value names: graph inputs or outputs of nodes.
-        recipe: Says which statistics its calibration method needs.
+        recipe: Says which statistics its calibration method needs, and the memory limit.
         channels: Value name to channel axis of the tensors that also need per-channel figures.
-        progress: Called after every feed with the number of samples done.
+        progress: Called after every batch with the number of samples done, all passes together.
+        histograms: Keep histograms; None where the recipe's method needs them.
+        exact: Count every element in the histograms.
+        checkpoint: Where to save what is done from time to time, and to go on from.
 
     Raises:
         DataError: A sample does not fit the model, or an activation is NaN or infinite.
@@ -100,38 +61,84 @@ def collect(
     """
     axes = dict(channels or {})
     names = list(dict.fromkeys([*tensors, *axes]))
-    records = {name: _Accumulator(name, recipe, axes.get(name)) for name in names}
-    inputs = {v.name for v in model.graph.inputs}
-    computed = [n for n in names if n not in inputs]
-    runner = Runner(model, outputs=computed) if computed else None
+    keep = needs_histogram(recipe) if histograms is None else histograms
+    wanted = Wanted.by(recipe, histogram=keep, exact=exact)
+    first = next(iter(stream))
+    limit = default_memory_limit() if recipe.calibration_memory is None else recipe.calibration_memory << 20
+    groups = split_by_memory(model, names, first, limit) or [[]]
     samples = 0
-    with ThreadPoolExecutor(THREADS) as pool:
-        for feed in stream:
-            values = dict(zip(computed, runner.run(feed), strict=True)) if runner else {}
-            values |= {name: feed[name] for name in names if name in inputs}
-            _reduce(pool, records, values)
-            samples += batch_size(feed)
-            if progress is not None:
-                progress(samples)
-    return TensorStats(samples, {n: r.result() for n, r in records.items()}, stream.synthetic)
+    done: dict[str, TensorRecord] = {}
+    for index, group in enumerate(groups):
+        report = _shared(progress, index, len(groups), samples)
+        samples, records = _Pass(model, group, axes, wanted).run(stream, report, checkpoint, index)
+        done |= records
+    if checkpoint is not None:
+        checkpoint.remove()
+    return TensorStats(samples, done, stream.synthetic, averaged=recipe.moving_average)
 
 
-def _reduce(pool: ThreadPoolExecutor, records: Mapping[str, _Accumulator], values: dict[str, Array]) -> None:
-    """Empty `values` into the accumulators, in shares of about equal size, one a thread; numpy releases the GIL."""
-    shares: list[list[str]] = [[] for _ in range(THREADS)]
-    load = [0] * THREADS
-    for name in sorted(values, key=lambda n: values[n].size, reverse=True):
-        lightest = load.index(min(load))
-        shares[lightest].append(name)
-        load[lightest] += values[name].size + CALL_COST
+def _shared(
+    progress: Callable[[int], None] | None, index: int, passes: int, samples: int
+) -> Callable[[int], None] | None:
+    """Return a progress that counts samples of one pass of several as parts of samples."""
+    return None if progress is None else lambda done: progress((index * samples + done) // passes)
 
-    def work(share: list[str]) -> None:
-        for name in share:
-            records[name].add(values.pop(name))  # freed as soon as it is done
 
-    futures = [pool.submit(work, share) for share in shares[1:]]
-    try:
-        work(shares[0])
-    finally:
-        for future in futures:
-            future.result()
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """One pass over the samples for some of the tensors."""
+
+    model: ir.Model
+    names: Sequence[str]
+    axes: Mapping[str, int]
+    wanted: Wanted
+
+    def run(
+        self,
+        stream: SampleStream | SampleView,
+        progress: Callable[[int], None] | None,
+        checkpoint: Checkpoint | None,
+        index: int,
+    ) -> tuple[int, dict[str, TensorRecord]]:
+        """Return the number of samples and the records."""
+        start, before = (0, None) if checkpoint is None else checkpoint.resume(index, self.names)
+        if before is not None and start == ALL:
+            if checkpoint is not None:
+                checkpoint.finish(index, before)
+            return before.samples, dict(before.tensors)
+        source = iter(stream)
+        if checkpoint is not None and before is not None and not checkpoint.skip(itertools.islice(source, start)):
+            start, before, source = 0, None, iter(stream)
+        fresh = self._accumulators()
+        inputs = {v.name for v in self.model.graph.inputs}
+        computed = [n for n in self.names if n not in inputs]
+        runner = Runner(self.model, outputs=computed) if computed else None
+        size = 1
+        if runner is not None and self.wanted.pace is None:
+            size = safe_batch(runner, input_specs(self.model), stream, stream.known)
+        samples, feeds = 0 if before is None else before.samples, start
+        with ThreadPoolExecutor(THREADS) as pool:
+            for group in batches(source, size):
+                feed = joined(group)
+                values = dict(zip(computed, runner.run(feed), strict=True)) if runner else {}
+                values |= {name: feed[name] for name in self.names if name in inputs}
+                reduce(pool, fresh, values, batch_size(feed))
+                samples += batch_size(feed)
+                feeds += len(group)
+                if checkpoint is not None and checkpoint.due(group):
+                    checkpoint.save(index, feeds, self._result(samples, fresh, before))
+                if progress is not None:
+                    progress(samples)
+        result = self._result(samples, fresh, before)
+        if checkpoint is not None:
+            checkpoint.finish(index, result)
+        return samples, dict(result.tensors)
+
+    def _accumulators(self) -> dict[str, Accumulator]:
+        return {name: Accumulator(name, self.wanted, self.axes.get(name)) for name in self.names}
+
+    def _result(self, samples: int, fresh: Mapping[str, Accumulator], before: TensorStats | None) -> TensorStats:
+        records = {name: accumulator.result() for name, accumulator in fresh.items()}
+        if before is not None:
+            records = {name: before.tensors[name].merge(record) for name, record in records.items()}
+        return TensorStats(samples, records)

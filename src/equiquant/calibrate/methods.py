@@ -10,7 +10,7 @@ __all__ = ["needs_histogram", "ranges"]
 
 def needs_histogram(recipe: Recipe) -> bool:
     """True if the recipe's calibration method needs more than the smallest and largest value."""
-    return recipe.calibration == "minmse"
+    return recipe.calibration in ("minmse", "percentile", "entropy", "mse")
 
 
 def ranges(record: TensorRecord, recipe: Recipe) -> tuple[float, float]:

@@ -1,14 +1,65 @@
-"""What calibration remembers of the activations: frozen, small, mergeable."""
+"""What calibration remembers of the activations: frozen, small, mergeable.
+
+Merging is exact: minima, maxima and counts are, histograms coarsen without loss, and sums are kept without rounding
+(`numerics.exact_sum`). The statistics of shards, merged in any order, are those of one run over all samples, bit for
+bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.errors import DataError
+from equiquant.numerics.exact_sum import ExactSum
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.histogram import DyadicHistogram
 
-__all__ = ["TensorRecord", "TensorStats"]
+__all__ = ["ChannelSums", "TensorRecord", "TensorStats", "Votes"]
+
+Array = npt.NDArray[Any]
+Votes = Mapping[tuple[int, int], int]
+"""How many samples have each (zero point, exponent) as their own power-of-two scale of least squared error."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelSums:
+    """Per-channel figures of one tensor in a form that adds up.
+
+    Attributes:
+        axis: The channel axis.
+        count: Values a channel.
+        low: Smallest value of each channel, float64 `(C,)`.
+        high: Largest value.
+        total: Digits of Σ x, see `ExactSum`.
+        square: Digits of Σ x².
+    """
+
+    axis: int
+    count: int
+    low: Array
+    high: Array
+    total: Array
+    square: Array
+
+    def merge(self, other: ChannelSums) -> ChannelSums:
+        """Return the figures of the union."""
+        total, square = (
+            ExactSum.of_digits(a).merge(ExactSum.of_digits(b)).digits()
+            for a, b in ((self.total, other.total), (self.square, other.square))
+        )
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        return ChannelSums(self.axis, self.count + other.count, low, high, total, square)
+
+    def figures(self) -> ChannelFigures:
+        """Return means and extremes."""
+        total, square = (ExactSum.of_digits(d).value() / max(self.count, 1) for d in (self.total, self.square))
+        return ChannelFigures(self.axis, self.low, self.high, total, square)
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,14 +71,34 @@ class TensorRecord:
         high: Largest value seen.
         count: Number of elements seen.
         histogram: Distribution, when a method needs one.
-        channels: Per-channel figures, when asked for.
+        sums: Per-channel sums, when asked for.
+        votes: Each sample's own scale, when asked for.
     """
 
     low: float
     high: float
     count: int
     histogram: DyadicHistogram | None = None
-    channels: ChannelFigures | None = None
+    sums: ChannelSums | None = None
+    votes: Votes = field(default_factory=dict)
+
+    @cached_property
+    def channels(self) -> ChannelFigures | None:
+        """Per-channel figures, when asked for."""
+        return None if self.sums is None else self.sums.figures()
+
+    def merge(self, other: TensorRecord) -> TensorRecord:
+        """Return the record of all values of both; what only one of them holds is dropped."""
+        if not (self.count and other.count):
+            return self if self.count else other
+        histogram, sums = None, None
+        if self.histogram is not None and other.histogram is not None:
+            histogram = self.histogram.merge(other.histogram)
+        if self.sums is not None and other.sums is not None:
+            sums = self.sums.merge(other.sums)
+        votes = {key: self.votes.get(key, 0) + other.votes.get(key, 0) for key in {*self.votes, *other.votes}}
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return TensorRecord(low, high, self.count + other.count, histogram, sums, dict(sorted(votes.items())))
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +109,58 @@ class TensorStats:
         samples: Samples seen.
         tensors: Record of each tensor, by value name.
         synthetic: True if no data was given and inputs were made up.
+        model_hash: `fingerprint.model_hash` of the model that was run, empty if nobody asked.
+        averaged: The ranges are moving averages, which depend on the order of the samples.
+        recounted: Full counts of the tensors whose sampled ones left the choice of a scale in doubt.
     """
 
     samples: int
     tensors: Mapping[str, TensorRecord]
     synthetic: bool = False
+    model_hash: str = ""
+    averaged: bool = False
+    recounted: Mapping[str, DyadicHistogram] = field(default_factory=dict)
+
+    def histogram(self, name: str) -> DyadicHistogram | None:
+        """Return the best histogram there is of a tensor."""
+        return self.recounted.get(name) or self.tensors[name].histogram
+
+    def merge(self, *others: TensorStats) -> TensorStats:
+        """Return the statistics of the union of the samples.
+
+        Recounts are dropped: which tensors are in doubt depends on all samples.
+
+        Raises:
+            DataError: They are of different models or tensors, or hold moving averages, which cannot be merged.
+        """
+        return merged([self, *others])
+
+    def disjoint(self, other: TensorStats) -> TensorStats:
+        """Return the statistics of the same samples for the tensors of both."""
+        return TensorStats(
+            self.samples,
+            {**self.tensors, **other.tensors},
+            self.synthetic,
+            self.model_hash,
+            self.averaged,
+            {**self.recounted, **other.recounted},
+        )
+
+
+def merged(parts: Iterable[TensorStats]) -> TensorStats:
+    """Return the statistics of the union of the parts' samples; see `TensorStats.merge`."""
+    first, *rest = parts
+    tensors = dict(first.tensors)
+    samples = first.samples
+    for part in rest:
+        if part.model_hash != first.model_hash:
+            raise DataError("The calibration statistics are of different models and cannot be merged.")
+        if part.averaged or first.averaged:
+            raise DataError("Moving averages depend on the order of the samples and cannot be merged.")
+        if part.tensors.keys() != tensors.keys():
+            name = min(part.tensors.keys() ^ tensors.keys())
+            raise DataError(f"The calibration statistics cannot be merged: only one of them has tensor '{name}'.")
+        tensors = {name: record.merge(part.tensors[name]) for name, record in tensors.items()}
+        samples += part.samples
+    synthetic = first.synthetic or any(p.synthetic for p in rest)
+    return TensorStats(samples, tensors, synthetic, first.model_hash, first.averaged)

@@ -117,6 +117,11 @@ class SampleView:
         self.synthetic = stream.synthetic
         self._stream, self._start, self._stop = stream, start, stop
 
+    @property
+    def known(self) -> int:
+        """Number of feeds, at most."""
+        return self._stop - self._start
+
     def __iter__(self) -> Iterator[Feed]:
         return itertools.islice(self._stream, self._start, self._stop)
 

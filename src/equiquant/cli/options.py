@@ -69,9 +69,9 @@ CLE_FLAGS = (
     Flag(
         "--clip-mode",
         "clip_mode",
-        "what to do with ReLU6: exact (default) moves only channels that never reach 6; soft moves the others too where"
-        " that measures better; per_channel gives every channel a bound of its own (per_channel:N in the first N only);"
-        " relu removes the bound",
+        "what to do with ReLU6: exact (default) moves only channels that never reach 6; soft moves the others too,"
+        " which changes the function; per_channel gives every channel a bound of its own (per_channel:N in the first"
+        " N only), exact with a Min more; relu removes the bound",
         "MODE",
     ),
 )

@@ -32,7 +32,8 @@ def show_outlook(inspection: Inspection, worst: int) -> None:
     if outlook is None:
         console.print(f"\nEqualization cannot be predicted: {inspection.no_outlook}")
         return
-    inputs = f"{outlook.samples} {'made-up inputs' if outlook.synthetic else 'samples'}"
+    kind = "made-up input" if outlook.synthetic else "sample"
+    inputs = f"{outlook.samples} {kind}{'' if outlook.samples == 1 else 's'}"
     console.print(Text.assemble(("\nEqualization", "bold"), f", predicted for {outlook.preset} from {inputs}"))
     for line in _verdict(outlook):
         console.print(line)

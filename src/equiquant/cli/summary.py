@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from equiquant.cli.console import output, warn
+from equiquant.report.equalization import METHODS
 from equiquant.report.markup import (
     TIMES,
     bytes_text,
@@ -60,6 +61,7 @@ def _run_facts(report: Report, source: str, target: str, report_dir: str | None)
     equalized = _equalized(report.equalization)
     if equalized:
         yield "Equalized", equalized
+    yield from _tried(report.equalization)
     if report.tensors:
         yield "Quantized", f"{len(report.tensors)} tensors"
     refused = sum(not d.applied for d in report.decisions)
@@ -90,6 +92,29 @@ def _equalized(cle: Any) -> str:
     if cle.get("rolled_back"):
         parts.append(f"{len(cle['rolled_back'])} rolled back")
     return ", ".join(parts)
+
+
+def _tried(cle: Mapping[str, Any]) -> Iterable[tuple[str, Text | str]]:
+    """Say what replacing ReLU6 cost, what was tried, and what of it was kept."""
+    damage = cle.get("replace_clip6_relu")
+    if damage:
+        left = decibels(damage.get("sqnr_db"))
+        yield (
+            "ReLU6",
+            f"{figure(damage.get('replaced'))} became Relu; {left} of the float output are left by that alone",
+        )
+    kept = cle.get("method")
+    measured = [
+        f"{METHODS.get(name, name)} {decibels(trial['sqnr_db'])}{' (kept)' if name == kept else ''}"
+        for trial in cle.get("trials") or ()
+        for name in [trial["method"]]
+    ]
+    if measured:
+        yield "Tried", ", ".join(measured)
+    predicted = cle.get("objective_db") or {}
+    if not measured and "before" in predicted and kept in predicted:
+        before, after = decibels(predicted["before"]), decibels(predicted[kept])
+        yield "Predicted", f"{before} → {after} SQNR at the output when quantized to 8 bits with one scale a tensor"
 
 
 def _quality(row: Any, quality: Any) -> Text:

@@ -1,6 +1,7 @@
 """The door: files and protobufs come in and go out here, and onnxruntime sessions are made here."""
 
 from equiquant.io.load import LoadedModel, ModelLike, load_model
+from equiquant.io.memory import release_memory
 from equiquant.io.runtime import InputSpec, Runner, input_specs
 from equiquant.io.save import check_writable, model_bytes, save_model, to_proto
 from equiquant.io.upgrade import TARGET_OPSET, raise_ir_version, upgrade_opset
@@ -16,6 +17,7 @@ __all__ = [
     "load_model",
     "model_bytes",
     "raise_ir_version",
+    "release_memory",
     "save_model",
     "to_proto",
     "upgrade_opset",

@@ -27,8 +27,8 @@ Array = npt.NDArray[Any]
 NORMS = (8.0, 32.0, 128.0)  # the p-norm of each stage: 128 is within 1% of the maximum for thousands of channels
 ITERATIONS = 150  # per stage; each costs a few matrix-vector products
 TOLERANCE = 2e-4  # decrease of log J at which a stage ends, 0.001 dB
-RESTARTS = 8  # of one stage with fresh weights, while each
-RESTART_GAIN = 0.01  # gains this much: entries left out at the start may have become the largest
+RESTARTS = 4  # of one stage with fresh weights, while each
+RESTART_GAIN = 0.03  # gains this much: entries left out at the start may have become the largest
 
 
 @dataclass(frozen=True, eq=False)

@@ -172,10 +172,12 @@ def _block(term: WeightNoise, z: Array, p: float) -> tuple[sparse.csr_matrix, Ar
     else:
         scaled *= np.exp(z[coupling.rows])[:, :, None].astype(np.float32)
         top = np.full((groups, outputs), scaled.max())
-    scaled /= np.where(top > 0, top, 1.0)[:, :, None]
-    group, row, column = np.nonzero(scaled >= PRUNE)
-    values = scaled[group, row, column].astype(np.float64) ** p
-    places = (group * outputs + row, group * inputs + column)
+    row_top = np.where(top > 0, top, 1.0).reshape(-1)
+    flat = scaled.reshape(groups * outputs, inputs)
+    large = np.flatnonzero(flat >= (PRUNE * row_top).astype(np.float32)[:, None])
+    rows, columns = np.divmod(large, max(inputs, 1))
+    values = (flat.reshape(-1)[large] / row_top[rows]) ** p
+    places = (rows, rows // max(outputs, 1) * inputs + columns)
     block = sparse.csr_matrix((values, places), shape=(groups * outputs, groups * inputs))
     return block, top.reshape(-1).astype(np.float64)
 

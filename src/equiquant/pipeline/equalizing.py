@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,8 @@ from equiquant.equalization import (
     spread,
 )
 from equiquant.graph import edit
-from equiquant.numerics.noise import NoiseTerm, objective
+from equiquant.io import model_bytes, release_memory
+from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.judging import Judge
 from equiquant.pipeline.solving import solve
@@ -32,8 +32,17 @@ from equiquant.verify import Equivalence, Proof, Reference, apply_proven
 __all__ = ["equalize", "solve"]
 
 Array = npt.NDArray[Any]
+Noise = dict[str, list[float]]
+"""Predicted noise over signal of every term, by plan."""
 
 PROOF_FEEDS = 2  # feeds the float models are compared on
+LARGE = 100_000_000  # bytes of weights; above, a measurement takes seconds
+CLEAR_DB = 3.0  # predicted from calibration data; the prediction errs by less where both sides are of one network
+
+
+def proof_feeds(model: ir.Model) -> int:
+    """Return how many feeds float models are compared on: one of a large model gives outputs enough."""
+    return 1 if model_bytes(model) > LARGE else PROOF_FEEDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +81,34 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> tuple[ir
     with state.stages("equalize"):
         classes = find_classes(model)
         plans, terms = solve(model, classes, recipe, judge.fitted, judge.affordable)
-    trials = [_try(state, model, classes, plan, reference, judge) for plan in plans if _wanted(state, plan)]
+        noise = {plan.method: [term.exact(plan.z) for term in terms] for plan in plans}
+        measured = _measured(state) and not _clear(model, plans, noise)
+        if not measured:
+            plans = plans[-1:]
+    trials = [_try(state, model, classes, plan, reference, judge if measured else None) for plan in plans]
     best = _choose(state, trials)
+    if best.name == "soft" and best.equivalence.error > recipe.equivalence_tolerance:
+        state.warn(
+            f"ClipMode 'soft' moved channels that reach a Clip's bound, which changed the float output by"
+            f" {best.equivalence.error:.1e} of its magnitude. Use 'exact' or 'per_channel' to keep the function."
+        )
     state.decisions += best.decisions
-    state.equalization |= _describe(state, classes, terms, trials, best)
+    state.equalization |= _describe(state, classes, best) | _noise(terms, noise)
     with state.stages("equalize"):
         equalized = model.clone()
         apply(equalized, find_classes(equalized), best.z)
     return equalized, best.ranges
 
 
-def _wanted(state: RunState, plan: EqualizationPlan) -> bool:
-    return plan.method != "none" or _measured(state)
+def _measured(state: RunState) -> bool:
+    """True if candidates are to be quantized and compared; a float model for elsewhere only where methods compete."""
+    return state.recipe.cle_accept == "measured" and (state.quantize or state.recipe.cle_method == "auto")
+
+
+def _clear(model: ir.Model, plans: list[EqualizationPlan], noise: Noise) -> bool:
+    """True if quantizing the candidates of a large model would only confirm what the noise terms say."""
+    before, after = (sum(noise[plan.method]) for plan in (plans[0], plans[-1]))
+    return model_bytes(model) > LARGE and after > 0 and decibels(before, after) > CLEAR_DB
 
 
 def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge: Judge) -> Reference:
@@ -102,7 +127,7 @@ def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge
         f"ReplaceClip6Relu replaced {len(replaced)} Clip(0, 6) by Relu, which changed the float function:"
         f" {damage:.1f} dB are left before any rounding. Set it to False to keep the function."
     )
-    return Reference(model, state.stream.first(PROOF_FEEDS))
+    return Reference(model, state.stream.first(proof_feeds(model)))
 
 
 def _try(
@@ -111,28 +136,25 @@ def _try(
     classes: ScaleClasses,
     plan: EqualizationPlan,
     reference: Reference,
-    judge: Judge,
+    judge: Judge | None,
 ) -> _Trial:
-    """Prove one plan and measure it; the model it makes is let go, its scales are kept."""
+    """Prove one plan and, given a judge, measure it; the model it makes is let go, its scales are kept."""
     tolerance = np.inf if plan.method == "soft" else state.recipe.equivalence_tolerance
     with state.stages("prove"):
         proof: Proof = apply_proven(model, classes, plan.z, reference, tolerance)
+        release_memory()
     ranges = plan.ranges if np.array_equal(proof.z, plan.z) else None  # they belong to the scales as planned
     with state.stages("measure"):
-        sqnr = judge.sqnr_db(proof.model, ranges) if _measured(state) else None
+        sqnr = None if judge is None else judge.sqnr_db(proof.model, ranges)
     trial = _Trial(plan.method, proof.z, plan.steps, proof.equivalence, proof.decisions, ranges, sqnr)
     del proof
-    gc.collect()
+    release_memory()
     return trial
-
-
-def _measured(state: RunState) -> bool:
-    return state.recipe.cle_accept == "measured" and (state.quantize or state.recipe.cle_method == "auto")
 
 
 def _choose(state: RunState, trials: list[_Trial]) -> _Trial:
     """Return the trial that measures best, leaving the model alone being one of them."""
-    if not _measured(state):
+    if trials[0].sqnr_db is None:
         return trials[-1]
     best = max(trials, key=lambda t: t.sqnr_db if t.sqnr_db is not None else -np.inf)
     state.equalization["trials"] = [{"method": t.name, "sqnr_db": t.sqnr_db} for t in trials]
@@ -142,9 +164,7 @@ def _choose(state: RunState, trials: list[_Trial]) -> _Trial:
     return best
 
 
-def _describe(
-    state: RunState, classes: ScaleClasses, terms: list[NoiseTerm], trials: list[_Trial], best: _Trial
-) -> dict[str, Any]:
+def _describe(state: RunState, classes: ScaleClasses, best: _Trial) -> dict[str, Any]:
     """Return the equalization section of the report."""
     layers = spread(classes, best.z)
     section: dict[str, Any] = {
@@ -170,12 +190,17 @@ def _describe(
             for layer in layers
         ],
     }
-    if terms:
-        start = np.zeros(classes.count)
-        solved = {"before": start} | {t.name: t.z for t in trials if t.name != "none"}
-        section["objective_db"] = {name: decibels(1.0, objective(terms, z)) for name, z in solved.items()}
-        section["noise"] = [
-            {"name": t.name, "kind": t.kind} | {name: decibels(1.0, t.exact(z)) for name, z in solved.items()}
-            for t in terms
-        ]
     return section
+
+
+def _noise(terms: list[NoiseTerm], noise: Noise) -> dict[str, Any]:
+    """Return the predicted noise before and after every plan, of the network and of every term, in dB under the signal."""
+    if not terms:
+        return {}
+    names = {"none": "before"}
+    solved = {names.get(method, method): values for method, values in noise.items()}
+    rows = [
+        {"name": term.name, "kind": term.kind} | {name: decibels(1.0, values[index]) for name, values in solved.items()}
+        for index, term in enumerate(terms)
+    ]
+    return {"objective_db": {name: decibels(1.0, sum(values)) for name, values in solved.items()}, "noise": rows}

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleStream, SampleView
 from equiquant.equalization import Ranges
-from equiquant.io import Runner
+from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import decibels
 from equiquant.recipe import Recipe
 
@@ -26,8 +26,8 @@ __all__ = ["Judge", "affordable_feeds"]
 
 Array = npt.NDArray[Any]
 
-SECONDS = 2.0  # of float inference a candidate may cost, calibration and measurement together
-MOST_FEEDS, FEWEST_FEEDS = 48, 2
+SECONDS = 1.5  # of float inference a candidate may cost, calibration and measurement together
+MOST_FEEDS, FEWEST_FEEDS = 48, 1
 
 
 def affordable_feeds(runner: Runner, stream: SampleStream, seconds: float) -> int:
@@ -75,9 +75,13 @@ class Judge:
         survey = target.survey(model, self._recipe)
         missing = [name for name in survey.calibrated if ("activation", name) not in (ranges or {})]
         stats = calibrate.collect(model, self.fitted, missing, self._recipe)
+        release_memory()
         quantized = model.clone()
         qdq.insert(quantized, target.choose(model, survey, stats, self._recipe, ranges))
-        return self._measure(Runner(quantized, self._names, optimize=False))
+        runner = Runner(quantized, self._names, optimize=False)
+        del quantized
+        release_memory()
+        return self._measure(runner)
 
     def float_sqnr_db(self, model: ir.Model) -> float:
         """Return the signal-to-noise ratio of a float model: the cost of what changed its function."""

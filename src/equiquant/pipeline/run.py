@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from equiquant import calibrate, qdq, target
 from equiquant.calibrate import TensorStats
 from equiquant.decisions import Decision
 from equiquant.equalization import Ranges
-from equiquant.io import ModelLike, input_specs, load_model, model_bytes
-from equiquant.pipeline.equalizing import PROOF_FEEDS, equalize
+from equiquant.io import ModelLike, input_specs, load_model, model_bytes, release_memory
+from equiquant.pipeline.calibrating import statistics
+from equiquant.pipeline.equalizing import equalize, proof_feeds
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.state import Progress, RunState
@@ -54,6 +55,7 @@ def run(
     *,
     quantize: bool = True,
     progress: Progress | None = None,
+    stats_file: str | os.PathLike[str] | None = None,
 ) -> Outcome:
     """Turn a float model into an equalized, and unless `quantize` is off, quantized one.
 
@@ -63,6 +65,7 @@ def run(
         data: Calibration data, see `calibrate.open_samples`; None makes inputs up, with a warning.
         quantize: Insert Q/DQ; off, the result is the equalized float model.
         progress: Called with (stage, done, total).
+        stats_file: Take the calibration statistics from this file if it exists, else save them there.
 
     Raises:
         EquiQuantError: The model, the data or the options cannot be used.
@@ -80,11 +83,11 @@ def run(
         ranges: Ranges | None = None
         if recipe.cle or recipe.calibration == "noise":
             model, ranges = equalize(state, model, reference)
-            gc.collect()
+            release_memory()
         if not quantize:
             _sign(model, state)
             return Outcome(model, report_of(state))
-        plan, stats = _plan(state, model, ranges)
+        plan, stats = _plan(state, model, ranges, stats_file)
         quantized = model.clone()
         with state.stages("insert"):
             qdq.insert(quantized, plan)
@@ -99,7 +102,7 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
     recipe = state.recipe
     with state.stages("fold"):
         original = model.clone()
-        reference = Reference(original, state.stream.first(PROOF_FEEDS))
+        reference = Reference(original, state.stream.first(proof_feeds(model)))
         done = canonical_form(model, recipe, optimize=recipe.optimize)
         result = reference.measure(model)
         if result.error > recipe.equivalence_tolerance:
@@ -110,7 +113,7 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
             done = canonical_form(model, recipe, optimize=False)
     state.decisions += done
     del original
-    gc.collect()  # a graph is full of cycles: without this the weights it replaced stay in memory
+    release_memory()
     return model, reference
 
 
@@ -121,18 +124,14 @@ def _sign(model: ir.Model, state: RunState) -> None:
     model.metadata_props["equiquant.input_sha256"] = state.input_sha256
 
 
-def _plan(state: RunState, model: ir.Model, ranges: Ranges | None) -> tuple[QuantPlan, TensorStats]:
+def _plan(
+    state: RunState, model: ir.Model, ranges: Ranges | None, stats_file: str | os.PathLike[str] | None
+) -> tuple[QuantPlan, TensorStats]:
     """Choose what is quantized and how, from the activations of the equalized model."""
     survey = target.survey(model, state.recipe)
     with state.stages("calibrate"):
-        total = state.stream.known
-        stats = calibrate.collect(
-            model,
-            state.stream,
-            [name for name in survey.calibrated if ("activation", name) not in (ranges or {})],
-            state.recipe,
-            progress=lambda done: state.progress("calibrate", done, total),
-        )
+        needed = [name for name in survey.calibrated if ("activation", name) not in (ranges or {})]
+        stats = statistics(state, model, survey, needed, stats_file)
     with state.stages("choose"):
         plan = target.choose(model, survey, stats, state.recipe, ranges)
     state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in plan.kept_float.items()]
@@ -144,5 +143,5 @@ def _measure(state: RunState, model: ir.Model, quantized: ir.Model) -> Compariso
     state.progress("compare", 0, None)
     with state.stages("compare"):
         small = model_bytes(model) < PER_TENSOR_BELOW
-        feeds = state.stream.first(QUALITY_FEEDS if small else PROOF_FEEDS)
+        feeds = state.stream.first(QUALITY_FEEDS if small else proof_feeds(model))
         return compare_models(model, quantized, feeds, tensors=small)

@@ -23,7 +23,7 @@ from equiquant.equalization import (
     plan_ranges,
     range_terms,
 )
-from equiquant.io import model_bytes
+from equiquant.io import model_bytes, release_memory
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.recipe import Recipe
@@ -33,6 +33,7 @@ __all__ = ["solve"]
 BACKWARD_COST = 4  # a backward pass over a forward one
 MOST_DRAWS = 4  # random directions a feed, for the noise gains
 RANGES_BELOW = 100_000_000  # bytes of weights; above, weighing every large weight would cost more than it gives
+MEASURE_BELOW = 100_000_000  # bytes of weights; above, `auto` trusts the solver that global beats pairwise
 
 
 def solve(
@@ -67,7 +68,7 @@ def solve(
         plans.append(plan_global(terms, plans[-1].z, bounds))
     if ranged or (recipe.clip_mode == "soft" and recipe.cle):
         plans = _with_ranges(recipe, classes, plans, terms, sketches, bounds)
-    if recipe.cle_method == "global":
+    if recipe.cle_method == "global" or (recipe.cle_method == "auto" and model_bytes(model) > MEASURE_BELOW):
         plans = [plan for plan in plans if not plan.method.startswith("pairwise")]
     return plans, terms
 
@@ -152,7 +153,9 @@ def _gains(
     axes |= {s.node.outputs[0].name or "": _output_axis(s.node) for s in classes.slots if s.role == "weight"}
     feeds = list(samples)
     draws = max(1, min(MOST_DRAWS, affordable // (BACKWARD_COST * len(feeds))))
-    return measure_gains(model, feeds, axes, draws=draws)
+    gains = measure_gains(model, feeds, axes, draws=draws)
+    release_memory()
+    return gains
 
 
 def _quantizer(survey: target.Survey) -> QuantizerModel:

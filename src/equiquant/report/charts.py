@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from equiquant.report.markup import decibels, escape, grade, number, shorten, spread_text
 
-__all__ = ["SPREAD_ROWS", "spread_chart", "sqnr_chart"]
+__all__ = ["NOISE_ROWS", "SPREAD_ROWS", "noise_chart", "spread_chart", "sqnr_chart"]
 
 WIDTH = 1000
 SPREAD_ROWS = 40  # rows a person still reads; the rest is in report.json
+NOISE_ROWS = 25
 LABEL_CHARS = 44
+MOST_MARKS = 8  # labels along an axis before they touch
 
 
 def sqnr_chart(tensors: Sequence[Mapping[str, Any]]) -> str:
@@ -25,7 +28,7 @@ def sqnr_chart(tensors: Sequence[Mapping[str, Any]]) -> str:
     values = [number(t.get("aligned_sqnr_db")) for t in ordered]
     finite = [v for v in values if math.isfinite(v)]
     top = max(30.0, 10 * math.ceil(max(finite, default=30.0) / 10))
-    left, height, base = 46, 250, 214
+    left, height, base = 54, 250, 214
     plot, step = WIDTH - left - 6, (WIDTH - left - 6) / max(1, len(ordered))
     width = max(1.0, min(26.0, step * 0.72))
 
@@ -67,27 +70,80 @@ def spread_chart(tensors: Sequence[Mapping[str, Any]]) -> str:
         return ""
     rows = sorted(sorted(usable, key=lambda r: -r[3])[:SPREAD_ROWS])
     decades = max(1, math.ceil(math.log10(max(max(r[3], r[4]) for r in rows)) - 1e-9))
+    every = -(-decades // MOST_MARKS)
+    marks = {d / decades: spread_text(10.0**d) for d in range(0, decades + 1, every)}
+    drawn = [
+        _Row(
+            name,
+            f"{name}, {channels} channels: {spread_text(before)} before, {spread_text(after)} after",
+            math.log10(before) / decades,
+            math.log10(after) / decades,
+        )
+        for _, name, channels, before, after in rows
+    ]
+    return _dumbbells("Channel range spread of each layer before and after equalization", drawn, marks)
+
+
+def noise_chart(tensors: Sequence[Mapping[str, Any]], method: str) -> str:
+    """Return a row per rounded tensor: its predicted SQNR in dB before equalization and after, the worst first.
+
+    Args:
+        tensors: `{name, kind, before, <method>}`; the `NOISE_ROWS` worst are drawn.
+        method: The key of the figure after equalization.
+    """
+    usable = [
+        (before, after, str(t.get("name")) + ("" if t.get("kind") == "activation" else f" ({t.get('kind')})"))
+        for t in tensors
+        if math.isfinite(before := number(t.get("before"))) and math.isfinite(after := number(t.get(method)))
+    ]
+    rows = sorted(usable)[:NOISE_ROWS]
+    if not rows:
+        return ""
+    ends = [value for before, after, _ in rows for value in (before, after)]
+    low, high = 10 * math.floor(min(*ends, 0) / 10), 10 * math.ceil(max(*ends, 10) / 10)
+    span = high - low
+    every = 10 * -(-span // (10 * MOST_MARKS))
+    marks = {(db - low) / span: decibels(db).replace(".0", "") for db in range(low, high + 1, every)}
+    drawn = [
+        _Row(
+            name,
+            f"{name}: {decibels(before)} before, {decibels(after)} after",
+            (before - low) / span,
+            (after - low) / span,
+        )
+        for before, after, name in rows
+    ]
+    return _dumbbells("Predicted signal to noise ratio of each tensor before and after equalization", drawn, marks)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a before-and-after chart; `before` and `after` from 0, the left end of the axis, to 1."""
+
+    name: str
+    title: str
+    before: float
+    after: float
+
+
+def _dumbbells(label: str, rows: Sequence[_Row], marks: Mapping[float, str]) -> str:
     left, line, top = 330, 22, 26
     plot, height = WIDTH - left - 70, top + line * len(rows) + 8
-
-    def x(value: float) -> float:
-        return left + plot * math.log10(value) / decades
-
-    parts = [_open(height, "Channel range spread of each layer before and after equalization")]
-    for decade in range(decades + 1):
-        at = x(10.0**decade)
-        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{top - 6}" y2="{height - 6}"/>')
-        parts.append(f'<text x="{at:.1f}" y="14" text-anchor="middle">{spread_text(10.0**decade)}</text>')
-    for row, (_, name, channels, before, after) in enumerate(rows):
-        y = top + line * row + line / 2
-        title = f"{name}, {channels} channels: {spread_text(before)} before, {spread_text(after)} after"
+    parts = [_open(height, label)]
+    for at, text in marks.items():
+        x = left + plot * at
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 6}" y2="{height - 6}"/>')
+        parts.append(f'<text x="{x:.1f}" y="14" text-anchor="middle">{text}</text>')
+    for index, row in enumerate(rows):
+        y = top + line * index + line / 2
+        before, after = left + plot * row.before, left + plot * row.after
         parts.append(
-            f"<g><title>{escape(title)}</title>"
+            f"<g><title>{escape(row.title)}</title>"
             f'<text class="name" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">'
-            f"{escape(shorten(name, LABEL_CHARS))}</text>"
-            f'<line class="link" x1="{x(before):.1f}" x2="{x(after):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<circle class="before" cx="{x(before):.1f}" cy="{y:.1f}" r="4.5"/>'
-            f'<circle class="after" cx="{x(after):.1f}" cy="{y:.1f}" r="4.5"/></g>'
+            f"{escape(shorten(row.name, LABEL_CHARS))}</text>"
+            f'<line class="link" x1="{before:.1f}" x2="{after:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<circle class="before" cx="{before:.1f}" cy="{y:.1f}" r="4.5"/>'
+            f'<circle class="after" cx="{after:.1f}" cy="{y:.1f}" r="4.5"/></g>'
         )
     return f'<div class="scroll">{"".join(parts)}</svg></div>'
 

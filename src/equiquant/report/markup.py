@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,16 @@ __all__ = [
     "code",
     "decibels",
     "escape",
+    "facts",
     "figure",
     "grade",
     "grade_pill",
+    "names",
     "number",
     "percent",
     "power_of_two",
     "seconds_text",
+    "section",
     "shorten",
     "spread_text",
     "table",
@@ -33,6 +36,7 @@ __all__ = [
 DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 BREAKS, BREAK = re.compile(r"(?<=[^/._:])([/._:])(?=\w)"), r"<wbr>\1"  # never inside an entity such as &lt;
 GOOD_DB = 20.0  # noise is 1% of the signal's energy
+INLINE_NAMES = 2  # names shown in a table cell before they fold away
 FAIR_DB = 10.0  # noise is 10% of it
 
 
@@ -184,3 +188,21 @@ def table(head: Sequence[tuple[str, str]], rows: Iterable[Sequence[Cell | str]])
             + "</tr>"
         )
     return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def section(title: str, note: str, *parts: str) -> str:
+    """Return a section of the page; the note and the parts are markup."""
+    return f'<section><h2>{escape(title)}</h2><p class="soft">{note}</p>{"".join(parts)}</section>'
+
+
+def facts(values: Mapping[str, str]) -> str:
+    """Return named values, the values as markup."""
+    return "<dl>" + "".join(f"<div><dt>{escape(k)}</dt><dd>{v}</dd></div>" for k, v in values.items()) + "</dl>"
+
+
+def names(found: Sequence[str]) -> str:
+    """Return names one below the other, folded away if they are many."""
+    if len(found) <= INLINE_NAMES:
+        return "<br>".join(code(name) for name in found)
+    items = "".join(f"<li>{code(name)}</li>" for name in found)
+    return f"<details><summary>{len(found)} places</summary><ul>{items}</ul></details>"

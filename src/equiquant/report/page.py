@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from equiquant.report.charts import SPREAD_ROWS, spread_chart, sqnr_chart
+from equiquant.report.charts import sqnr_chart
+from equiquant.report.equalization import equalization
 from equiquant.report.markup import (
-    DASH,
     MINUS,
     TIMES,
     Cell,
@@ -20,13 +20,16 @@ from equiquant.report.markup import (
     code,
     decibels,
     escape,
+    facts,
     figure,
     grade,
     grade_pill,
+    names,
     number,
     percent,
     power_of_two,
     seconds_text,
+    section,
     spread_text,
     table,
 )
@@ -35,7 +38,6 @@ from equiquant.report.style import STYLE
 __all__ = ["page"]
 
 WORST = 12  # tensors listed under the chart
-INLINE_NAMES = 2  # names shown in a table cell before they fold away
 
 
 def page(data: Mapping[str, Any]) -> str:
@@ -48,8 +50,8 @@ def page(data: Mapping[str, Any]) -> str:
             _head(name, data),
             _warnings(data["warnings"]),
             _tiles(data),
-            _quality(data["quality"]),
-            _equalization(data["equalization"], recipe),
+            _quality(data["quality"], data["equalization"]),
+            equalization(data["equalization"], recipe),
             _decisions(data["decisions"]),
             _scales(data["tensors"]),
             _costs(data["stages"]),
@@ -63,10 +65,6 @@ def page(data: Mapping[str, Any]) -> str:
         f"<title>{escape(name)} · EquiQuant report</title><style>{STYLE}</style></head>"
         f"<body><main>{body}</main></body></html>\n"
     )
-
-
-def _section(title: str, note: str, *parts: str) -> str:
-    return f'<section><h2>{escape(title)}</h2><p class="soft">{note}</p>{"".join(parts)}</section>'
 
 
 def _head(name: str, data: Mapping[str, Any]) -> str:
@@ -103,7 +101,11 @@ def _tiles(data: Mapping[str, Any]) -> str:
     if not math.isnan(before + after):
         tiles.append(_tile(f"{spread_text(before)} → {spread_text(after)}", "largest channel range spread, equalized"))
     if not math.isnan(number(cle.get("equivalence_error"))):
-        tiles.append(_tile(figure(cle["equivalence_error"], 2), "largest change of the float output by equalization"))
+        tiles.append(
+            _tile(
+                figure(cle["equivalence_error"], 2), "largest change of the float output by equalization", _changed(cle)
+            )
+        )
     if data["tensors"]:
         tiles.append(_tile(figure(len(data["tensors"])), "tensors quantized"))
     if data["stages"]:
@@ -111,6 +113,11 @@ def _tiles(data: Mapping[str, Any]) -> str:
         memory = f", {bytes_text(max(peaks))} peak memory" if peaks else ""
         tiles.append(_tile(seconds_text(sum(number(s["seconds"]) for s in data["stages"])), f"total time{memory}"))
     return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _changed(cle: Mapping[str, Any]) -> str:
+    """Return the colour of a change of the float output: one that was asked for must be seen."""
+    return "fair" if number(cle["equivalence_error"]) > number(cle.get("tolerance")) else ""
 
 
 def _inputs(quality: Mapping[str, Any]) -> str:
@@ -122,7 +129,7 @@ def _tile(figure_text: str, note: str, kind: str = "") -> str:
     return f'<div class="tile {kind}"><b>{escape(figure_text)}</b><span>{escape(note)}</span></div>'
 
 
-def _quality(quality: Mapping[str, Any] | None) -> str:
+def _quality(quality: Mapping[str, Any] | None, cle: Mapping[str, Any]) -> str:
     if not quality:
         return ""
     outputs = table(
@@ -142,9 +149,11 @@ def _quality(quality: Mapping[str, Any] | None) -> str:
         f"Quantized against float on {_inputs(quality)}: a sanity check, not an accuracy. Measure accuracy on held-out"
         " data."
     )
+    if number(cle.get("equivalence_error")) > number(cle.get("tolerance")) or cle.get("replace_clip6_relu"):
+        note += " Float is the model after its ReLU6 was changed, not the one that was given."
     tensors = quality.get("tensors") or []
     if not tensors:
-        return _section("Quality", note, outputs)
+        return section("Quality", note, outputs)
     worst = sorted(tensors, key=lambda t: _or_low(t.get("aligned_sqnr_db")))[:WORST]
     rows = (
         [code(t["name"]), escape(t["op_type"]), grade_pill(t["aligned_sqnr_db"]), figure(t["max_abs_error"])]
@@ -154,7 +163,7 @@ def _quality(quality: Mapping[str, Any] | None) -> str:
         '<div class="legend"><span><i class="good"></i>20 dB and more: noise under 1% of the energy</span>'
         '<span><i class="fair"></i>10 to 20 dB: under 10%</span><span><i class="poor"></i>below 10 dB</span></div>'
     )
-    return _section(
+    return section(
         "Quality",
         note,
         outputs,
@@ -171,61 +180,6 @@ def _or_low(value: Any) -> float:
     return -math.inf if math.isnan(x) else x
 
 
-def _equalization(cle: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
-    title = "Cross-layer equalization"
-    if not cle:
-        reason = "found nothing to do" if recipe["cle"] else "was off in this run"
-        return _section(title, f"Equalization {reason}.")
-    tensors = cle.get("tensors") or []
-    steps = number(cle.get("steps"))
-    facts = {
-        "Method": escape(cle.get("method", DASH)),
-        "Sweeps": "until converged" if steps == -1 else figure(steps),
-        "Scale classes": figure(cle.get("classes")),
-        "Largest change of the float output": f"{figure(cle.get('equivalence_error'), 2)} of its magnitude",
-        "Allowed": figure(cle.get("tolerance"), 2),
-    }
-    rolled = cle.get("rolled_back") or []
-    if rolled:
-        facts["Rolled back"] = _names([str(name) for name in rolled])
-    note = (
-        "Channels of one tensor share one scale, so a channel much smaller than its neighbours is rounded away. "
-        "Equalization evens them out and leaves the float function as it was; spread is the largest channel range over"
-        " the smallest."
-    )
-    chart = spread_chart(tensors)
-    legend = (
-        '<h3>Channel range spread per layer</h3><div class="legend"><span><i class="dot before"></i>before</span>'
-        '<span><i class="dot after"></i>after</span></div>'
-    )
-    more = (
-        f'<p class="soft">The {SPREAD_ROWS} widest of {len(tensors)} layers.</p>' if len(tensors) > SPREAD_ROWS else ""
-    )
-    drawn = (legend + chart + more) if chart else ""
-    return _section(title, note, _facts(facts), drawn, _pinned(tensors))
-
-
-def _pinned(layers: Sequence[Mapping[str, Any]]) -> str:
-    """List the layers some of whose channels had to stay as they were, with what held them."""
-    held = [layer for layer in layers if layer.get("pinned_by")]
-    if not held:
-        return ""
-    rows = (
-        [
-            code(layer["tensor"]),
-            f"{figure(layer.get('free'))} of {figure(layer.get('channels'))}",
-            escape(layer["pinned_by"]),
-        ]
-        for layer in held
-    )
-    listing = table([("Layer", ""), ("Channels free to move", "num"), ("Held by", "")], rows)
-    return f"<details><summary>Layers that could not move freely ({len(held)})</summary>{listing}</details>"
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    return "<dl>" + "".join(f"<div><dt>{escape(k)}</dt><dd>{v}</dd></div>" for k, v in facts.items()) + "</dl>"
-
-
 def _decisions(decisions: Sequence[Mapping[str, Any]]) -> str:
     applied = [d for d in decisions if d["applied"]]
     refused = [d for d in decisions if not d["applied"]]
@@ -237,7 +191,7 @@ def _decisions(decisions: Sequence[Mapping[str, Any]]) -> str:
     if applied:
         parts.append(f"<details><summary>Applied ({len(applied)})</summary>{_applied(applied)}</details>")
     note = f"{len(applied)} applied, {len(refused)} refused. A refusal leaves that part of the model as it was."
-    return _section("Decisions", note, *parts)
+    return section("Decisions", note, *parts)
 
 
 def _refused(decisions: Iterable[Mapping[str, Any]]) -> str:
@@ -246,7 +200,7 @@ def _refused(decisions: Iterable[Mapping[str, Any]]) -> str:
     for d in decisions:
         groups.setdefault((d["stage"], d["rule"], d["reason"]), []).append(d["where"])
     rows: list[list[Cell | str]] = [
-        [escape(stage), _rule(rule), Cell(escape(reason), "reason"), _names(where)]
+        [escape(stage), _rule(rule), Cell(escape(reason), "reason"), names(where)]
         for (stage, rule, reason), where in groups.items()
     ]
     return table([("Stage", ""), ("Rule", ""), ("Reason", ""), ("Where", "")], rows)
@@ -269,13 +223,6 @@ def _rule(name: str) -> Cell:
     return Cell(f"<code>{escape(name)}</code>", "fixed")
 
 
-def _names(names: Sequence[str]) -> str:
-    if len(names) <= INLINE_NAMES:
-        return "<br>".join(code(name) for name in names)
-    items = "".join(f"<li>{code(name)}</li>" for name in names)
-    return f"<details><summary>{len(names)} places</summary><ul>{items}</ul></details>"
-
-
 def _scales(tensors: Sequence[Mapping[str, Any]]) -> str:
     if not tensors:
         return ""
@@ -292,7 +239,7 @@ def _scales(tensors: Sequence[Mapping[str, Any]]) -> str:
     )
     head = [("Tensor", ""), ("Type", ""), ("Scale", "num"), ("Zero point", "num"), ("Low", "num"), ("High", "num")]
     listing = f"<details><summary>All {len(tensors)}</summary>{table(head, rows)}</details>"
-    return _section("Scales", f"Real value = (integer {MINUS} zero point) {TIMES} scale.", listing)
+    return section("Scales", f"Real value = (integer {MINUS} zero point) {TIMES} scale.", listing)
 
 
 def _scale(scale: Any) -> str:
@@ -325,14 +272,14 @@ def _costs(stages: Sequence[Mapping[str, Any]]) -> str:
         for s in stages
     ]
     head = [("Stage", ""), ("Time", "num"), ("Peak memory", "num"), ("", "fill")]
-    return _section("Cost", "Peak memory is that of the whole process up to the stage's end.", table(head, rows))
+    return section("Cost", "Peak memory is that of the whole process up to the stage's end.", table(head, rows))
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:
     flat = {k: v for k, v in recipe.items() if k != "image"}
     flat |= {f"image.{k}": v for k, v in recipe["image"].items()}
-    facts = _facts({k: code(_setting(v)) for k, v in flat.items()})
-    return _section("Recipe", "Every setting of this run; report.json holds the same.", facts)
+    settings = facts({k: code(_setting(v)) for k, v in flat.items()})
+    return section("Recipe", "Every setting of this run; report.json holds the same.", settings)
 
 
 def _setting(value: Any) -> str:

@@ -30,6 +30,7 @@ h2 { font-size: 18px; margin: 0 0 4px; letter-spacing: -0.005em; }
 h3 { font-size: 14px; margin: 20px 0 6px; }
 p { margin: 0 0 12px; }
 .soft { color: var(--soft); }
+p.note { margin: 8px 0 0; }
 .lead { color: var(--soft); margin: 6px 0 20px; }
 code, .mono { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: 0.88em; }
 td code { overflow-wrap: break-word; }

@@ -12,6 +12,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT
 from equiquant.calibrate.stats import TensorStats
 from equiquant.errors import DataError
 from equiquant.graph.query import attribute, constant
@@ -19,12 +20,13 @@ from equiquant.numerics.affine import QuantParams
 from equiquant.recipe import Recipe
 from equiquant.target.ops import OpRow, activation_inputs, row_of, weight_axis
 from equiquant.target.plan import QuantPlan
+from equiquant.target import ranges
 from equiquant.target.ranges import Evidence, activation_params, clip_bounds, union
 from equiquant.target.survey import Survey
 from equiquant.target.targets import Target
 from equiquant.target.weights import bias_params, fit_weight_to_bias, weight_params
 
-__all__ = ["GivenRanges", "choose"]
+__all__ = ["GivenRanges", "choose", "in_doubt"]
 
 GivenRanges = Mapping[tuple[str, str], tuple[float, ...]]
 
@@ -62,6 +64,29 @@ def choose(
     return QuantPlan(activations, constants, survey.nodes, survey.kept_float)
 
 
+def in_doubt(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe) -> tuple[str, ...]:
+    """Return the tensors whose sampled histograms leave the scale of their group open; a full count decides.
+
+    Args:
+        model: The model that was surveyed; only read.
+        survey: What to quantize.
+        stats: Statistics, of those of its tensors that matter.
+        recipe: The options.
+    """
+    if recipe.exact_histograms or survey.target.method != "minmse":
+        return ()
+    values = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
+    values |= {v.name or "": v for node in model.graph for v in node.outputs}
+    found: list[str] = []
+    for group in survey.groups:
+        mine = [name for name in group.sources if name in stats.tensors]
+        evidence = [_evidence(values[name], stats, survey.target, {}) for name in group.sources if name in mine]
+        large = any(stats.tensors[name].count > HISTOGRAM_LIMIT * stats.samples for name in mine)
+        if large and ranges.in_doubt(union(evidence), survey.target, recipe, stats.samples):
+            found += mine
+    return tuple(found)
+
+
 def _evidence(value: ir.Value, stats: TensorStats, target: Target, given: GivenRanges) -> Evidence:
     array = constant(value)
     if array is not None:
@@ -72,7 +97,7 @@ def _evidence(value: ir.Value, stats: TensorStats, target: Target, given: GivenR
     record = stats.tensors.get(value.name or "")
     if record is None:
         raise DataError(f"There are no statistics of '{value.name}'; calibrate the model that is quantized.")
-    evidence = Evidence.of_record(record)
+    evidence = Evidence.of_record(record, stats.recounted.get(value.name or ""))
     producer = value.producer()
     return evidence if producer is None else evidence.clipped(*clip_bounds(producer))
 

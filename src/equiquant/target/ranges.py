@@ -3,32 +3,42 @@
 Min-max takes the whole range; asymmetric types get it widened to contain 0, so that zero padding is exact. Power-of-two
 scales are symmetric: the zero point is the type's center, or 0 for an unsigned tensor that is never negative when the
 recipe says `unsigned_relu`. The exponent is the one of least squared error, or the smallest without overflow
-(`numerics.pow2`).
+(`numerics.pow2`). Percentile, entropy and MSE cut the range under a float scale (the numerics module of each name).
 Source: Nagel et al., arXiv:2106.08295, section 2; AMD Quark documentation, `PowerOfTwoMethod`.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate.stats import TensorRecord
+from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT
+from equiquant.calibrate.stats import TensorRecord, Votes
 from equiquant.errors import DataError
 from equiquant.graph.query import attribute, constant
 from equiquant.numerics.affine import QuantParams, params_from_range
+from equiquant.numerics.entropy import ENTROPY_BINS, entropy_range
 from equiquant.numerics.histogram import DyadicHistogram
-from equiquant.numerics.pow2 import minmse_exponent, nonoverflow_exponent
+from equiquant.numerics.mse import mse_range
+from equiquant.numerics.percentile import percentile_range
+from equiquant.numerics.pow2 import minmse_exponent, minmse_margin, nonoverflow_exponent
 from equiquant.recipe import Recipe
 from equiquant.target.targets import Target
 
-__all__ = ["Evidence", "activation_params", "clip_bounds", "union"]
+__all__ = ["Evidence", "activation_params", "clip_bounds", "in_doubt", "union"]
 
 Array = npt.NDArray[Any]
+
+HISTOGRAM_METHODS = ("minmse", "percentile", "entropy", "mse")
+SAMPLED = HISTOGRAM_LIMIT / 2  # elements a sample contributes to the histogram of a large tensor, at least
+DOUBT = 5.0  # standard deviations
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,29 +48,31 @@ class Evidence:
     Attributes:
         low: Smallest value.
         high: Largest value.
-        histogram: Distribution, needed by `minmse` only.
+        histogram: Distribution, where the method needs one.
+        votes: How many samples have each (zero point, exponent) as their own best scale.
     """
 
     low: float
     high: float
     histogram: DyadicHistogram | None = None
+    votes: Votes = field(default_factory=dict)
 
     @staticmethod
-    def of_record(record: TensorRecord) -> Evidence:
-        """Return the evidence calibration collected."""
-        return Evidence(record.low, record.high, record.histogram)
+    def of_record(record: TensorRecord, recounted: DyadicHistogram | None = None) -> Evidence:
+        """Return the evidence calibration collected, with a full count where there is one."""
+        return Evidence(record.low, record.high, recounted or record.histogram, record.votes)
 
     @staticmethod
     def of_array(array: Array, target: Target) -> Evidence:
         """Return the evidence of a constant."""
+        histogram = DyadicHistogram.of(array) if target.method in HISTOGRAM_METHODS else None
         if not array.size:
-            return Evidence(0.0, 0.0, DyadicHistogram.of(array) if target.method == "minmse" else None)
-        histogram = DyadicHistogram.of(array) if target.method == "minmse" else None
+            return Evidence(0.0, 0.0, histogram)
         return Evidence(float(array.min()), float(array.max()), histogram)
 
     def clipped(self, low: float, high: float) -> Evidence:
         """Return the evidence with its range cut to the bounds its producer guarantees."""
-        return Evidence(min(max(self.low, low), high), max(min(self.high, high), low), self.histogram)
+        return replace(self, low=min(max(self.low, low), high), high=max(min(self.high, high), low))
 
 
 def union(parts: Iterable[Evidence]) -> Evidence:
@@ -68,7 +80,10 @@ def union(parts: Iterable[Evidence]) -> Evidence:
     parts = list(parts)
     histograms = [p.histogram for p in parts if p.histogram is not None]
     merged = DyadicHistogram.merged(histograms) if len(histograms) == len(parts) else None
-    return Evidence(min(p.low for p in parts), max(p.high for p in parts), merged)
+    votes: Counter[tuple[int, int]] = Counter()
+    for part in parts:
+        votes.update(part.votes)
+    return Evidence(min(p.low for p in parts), max(p.high for p in parts), merged, votes)
 
 
 def activation_params(evidence: Evidence, target: Target, recipe: Recipe, name: str) -> QuantParams:
@@ -84,20 +99,63 @@ def activation_params(evidence: Evidence, target: Target, recipe: Recipe, name: 
         DataError: The method needs a histogram that calibration did not collect.
     """
     kind, low, high = target.activation, evidence.low, evidence.high
+    if target.method in HISTOGRAM_METHODS and evidence.histogram is None:
+        raise DataError(
+            f"The statistics of '{name}' hold no histogram, which '{target.method}' needs; calibrate again."
+        )
     if target.scale_kind == "float":
-        if recipe.symmetric_ranges:
-            high = max(abs(low), abs(high))
-            low = -high
+        low, high = _float_range(evidence, target, recipe)
         return params_from_range(low, high, kind, symmetric=target.activation_symmetric)
-    unsigned = recipe.unsigned_relu and not kind.signed and low >= 0
-    zero = 0 if unsigned else kind.center
+    zero = _zero_point(evidence, target, recipe)
     if target.method == "minmse":
-        if evidence.histogram is None:
-            raise DataError(f"The statistics of '{name}' hold no histogram, which 'minmse' needs; calibrate again.")
+        assert evidence.histogram is not None
         exponent = minmse_exponent(evidence.histogram, kind, zero_point=zero)
+        if recipe.minmse_mode == "most_common":
+            exponent = _most_common(evidence.votes, zero, exponent)
     else:
-        exponent = nonoverflow_exponent(low, high, kind, zero_point=zero)
+        exponent = nonoverflow_exponent(low, high, kind, zero_point=zero, rounding=recipe.nonoverflow_rounding)
     return QuantParams.make(np.ldexp(np.float32(1), exponent), zero, kind.name)
+
+
+def in_doubt(evidence: Evidence, target: Target, recipe: Recipe, samples: int) -> bool:
+    """True if a sampled histogram leaves it open which power of two has the least squared error.
+
+    The squared rounding error of n sampled elements has a relative standard deviation of about 1/√n. Two scales whose
+    errors differ by less than `DOUBT` of these are told apart by a full count only.
+    """
+    if target.method != "minmse" or recipe.minmse_mode != "all" or evidence.histogram is None:
+        return False
+    margin = minmse_margin(evidence.histogram, target.activation, zero_point=_zero_point(evidence, target, recipe))
+    return margin < DOUBT / math.sqrt(SAMPLED * max(samples, 1))
+
+
+def _zero_point(evidence: Evidence, target: Target, recipe: Recipe) -> int:
+    unsigned = recipe.unsigned_relu and not target.activation.signed and evidence.low >= 0
+    return 0 if unsigned else target.activation.center
+
+
+def _float_range(evidence: Evidence, target: Target, recipe: Recipe) -> tuple[float, float]:
+    low, high = evidence.low, evidence.high
+    symmetric = recipe.symmetric_ranges or target.activation_symmetric
+    if evidence.histogram is not None and target.method == "percentile":
+        low, high = percentile_range(
+            evidence.histogram, recipe.percentile, symmetric=symmetric, bins=recipe.histogram_bins
+        )
+    elif evidence.histogram is not None and target.method == "entropy":
+        low, high = entropy_range(evidence.histogram, recipe.histogram_bins or ENTROPY_BINS)
+    elif evidence.histogram is not None and target.method == "mse":
+        low, high = mse_range(evidence.histogram, target.activation, symmetric=symmetric)
+    low, high = max(low, min(evidence.low, 0.0)), min(high, max(evidence.high, 0.0))
+    if recipe.symmetric_ranges:
+        high = max(abs(low), abs(high))
+        low = -high
+    return low, high
+
+
+def _most_common(votes: Votes, zero: int, fallback: int) -> int:
+    """Return the exponent most samples have, of equals the coarsest."""
+    counts = {exponent: count for (voted, exponent), count in votes.items() if voted == zero}
+    return max(counts, key=lambda e: (counts[e], e)) if counts else fallback
 
 
 def clip_bounds(node: ir.Node) -> tuple[float, float]:

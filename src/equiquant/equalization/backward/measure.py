@@ -11,7 +11,7 @@ samples are noise over signal; they add up over the outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,15 @@ import onnx_ir as ir
 from equiquant.equalization.backward.builder import BackwardGraph, build
 from equiquant.equalization.backward.forward import Feed, single
 from equiquant.equalization.backward.gains import Gains
-from equiquant.io import Runner
+from equiquant.io import Runner, model_bytes
 
 __all__ = ["measure_gains"]
 
 Array = npt.NDArray[Any]
 
+FOLD_BELOW = (
+    100_000_000  # bytes of weights; above, the turned kernels onnxruntime would fold and keep cost too much memory
+)
 SIGNS = np.array([-1.0, 1.0], dtype=np.float32)
 
 
@@ -54,9 +57,12 @@ def measure_gains(
     scales: dict[str, np.float32] = {}
     white: dict[str, Array] = {}
     constant: dict[str, Array] = {}
-    for graph, runner, feed in _sessions(model, samples, tensors):
-        if not scales:
-            scales = _scales(model, samples, list(graph.seeds))
+
+    def prepare(graph: BackwardGraph) -> None:
+        if not scales:  # before the session for both ways is made: one of them in memory is enough
+            scales.update(_scales(model, samples, list(graph.seeds)))
+
+    for graph, runner, feed in _sessions(model, samples, tensors, prepare):
         for _ in range(draws):
             for value, (name, sizes) in graph.seeds.items():
                 feed[name] = rng.choice(SIGNS, sizes) * scales[value]
@@ -69,7 +75,7 @@ def measure_gains(
 
 
 def _sessions(
-    model: ir.Model, feeds: Iterable[Feed], tensors: Mapping[str, int]
+    model: ir.Model, feeds: Iterable[Feed], tensors: Mapping[str, int], prepare: Callable[[BackwardGraph], None]
 ) -> Iterator[tuple[BackwardGraph, Runner, dict[str, Array]]]:
     """Yield each feed with the session for its shapes, one held at a time; nothing if no tensor gets a gradient."""
     held: tuple[Any, BackwardGraph, Runner] | None = None
@@ -80,7 +86,8 @@ def _sessions(
             graph = build(model, feed, tensors)
             if not graph.tensors:
                 return
-            held = key, graph, Runner(graph.model)
+            prepare(graph)
+            held = key, graph, Runner(graph.model, optimize=model_bytes(model) < FOLD_BELOW)
         yield held[1], held[2], feed
 
 

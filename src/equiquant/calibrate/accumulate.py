@@ -1,0 +1,169 @@
+"""The running figures of one tensor, and of many on several threads.
+
+Smallest and largest values are over every element. Histograms count all of a small tensor and a sample of a large one
+(`numerics.histogram`), sample by sample, so that batching changes nothing.
+
+Moving average (onnxruntime, `CalibMovingAverage`): low ← low + c·(low of this feed − low), the same for high, starting
+from the first feed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.calibrate.channels import ChannelBuilder
+from equiquant.calibrate.stats import TensorRecord
+from equiquant.errors import DataError
+from equiquant.numerics.affine import INT_TYPES, IntType
+from equiquant.numerics.histogram import DyadicHistogram, HistogramBuilder
+from equiquant.numerics.pow2 import minmse_exponent
+from equiquant.recipe import Recipe
+
+__all__ = ["HISTOGRAM_LIMIT", "Accumulator", "Wanted", "reduce"]
+
+Array = npt.NDArray[Any]
+
+THREADS = min(os.cpu_count() or 1, 4)
+CALL_COST = 20_000  # what handling a tensor of no elements costs, in elements
+HISTOGRAM_LIMIT = 1 << 14  # elements of a tensor counted per sample, plus as many of its tails
+PIECE = 1 << 16  # elements whose minimum and maximum are taken while they are in cache
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which figures to keep.
+
+    Attributes:
+        histogram: A histogram.
+        limit: Elements of a tensor counted per sample; None counts all.
+        pace: Weight of the newest feed in a moving average; None takes the extremes of all.
+        votes: Storage type, and whether a tensor that is never negative gets zero point 0, for the scale of each
+            sample; None for no votes.
+    """
+
+    histogram: bool
+    limit: int | None = HISTOGRAM_LIMIT
+    pace: float | None = None
+    votes: tuple[IntType, bool] | None = None
+
+    @staticmethod
+    def by(recipe: Recipe, *, histogram: bool, exact: bool) -> Wanted:
+        """Return what a recipe asks for."""
+        votes = recipe.calibration == "minmse" and recipe.minmse_mode == "most_common"
+        return Wanted(
+            histogram,
+            None if exact or recipe.exact_histograms else HISTOGRAM_LIMIT,
+            recipe.moving_average_constant if recipe.moving_average else None,
+            (INT_TYPES[recipe.activation_type], recipe.unsigned_relu) if votes else None,
+        )
+
+
+class Accumulator:
+    """The running figures of one tensor.
+
+    Args:
+        name: The tensor, for errors.
+        wanted: What to keep.
+        axis: Its channel axis, for per-channel figures; None for none.
+    """
+
+    def __init__(self, name: str, wanted: Wanted, axis: int | None) -> None:
+        self._name, self._wanted, self._axis = name, wanted, axis
+        self._low, self._high, self._count = math.inf, -math.inf, 0
+        self._histogram = HistogramBuilder() if wanted.histogram else None
+        self._channels = None if axis is None else ChannelBuilder(name, axis)
+        self._votes: Counter[tuple[int, int]] = Counter()
+
+    def add(self, x: Array, samples: int = 1) -> None:
+        """Take in the tensor's value for one batch of `samples`.
+
+        Raises:
+            DataError: A value is NaN or infinite.
+        """
+        if not x.size:
+            return
+        if x.dtype not in (np.float32, np.float64):
+            x = x.astype(np.float32)
+        batch = samples if x.ndim and x.shape[0] == samples else 1
+        if self._channels is None:
+            low, high = _extremes(x)
+        else:
+            low, high = self._channels.add(x, batch if self._axis else 1)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise DataError(
+                f"The float model computes NaN or infinite values in tensor '{self._name}' on the calibration data."
+            )
+        if self._histogram is not None:
+            self._count_values(self._histogram, x, batch, (low, high))
+        if self._wanted.votes is not None:
+            self._vote(x, batch, *self._wanted.votes)
+        if self._wanted.pace is not None and self._count:
+            self._low += self._wanted.pace * (low - self._low)
+            self._high += self._wanted.pace * (high - self._high)
+        else:
+            self._low, self._high = min(self._low, low), max(self._high, high)
+        self._count += x.size
+
+    def _count_values(self, histogram: HistogramBuilder, x: Array, batch: int, bounds: tuple[float, float]) -> None:
+        limit = self._wanted.limit
+        if limit is None or x.size <= limit * batch:
+            histogram.add(x, bounds)
+        elif batch == 1:
+            histogram.add(x, bounds, limit)
+        else:
+            for row in x:
+                histogram.add(row, _extremes(row), limit)
+
+    def _vote(self, x: Array, batch: int, kind: IntType, unsigned: bool) -> None:
+        for row in x.reshape(batch, -1):
+            zero = 0 if unsigned and not kind.signed and float(row.min()) >= 0 else kind.center
+            self._votes[zero, minmse_exponent(DyadicHistogram.of(row), kind, zero_point=zero)] += 1
+
+    def result(self) -> TensorRecord:
+        """Return the figures of everything added so far."""
+        low, high = (self._low, self._high) if self._count else (0.0, 0.0)
+        histogram = None if self._histogram is None else self._histogram.result()
+        sums = None if self._channels is None else self._channels.result()
+        return TensorRecord(low, high, self._count, histogram, sums, dict(sorted(self._votes.items())))
+
+
+def _extremes(x: Array) -> tuple[float, float]:
+    """Return the smallest and largest value; NaN where there is one."""
+    flat = x.reshape(-1)
+    if flat.size <= PIECE:
+        return float(flat.min()), float(flat.max())
+    pieces = [flat[start : start + PIECE] for start in range(0, flat.size, PIECE)]
+    found = np.array([(piece.min(), piece.max()) for piece in pieces])
+    return float(found[:, 0].min()), float(found[:, 1].max())
+
+
+def reduce(
+    pool: ThreadPoolExecutor, records: Mapping[str, Accumulator], values: dict[str, Array], samples: int
+) -> None:
+    """Empty `values` into the accumulators, in shares of about equal size, one a thread; numpy releases the GIL."""
+    shares: list[list[str]] = [[] for _ in range(THREADS)]
+    load = [0] * THREADS
+    for name in sorted(values, key=lambda n: values[n].size, reverse=True):
+        lightest = load.index(min(load))
+        shares[lightest].append(name)
+        load[lightest] += values[name].size + CALL_COST
+
+    def work(share: list[str]) -> None:
+        for name in share:
+            records[name].add(values.pop(name), samples)  # freed as soon as it is done
+
+    futures = [pool.submit(work, share) for share in shares[1:]]
+    try:
+        work(shares[0])
+    finally:
+        for future in futures:
+            future.result()

@@ -1,0 +1,93 @@
+"""Save what a calibration has done from time to time, so that an interrupted one goes on where it was.
+
+A checkpoint holds the statistics of the first feeds, exactly mergeable with those of the rest, and the hash of those
+feeds: it counts only for the same model, options and data. Everything else starts anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from equiquant.calibrate.feeds import Feed
+from equiquant.calibrate.fingerprint import FeedHash
+from equiquant.calibrate.stats import TensorStats
+from equiquant.calibrate.store import read_stats, save_stats
+from equiquant.errors import DataError
+
+__all__ = ["ALL", "Checkpoint"]
+
+ALL = -1  # feeds of a pass that is complete
+INTERVAL = 5.0  # seconds between two checkpoints; writing one takes well under a tenth of a second
+
+
+class Checkpoint:
+    """The checkpoint of one calibration.
+
+    Args:
+        path: The file it lives in.
+        key: What must be the same for it to count: the hash of the model and the options that decide what is kept.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path, self._key = path, key
+        self._saved = time.monotonic()
+        self._hash = FeedHash()
+        self._finished: dict[int, TensorStats] = {}
+        self._expected = ""
+        self._resumed: tuple[int, int, TensorStats] | None = None
+        self._load()
+
+    def _load(self) -> None:
+        if not self._path.exists():
+            return
+        try:
+            stats, note = read_stats(self._path)
+        except DataError:
+            return  # a damaged checkpoint is none
+        if note.get("key") == self._key:
+            self._expected = note["feeds_hash"]
+            self._resumed = (note["pass"], note["feeds"], stats)
+
+    def resume(self, index: int, names: Sequence[str]) -> tuple[int, TensorStats | None]:
+        """Return how many feeds of a pass are done, `ALL` if it is complete, and their statistics."""
+        self._hash = FeedHash()
+        if self._resumed is None or self._resumed[0] < index:
+            return 0, None
+        at, feeds, stats = self._resumed
+        if not set(names) <= stats.tensors.keys():
+            return 0, None
+        mine = TensorStats(stats.samples, {name: stats.tensors[name] for name in names})
+        return (feeds if at == index else ALL), mine
+
+    def skip(self, feeds: Iterable[Feed]) -> bool:
+        """Read the feeds that are done; False if they are not those the checkpoint was made of."""
+        for feed in feeds:
+            self._hash.add(feed)
+        if self._hash.value() == self._expected:
+            return True
+        self._hash, self._resumed = FeedHash(), None
+        return False
+
+    def due(self, group: Iterable[Feed]) -> bool:
+        """Take in the feeds just done; True if it is time to save."""
+        for feed in group:
+            self._hash.add(feed)
+        return time.monotonic() - self._saved >= INTERVAL
+
+    def save(self, index: int, feeds: int, stats: TensorStats) -> None:
+        """Save the statistics of the first feeds of a pass, and those of the passes before."""
+        for earlier in self._finished.values():
+            stats = stats.disjoint(earlier)
+        note = {"key": self._key, "pass": index, "feeds": feeds, "feeds_hash": self._hash.value()}
+        save_stats(stats, self._path, note)
+        self._saved = time.monotonic()
+
+    def finish(self, index: int, stats: TensorStats) -> None:
+        """Remember a pass that is complete."""
+        self._finished[index] = stats
+
+    def remove(self) -> None:
+        """Delete the checkpoint: the calibration is complete."""
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,148 @@
+"""Statistics in one file: a .npz of plain arrays and one JSON member, no pickle; equal statistics make equal bytes.
+
+Of each histogram only the occupied stretch is kept. The file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.calibrate.stats import ChannelSums, TensorRecord, TensorStats
+from equiquant.errors import DataError, OutputError
+from equiquant.numerics.histogram import BINS, DyadicHistogram
+
+__all__ = ["FORMAT", "load_stats", "read_stats", "save_stats"]
+
+Array = npt.NDArray[Any]
+
+FORMAT = "equiquant-stats-1"
+SUMS = ("low", "high", "total", "square")
+
+
+def save_stats(stats: TensorStats, path: str | os.PathLike[str], note: dict[str, Any] | None = None) -> None:
+    """Write statistics to a file.
+
+    Args:
+        stats: The statistics.
+        path: The file, made or replaced.
+        note: More plain data, which `read_stats` returns.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    arrays: dict[str, Array] = {}
+    rows = [_pack(name, record, arrays, index) for index, (name, record) in enumerate(stats.tensors.items())]
+    recounts = {
+        name: _pack_histogram(h, arrays, f"recount{index}") for index, (name, h) in enumerate(stats.recounted.items())
+    }
+    about = {
+        "format": FORMAT,
+        "samples": stats.samples,
+        "synthetic": stats.synthetic,
+        "model_hash": stats.model_hash,
+        "averaged": stats.averaged,
+        "tensors": rows,
+        "recounted": recounts,
+        "note": note or {},
+    }
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    final = Path(path)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        temporary.replace(final)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"Cannot write the calibration statistics to {final}: {error.strerror or error}.") from error
+
+
+def load_stats(path: str | os.PathLike[str], model_hash: str | None = None) -> TensorStats:
+    """Return the statistics of a file.
+
+    Args:
+        path: The file.
+        model_hash: The model they must be of; None does not check.
+
+    Raises:
+        DataError: The file is missing, damaged or none of ours, or its statistics are of another model.
+    """
+    stats, _ = read_stats(path)
+    if model_hash is not None and stats.model_hash != model_hash:
+        raise DataError(
+            f"The statistics in {os.fspath(path)} are of another model (or the same equalized otherwise):"
+            f" {stats.model_hash[:12]} instead of {model_hash[:12]}. Delete the file, or name another."
+        )
+    return stats
+
+
+def read_stats(path: str | os.PathLike[str]) -> tuple[TensorStats, dict[str, Any]]:
+    """Return the statistics of a file and the note beside them.
+
+    Raises:
+        DataError: As for `load_stats`.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            about = json.loads(arrays["about"].tobytes())
+            if about["format"] != FORMAT:
+                raise ValueError(f"its format is {about['format']}, not {FORMAT}")
+            tensors = {row["name"]: _unpack(row, arrays, index) for index, row in enumerate(about["tensors"])}
+            recounted = {
+                name: _unpack_histogram(row, arrays, f"recount{index}")
+                for index, (name, row) in enumerate(about["recounted"].items())
+            }
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"Cannot read calibration statistics from {os.fspath(path)}: {why}") from error
+    stats = TensorStats(
+        about["samples"], tensors, about["synthetic"], about["model_hash"], about["averaged"], recounted
+    )
+    return stats, about["note"]
+
+
+def _pack(name: str, record: TensorRecord, arrays: dict[str, Array], index: int) -> dict[str, Any]:
+    """Return the plain part of a record; its arrays go into `arrays`."""
+    row: dict[str, Any] = {"name": name, "low": record.low, "high": record.high, "count": record.count}
+    if record.histogram is not None:
+        row["histogram"] = _pack_histogram(record.histogram, arrays, f"counts{index}")
+    if record.sums is not None:
+        row["sums"] = {"axis": record.sums.axis, "count": record.sums.count}
+        arrays |= {f"{part}{index}": getattr(record.sums, part) for part in SUMS}
+    if record.votes:
+        row["votes"] = [[zero, exponent, count] for (zero, exponent), count in sorted(record.votes.items())]
+    return row
+
+
+def _pack_histogram(histogram: DyadicHistogram, arrays: dict[str, Array], key: str) -> dict[str, Any]:
+    (used,) = np.nonzero(histogram.counts)
+    first, stop = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
+    arrays[key] = histogram.counts[first:stop]
+    return {"exponent": histogram.exponent, "first": first, "low": histogram.low, "high": histogram.high}
+
+
+def _unpack(row: dict[str, Any], arrays: Any, index: int) -> TensorRecord:
+    histogram, sums = None, None
+    if "histogram" in row:
+        histogram = _unpack_histogram(row["histogram"], arrays, f"counts{index}")
+    if "sums" in row:
+        parts = {part: arrays[f"{part}{index}"] for part in SUMS}
+        sums = ChannelSums(row["sums"]["axis"], row["sums"]["count"], **parts)
+    votes = {(zero, exponent): count for zero, exponent, count in row.get("votes", [])}
+    return TensorRecord(row["low"], row["high"], row["count"], histogram, sums, votes)
+
+
+def _unpack_histogram(row: dict[str, Any], arrays: Any, key: str) -> DyadicHistogram:
+    counts = np.zeros(2 * BINS, np.int64)
+    stored = arrays[key]
+    counts[row["first"] : row["first"] + stored.size] = stored
+    counts.flags.writeable = False
+    return DyadicHistogram(row["exponent"], counts, row["low"], row["high"])

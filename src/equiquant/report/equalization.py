@@ -1,0 +1,167 @@
+"""The page's section on equalization: what was tried and kept, what became of ranges and noise, what had to stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from equiquant.report.charts import NOISE_ROWS, SPREAD_ROWS, noise_chart, spread_chart
+from equiquant.report.markup import (
+    DASH,
+    Cell,
+    code,
+    decibels,
+    escape,
+    facts,
+    figure,
+    grade_pill,
+    names,
+    number,
+    section,
+    table,
+)
+
+__all__ = ["METHODS", "equalization"]
+
+METHODS = {  # the names a reader understands; others are shown as they are
+    "none": "not equalized",
+    "before": "not equalized",
+    "global+ranges": "global, ranges clipped",
+    "soft": "global, ReLU6 soft",
+}
+LEGEND = (
+    '<div class="legend"><span><i class="dot before"></i>before</span><span><i class="dot after"></i>after</span></div>'
+)
+NOTE = (
+    "Channels of one tensor share one scale, so a channel much smaller than its neighbours is rounded away. "
+    "Equalization evens them out{}; spread is the largest channel range over the smallest."
+)
+KEPT, CHANGED = (
+    " and leaves the float function as it was",
+    "; ReLU6 was changed as asked, and with it the float function",
+)
+
+
+def equalization(cle: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    """Return the section for `Report.equalization` as plain data."""
+    title = "Cross-layer equalization"
+    if not cle:
+        reason = "found nothing to do" if recipe["cle"] else "was off in this run"
+        return section(title, f"Equalization {reason}.")
+    changed = cle.get("replace_clip6_relu") or number(cle.get("equivalence_error")) > number(cle.get("tolerance"))
+    note = NOTE.format(CHANGED if changed else KEPT)
+    return section(
+        title, note, _summary(cle), _relu6(cle), _trials(cle), _spread(cle), _noise(cle), _pinned(cle.get("tensors"))
+    )
+
+
+def _method(name: Any) -> str:
+    return METHODS.get(str(name), str(name))
+
+
+def _summary(cle: Mapping[str, Any]) -> str:
+    steps, method = number(cle.get("steps")), cle.get("method", DASH)
+    error, tolerance = number(cle.get("equivalence_error")), number(cle.get("tolerance"))
+    allowed = "asked for" if error > tolerance else f"allowed {figure(tolerance, 2)}"
+    shown = {
+        "Kept": escape(_method(method)),
+        "Sweeps" if method == "pairwise" else "Solver steps": "until converged" if steps == -1 else figure(steps),
+        "Scale classes": figure(cle.get("classes")),
+        "Of which rescaled": figure(cle.get("moved")),
+        "Largest change of float output": f"{figure(error, 2)} ({allowed})",
+    }
+    rolled = cle.get("rolled_back") or []
+    if rolled:
+        shown["Rolled back"] = names([str(name) for name in rolled])
+    return facts(shown)
+
+
+def _relu6(cle: Mapping[str, Any]) -> str:
+    """Say what replacing ReLU6 by Relu did to the float function."""
+    damage = cle.get("replace_clip6_relu")
+    if not damage:
+        return ""
+    changed = (
+        f"{figure(damage.get('replaced'))} Clip(0, 6) became Relu. That alone, before any rounding, changed the float"
+        f" output by {figure(damage.get('error'), 2)} of its magnitude and leaves"
+    )
+    return f"<h3>ReLU6 replaced</h3><p>{changed} {grade_pill(damage.get('sqnr_db'))}</p>"
+
+
+def _trials(cle: Mapping[str, Any]) -> str:
+    """Return what was tried: measured on samples, and predicted by the noise model."""
+    trials, predicted = cle.get("trials") or [], cle.get("objective_db") or {}
+    measured = {str(t.get("method")): t.get("sqnr_db") for t in trials}
+    predicted = {("none" if name == "before" else name): value for name, value in predicted.items()}
+    methods = list(measured) or list(predicted)
+    if not methods:
+        return ""
+    kept = cle.get("method")
+    rows = [
+        [
+            escape(_method(name)),
+            grade_pill(measured[name]) if name in measured else DASH,
+            decibels(predicted.get(name)),
+            '<span class="pill plain">kept</span>' if name == kept else "",
+        ]
+        for name in methods
+    ]
+    head = [("Candidate", ""), ("SQNR measured", ""), ("SQNR predicted", "num"), ("", "")]
+    note = (
+        "Measured: quantized with some of the samples, run on others. Predicted: the noise model that the global solver"
+        " minimises, before ranges are clipped and biases corrected."
+    )
+    return f'<h3>What was tried</h3>{table(head, rows)}<p class="soft note">{note}</p>'
+
+
+def _spread(cle: Mapping[str, Any]) -> str:
+    layers = cle.get("tensors") or []
+    chart = spread_chart(layers)
+    if not chart:
+        return ""
+    more = f'<p class="soft">The {SPREAD_ROWS} widest of {len(layers)} layers.</p>' if len(layers) > SPREAD_ROWS else ""
+    return f"<h3>Channel range spread per layer</h3>{LEGEND}{chart}{more}"
+
+
+def _noise(cle: Mapping[str, Any]) -> str:
+    """Return the predicted noise of every rounded tensor: the worst drawn, all in a table."""
+    rows = cle.get("noise") or []
+    if not rows:
+        return ""
+    methods = [key for key in rows[0] if key not in ("name", "kind")]
+    kept = cle.get("method") if cle.get("method") in methods else methods[-1]
+    chart = noise_chart(rows, str(kept))
+    note = (
+        '<p class="soft">SQNR of the output if this tensor were all that is rounded, as the noise model predicts it;'
+        f" the {min(NOISE_ROWS, len(rows))} worst of {len(rows)} tensors.</p>"
+    )
+    worst = sorted(rows, key=lambda row: _or_low(row.get("before")))
+    listing = table(
+        [("Tensor", ""), ("Kind", ""), *((_method(name), "num") for name in methods)],
+        ([code(row["name"]), Cell(escape(row["kind"])), *(decibels(row.get(m)) for m in methods)] for row in worst),
+    )
+    all_rows = f"<details><summary>All {len(rows)} tensors, worst first</summary>{listing}</details>"
+    return f"<h3>Predicted noise per tensor</h3>{note}{LEGEND}{chart}{all_rows}"
+
+
+def _or_low(value: Any) -> float:
+    x = number(value)
+    return -math.inf if math.isnan(x) else x
+
+
+def _pinned(layers: Sequence[Mapping[str, Any]] | None) -> str:
+    """List the layers some of whose channels had to stay as they were, with what held them."""
+    held = [layer for layer in layers or () if layer.get("pinned_by")]
+    if not held:
+        return ""
+    rows = (
+        [
+            code(layer["tensor"]),
+            f"{figure(layer.get('free'))} of {figure(layer.get('channels'))}",
+            escape(layer["pinned_by"]),
+        ]
+        for layer in held
+    )
+    listing = table([("Layer", ""), ("Channels free to move", "num"), ("Held by", "")], rows)
+    return f"<details><summary>Layers that could not move freely ({len(held)})</summary>{listing}</details>"

@@ -1,0 +1,71 @@
+"""The page's section on equalization: every figure of it is shown, and a bad one does not break the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from equiquant.report.charts import NOISE_ROWS, noise_chart
+from equiquant.report.equalization import equalization
+
+RECIPE = {"cle": True}
+SECTION: dict[str, Any] = {
+    "method": "global",
+    "steps": 80,
+    "equivalence_error": 3e-7,
+    "tolerance": 1e-5,
+    "trials": [
+        {"method": "none", "sqnr_db": 4.4},
+        {"method": "pairwise", "sqnr_db": 12.25},
+        {"method": "global", "sqnr_db": 17.5},
+    ],
+    "objective_db": {"before": -2.6, "pairwise": 13.2, "global": 18.6},
+    "noise": [
+        {"name": "good", "kind": "activation", "before": 40.0, "pairwise": 41.0, "global": 42.0},
+        {"name": "<bad>", "kind": "weight", "before": -5.0, "pairwise": 11.0, "global": 21.0},
+        {"name": "none", "kind": "bias", "before": "Infinity", "pairwise": "Infinity", "global": "Infinity"},
+    ],
+    "replace_clip6_relu": {"replaced": 27, "error": 1.25, "sqnr_db": 4.1},
+}
+
+
+def test_trials_noise_and_damage_are_shown() -> None:
+    text = equalization(SECTION, RECIPE)
+    for shown in ("not equalized", "4.4 dB", "12.2 dB", "18.6 dB", "27 Clip(0, 6)", "4.1 dB", "All 3 tensors", "3e-07"):
+        assert shown in text, shown
+    row = next(part for part in text.split("<tr>") if "kept" in part)
+    assert "17.5 dB" in row
+    assert "<bad>" not in text
+    table = text[text.index("All 3 tensors") :]
+    assert table.index("&lt;bad&gt;") < table.index("good")
+
+
+def test_the_worst_tensors_are_drawn_first_and_bounded() -> None:
+    rows = [{"name": f"t{i:03}", "kind": "activation", "before": float(90 - i), "global": 50.0} for i in range(60)]
+    chart = noise_chart(rows, "global")
+    assert chart.count('class="after"') == NOISE_ROWS
+    assert chart.index(">t059<") < chart.index(">t058<")
+    assert ">t000<" not in chart
+    assert noise_chart([{"name": "t", "kind": "bias", "before": None, "global": None}], "global") == ""
+
+
+@pytest.mark.parametrize(("before", "after"), [(-200.0, 300.0), (0.0, 0.0), (9.999, 10.001)])
+def test_the_axis_holds_every_figure(before: float, after: float) -> None:
+    chart = noise_chart([{"name": "t", "kind": "activation", "before": before, "global": after}], "global")
+    places = [float(part.split('"')[0]) for part in chart.split(' cx="')[1:]]
+    assert len(places) == 2
+    assert all(330 <= x <= 930 for x in places)
+    assert chart.count("<text") <= 12
+
+
+def test_a_function_that_was_changed_on_purpose_is_said() -> None:
+    text = equalization({"method": "soft", "equivalence_error": 0.2, "tolerance": 1e-5}, RECIPE)
+    assert "asked for" in text
+    assert "ReLU6 soft" in text
+
+
+@pytest.mark.parametrize("section", [{}, {"method": "none"}, {"trials": [], "noise": [], "objective_db": {}}])
+def test_little_to_say(section: dict[str, Any]) -> None:
+    assert "nan" not in equalization(section, RECIPE)
+    assert "off in this run" in equalization({}, {"cle": False})
