@@ -51,9 +51,13 @@ _ACTIVATION_TYPES: Mapping[QuantType, Any] = {
 _WEIGHT_TYPES: Mapping[QuantType, Any] = {QuantType.QInt8: "int8", QuantType.QUInt8: "uint8"}
 _CALIBRATION: Mapping[Enum, Any] = {
     CalibrationMethod.MinMax: "minmax",
+    CalibrationMethod.Percentile: "percentile",
+    CalibrationMethod.Entropy: "entropy",
+    CalibrationMethod.Distribution: "minmax",  # onnxruntime: for integers, the ends of its symmetric histogram
     PowerOfTwoMethod.MinMSE: "minmse",
     PowerOfTwoMethod.NonOverflow: "nonoverflow",
 }
+_MINMSE_MODES: Mapping[Any, Any] = {"All": "all", "MostCommon": "most_common"}
 _EIGHT_BITS = (QuantType.QUInt8, QuantType.QInt8)
 
 
@@ -186,7 +190,14 @@ class QuantizationConfig:
             "calibration_samples": o["CalibDataSize"],
             "moving_average": o["CalibMovingAverage"],
             "moving_average_constant": o["CalibMovingAverageConstant"],
-            "symmetric_ranges": not power_of_two and _default(o["CalibTensorRangeSymmetric"], False),
+            "percentile": float(o["Percentile"]),
+            "histogram_bins": o["NumBins"],
+            "minmse_mode": _MINMSE_MODES[o["MinMSEModePof2Scale"] if o["MinMSEMode"] == "All" else o["MinMSEMode"]],
+            "nonoverflow_rounding": o["NonOverflowRounding"],
+            "exact_histograms": o["CalibExactHistograms"],
+            "calibration_memory": o["CalibMemoryLimit"],
+            "symmetric_ranges": not power_of_two
+            and _default(o["CalibTensorRangeSymmetric"], o["calibrate_method"] is CalibrationMethod.Distribution),
             "nodes_to_quantize": _patterns(o["nodes_to_quantize"]),
             "nodes_to_exclude": _patterns(o["nodes_to_exclude"]),
             "subgraphs_to_exclude": o["subgraphs_to_exclude"],
@@ -248,7 +259,9 @@ def _refuse_contradictions(o: Mapping[str, Any]) -> None:
     """Refuse options that cannot hold together, naming both."""
     npu, power_of_two = o["enable_npu_cnn"], isinstance(o["calibrate_method"], PowerOfTwoMethod)
     methods = "PowerOfTwoMethod.MinMSE or PowerOfTwoMethod.NonOverflow"
+    modes = [name for name in ("MinMSEMode", "MinMSEModePof2Scale") if o[name] not in _MINMSE_MODES]
     rules = (
+        (bool(modes), f"'{''.join(modes[:1])}' must be one of 'All', 'MostCommon'."),
         (npu and not power_of_two, f"enable_npu_cnn=True needs power-of-two scales: calibrate_method={methods}."),
         (npu and o["per_channel"], "enable_npu_cnn=True runs per-tensor weights only: per_channel must be False."),
         (npu and o["weight_type"] is not QuantType.QInt8, "enable_npu_cnn=True needs weight_type=QuantType.QInt8."),
@@ -259,8 +272,8 @@ def _refuse_contradictions(o: Mapping[str, Any]) -> None:
         (npu and o["ActivationSymmetric"] is False, "enable_npu_cnn=True needs ActivationSymmetric=True."),
         (npu and o["WeightSymmetric"] is False, "enable_npu_cnn=True needs WeightSymmetric=True."),
         (
-            power_of_two and o["CalibMovingAverage"],
-            "CalibMovingAverage=True works with CalibrationMethod.MinMax only, not with a PowerOfTwoMethod.",
+            o["calibrate_method"] is not CalibrationMethod.MinMax and o["CalibMovingAverage"],
+            "CalibMovingAverage=True works with CalibrationMethod.MinMax only.",
         ),
         (
             power_of_two and o["CalibTensorRangeSymmetric"] is False,

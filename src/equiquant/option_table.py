@@ -1,8 +1,8 @@
 """The documented options as data: one row a name, with its type, default, recipe field and meaning.
 
 The names, defaults and meanings are those AMD documents for Quark ONNX (Quark 0.13, "Full List of Quantization
-Configuration Features"), so that an existing script keeps working; `CLEMethod`, `CLEAccept` and `ClipMode` are keys of
-our own. A row is in one of three states:
+Configuration Features"), so that an existing script keeps working; `CLEMethod`, `CLEAccept`, `ClipMode` and those
+said to be are keys of our own. A row is in one of three states:
 
 - `applied`: it sets a field of `Recipe`.
 - `automatic`: any value of its type is accepted; what it asks for always happens here, or changes no number.
@@ -81,7 +81,8 @@ _ARGUMENTS = [
         (CalibrationMethod, PowerOfTwoMethod),
         CalibrationMethod.MinMax,
         "calibration scale_kind",
-        "CalibrationMethod.MinMax gives float scales; PowerOfTwoMethod.MinMSE and NonOverflow give powers of two.",
+        "CalibrationMethod.MinMax, Percentile and Entropy give float scales (Distribution is a symmetric MinMax, as in"
+        " onnxruntime for integers); PowerOfTwoMethod.MinMSE and NonOverflow give powers of two.",
     ),
     _applied("quant_format", (QuantFormat,), QuantFormat.QDQ, "", "QDQ, the only format written."),
     _applied(
@@ -260,6 +261,53 @@ _EXTRA = [
         "moving_average_constant",
         "Weight of the newest batch in the moving average.",
     ),
+    _applied(
+        "Percentile",
+        "float",
+        99.999,
+        "percentile",
+        "Percent of the values that CalibrationMethod.Percentile keeps; half of the rest is cut at either end.",
+    ),
+    _applied(
+        "NumBins",
+        "int",
+        None,
+        "histogram_bins",
+        "Bins of the histogram for Percentile and Entropy. Default: 16384 fixed bins for Percentile, 2048 for Entropy"
+        " (where onnxruntime's 128 leave nothing to choose).",
+    ),
+    _applied(
+        "MinMSEModePof2Scale",
+        "str",
+        "All",
+        "minmse_mode",
+        "'All' minimizes the error of PowerOfTwoMethod.MinMSE over all samples; 'MostCommon' takes the scale that is"
+        " best for most samples alone.",
+    ),
+    _applied("MinMSEMode", "str", "All", "minmse_mode", "Older name of MinMSEModePof2Scale."),
+    _applied(
+        "NonOverflowRounding",
+        "str",
+        "up",
+        "nonoverflow_rounding",
+        "Our own: 'up' never overflows; 'nearest' rounds log2 of the scale as the documented tool does, and may clip up"
+        " to 29 % of the range.",
+    ),
+    _applied(
+        "CalibMemoryLimit",
+        "int",
+        None,
+        "calibration_memory",
+        "Our own: MiB that the activations of one feed may take; more are collected in several passes. Default a"
+        " quarter of the machine's memory.",
+    ),
+    _applied(
+        "CalibExactHistograms",
+        "bool",
+        False,
+        "exact_histograms",
+        "Our own: count every element of an activation instead of a sample of large ones.",
+    ),
     *_automatic(
         "Without calibration data, synthetic inputs are used in any case, with a warning.", "bool", UseRandomData=False
     ),
@@ -346,8 +394,6 @@ _EXTRA = [
     *_planned("Channel axis by operator type.", ({}, None), "QDQOpTypePerChannelSupportToAxis"),
     *_planned("Other sets of operators.", (False,), "MatMulConstBOnly EnableSubgraph QuantizeAllOpTypes"),
     *_planned("Weights only.", (False,), "WeightsOnly"),
-    *_planned("Percentile calibration.", (99.999,), "Percentile"),
-    *_planned("MinMSE over all samples at once.", ("All",), "MinMSEMode MinMSEModePof2Scale"),
     *_planned("Other calibration of weights.", (None,), "WeightCalibrateMethod MinMSEModeFloatScale"),
     *_planned(
         "Shape and range of random inputs.", (None, {}), "RandomDataReaderInputShape RandomDataReaderInputDataRange"

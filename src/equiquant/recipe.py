@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from equiquant.errors import OptionError, nearest
 
-__all__ = ["PRESETS", "ImageOptions", "Recipe", "preset"]
+__all__ = ["IMAGE_RECIPES", "PRESETS", "ImageOptions", "Recipe", "preset"]
 
 ActivationType = Literal["uint8", "int8", "uint16", "int16"]
 WeightType = Literal["int8", "uint8"]
@@ -54,7 +54,9 @@ class ImageOptions:
         scale: Multiplied first; 1/255 maps bytes to [0, 1].
         layout: `NCHW`, `NHWC`, or `auto` from the model's input shape.
         color: `RGB` or `BGR` channel order fed to the model.
-        resize: `stretch` to the size, or `crop`: short side to size/0.875, then the center.
+        resize: `stretch` to the size; `crop`: short side to size/0.875, then the center; `letterbox`: the whole image
+            in the middle, its proportions kept, the rest filled.
+        fill: Gray level of what `letterbox` fills, a byte.
     """
 
     size: tuple[int, int] | None = None
@@ -63,7 +65,8 @@ class ImageOptions:
     scale: float = 1 / 255
     layout: Literal["auto", "NCHW", "NHWC"] = "auto"
     color: Literal["RGB", "BGR"] = "RGB"
-    resize: Literal["stretch", "crop"] = "crop"
+    resize: Literal["stretch", "crop", "letterbox"] = "crop"
+    fill: int = 114
 
     def __post_init__(self) -> None:
         _check(self)
@@ -71,6 +74,16 @@ class ImageOptions:
             raise OptionError("The image 'mean' and 'std' options take 1 or 3 numbers.")
         if any(s == 0 for s in self.std):
             raise OptionError("The image 'std' option must not contain 0.")
+        if not 0 <= self.fill <= 255:
+            raise OptionError(f"The image 'fill' option must be in [0, 255]. Got {self.fill}.")
+
+
+IMAGE_RECIPES: Mapping[str, ImageOptions] = {
+    "imagenet": ImageOptions(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "yolo": ImageOptions(resize="letterbox"),
+}
+"""Preparations by name: torchvision's classifiers (short side 256, center 224, mean and std of ImageNet), and YOLO's
+letterbox to [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)

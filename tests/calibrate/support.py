@@ -14,6 +14,11 @@ IMAGE = InputSpec("x", "float32", (None, 3, 4, 5))
 
 def relu_model(batch: int | str = "N", dtype: int = TensorProto.FLOAT) -> ir.Model:
     """x -> Mul 2 -> `double` -> Relu -> `y`; shape (batch, 3, 4, 5)."""
+    return load_model(proto(batch, dtype)).model
+
+
+def proto(batch: int | str = "N", dtype: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    """Return the same as a proto."""
     shape = [batch, 3, 4, 5]
     kind = helper.tensor_dtype_to_np_dtype(dtype)
     graph = helper.make_graph(
@@ -23,8 +28,7 @@ def relu_model(batch: int | str = "N", dtype: int = TensorProto.FLOAT) -> ir.Mod
         [helper.make_tensor_value_info("y", dtype, shape)],
         [onnx.numpy_helper.from_array(np.asarray(2, kind), "two")],
     )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return load_model(proto).model
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def samples(count: int, seed: int = 0) -> np.ndarray:

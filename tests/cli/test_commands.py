@@ -83,7 +83,14 @@ def test_overrides_reach_the_api(model: Path, monkeypatch: pytest.MonkeyPatch, t
     ((args, kwargs),) = calls
     assert args == (str(model), out)
     assert callable(kwargs.pop("progress"))
-    assert kwargs == {"data": None, "preset": "a8w8", "report_dir": None, "cle": False, "seed": 3}
+    assert kwargs == {
+        "data": None,
+        "preset": "a8w8",
+        "report_dir": None,
+        "calibration_cache": None,
+        "cle": False,
+        "seed": 3,
+    }
 
 
 def test_equalize_then_compare(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from equiquant.numerics.affine import INT_TYPES, IntType, QuantParams, fake_quantize
 from equiquant.numerics.histogram import DyadicHistogram
-from equiquant.numerics.pow2 import minmse_exponent, nonoverflow_exponent
+from equiquant.numerics.pow2 import minmse_exponent, minmse_margin, nonoverflow_exponent
 
 INT8, UINT8, INT16 = INT_TYPES["int8"], INT_TYPES["uint8"], INT_TYPES["int16"]
 
@@ -126,3 +128,32 @@ def test_zeros_and_nothing_get_exponent_zero() -> None:
 def test_sixteen_bits_weigh_rounding_against_clipping() -> None:
     x = np.random.default_rng(0).uniform(-1, 1, 10_000).astype(np.float32)
     assert minmse_exponent(DyadicHistogram.of(x), INT16) == minmse_exponent(x, INT16) == -15
+
+
+@given(st.floats(1e-6, 1e6), st.sampled_from(["int8", "uint8", "int16"]))
+def test_nonoverflow_up_never_overflows_and_nearest_is_the_rounded_log(bound: float, name: str) -> None:
+    kind = INT_TYPES[name]
+    top = kind.qmax - kind.center
+    up = nonoverflow_exponent(-bound, bound, kind)
+    nearest = nonoverflow_exponent(-bound, bound, kind, rounding="nearest")
+    assert bound <= (top + 0.5) * 2.0**up
+    assert abs(nearest - math.log2(bound / top)) <= 0.5
+    assert up in (nearest, nearest + 1)
+
+
+def test_nearest_may_overflow() -> None:
+    kind = INT_TYPES["int8"]
+    assert nonoverflow_exponent(-1.3, 1.3, kind, rounding="nearest") == -7  # 127·2^−7 = 0.99: a fifth is clipped
+    assert nonoverflow_exponent(-1.3, 1.3, kind) == -6
+
+
+def test_the_margin_tells_how_close_the_second_best_is() -> None:
+    kind = INT_TYPES["int8"]
+    x = np.random.default_rng(0).standard_normal(20_000).astype(np.float32)
+    errors = {}
+    for e in range(-9, -3):
+        q = np.clip(np.rint(x * 2.0**-e), -128, 127) * 2.0**e
+        errors[e] = float(np.square(x.astype(np.float64) - q).sum())
+    first, second = sorted(errors.values())[:2]
+    assert minmse_margin(DyadicHistogram.of(x), kind) == pytest.approx(second / first - 1, rel=0.02)
+    assert minmse_margin(DyadicHistogram.of(np.zeros(5, np.float32)), kind) == 0

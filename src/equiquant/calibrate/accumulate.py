@@ -35,6 +35,7 @@ Array = npt.NDArray[Any]
 THREADS = min(os.cpu_count() or 1, 4)
 CALL_COST = 20_000  # what handling a tensor of no elements costs, in elements
 HISTOGRAM_LIMIT = 1 << 14  # elements of a tensor counted per sample, plus as many of its tails
+COUNT_ALL = ("entropy", "mse")  # their optima are flat: the noise of sampling would move them by many bins
 PIECE = 1 << 16  # elements whose minimum and maximum are taken while they are in cache
 
 
@@ -61,7 +62,7 @@ class Wanted:
         votes = recipe.calibration == "minmse" and recipe.minmse_mode == "most_common"
         return Wanted(
             histogram,
-            None if exact or recipe.exact_histograms else HISTOGRAM_LIMIT,
+            None if exact or recipe.exact_histograms or recipe.calibration in COUNT_ALL else HISTOGRAM_LIMIT,
             recipe.moving_average_constant if recipe.moving_average else None,
             (INT_TYPES[recipe.activation_type], recipe.unsigned_relu) if votes else None,
         )

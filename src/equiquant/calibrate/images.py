@@ -1,7 +1,8 @@
 """Image files as model inputs: decode, resize, (x · scale − mean) / std, lay out.
 
 `crop` follows the usual ImageNet evaluation: the short side is resized to size / 0.875 (256 for 224), then the center
-is cut out. Needs Pillow, the optional extra `images`.
+is cut out. `letterbox` follows YOLO's: the largest size that fits, centered on a gray ground. Needs Pillow, the
+optional extra `images`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class ImageReader:
             from PIL import Image
         except ImportError as error:
             raise DataError("Reading images needs Pillow: pip install equiquant[images]") from error
-        self._open, self._filter = Image.open, Image.Resampling.BILINEAR
+        self._open, self._filter, self._new = Image.open, Image.Resampling.BILINEAR, Image.new
         if len(spec.shape) != 4 or not (float_dtype(spec) or spec.dtype == "uint8"):
             raise DataError(f"The input '{spec.name}' ({spec.dtype}{shape_text(spec.shape)}) does not take images.")
         self._channels_first = options.layout == "NCHW" or (options.layout == "auto" and spec.shape[3] not in (1, 3))
@@ -72,9 +73,13 @@ class ImageReader:
         """
         try:
             with self._open(path) as file:
-                pixels = np.asarray(self._fit(file.convert(self._mode)))
+                return self.prepare(file)
         except Exception as error:  # damaged files raise almost anything, each decoder its own kind
             raise DataError(f"Cannot read the image {path}: {str(error).splitlines()[0]}") from error
+
+    def prepare(self, image: Any) -> Array:
+        """Return a Pillow image as `read` returns a file."""
+        pixels = np.asarray(self._fit(image.convert(self._mode)))
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
         if self._options.color == "BGR":
             pixels = pixels[:, :, ::-1]
@@ -87,6 +92,15 @@ class ImageReader:
         height, width = self._size
         if self._options.resize == "stretch":
             return image.resize((width, height), self._filter)
+        if self._options.resize == "letterbox":
+            ratio = min(width / image.width, height / image.height)
+            inner = image.resize(
+                (max(1, round(image.width * ratio)), max(1, round(image.height * ratio))), self._filter
+            )
+            fill = self._options.fill
+            ground = self._new(self._mode, (width, height), fill if self._mode == "L" else (fill, fill, fill))
+            ground.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
+            return ground
         ratio = max(width / image.width, height / image.height) / CROP
         image = image.resize(
             (max(width, round(image.width * ratio)), max(height, round(image.height * ratio))), self._filter

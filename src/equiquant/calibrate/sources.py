@@ -3,7 +3,11 @@
 Accepted: None (made-up inputs), an array (samples along axis 0), a mapping of input names to arrays, an iterable of
 arrays or feed dicts, an onnxruntime CalibrationDataReader (anything with `get_next()`), a .npy or .npz file, a folder
 of .npy and .npz files or of images. Nothing is read before it is asked for and nothing is held: .npy is memory-mapped,
-.npz is streamed.
+.npz is streamed, images are decoded a few ahead of the model on threads of their own.
+
+A torch DataLoader is an iterable like any other: of a (input, label) tuple the first entries feed the model, and
+tensors on a device or with gradients are brought home. Of a Hugging Face dataset the columns named like the model's
+inputs are taken, or, for a model of one image input, its one column of images. Neither library is imported.
 
 Arrays of the input's rank hold samples along axis 0 and are fed one at a time, or B at a time where the model's batch
 is static; a last group that is too short is filled with the first samples. Arrays of one rank more hold whole feeds.
@@ -12,7 +16,10 @@ is static; a last group that is too short is filled with the first samples. Arra
 from __future__ import annotations
 
 import itertools
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +37,8 @@ from equiquant.recipe import ImageOptions, Recipe
 __all__ = ["LabelledFeed", "Source", "open_source"]
 
 Array = npt.NDArray[Any]
+MOST_DECODERS = 4  # threads
+AHEAD = 2  # images a thread may be ahead of the model
 LabelledFeed = tuple[str, Mapping[str, Any]]
 """What to call the feed in an error, and its arrays by input name, not yet checked."""
 
@@ -74,6 +83,8 @@ def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source
         return Source(lambda: _rows(arrays, specs), replayable=True, count=_length(arrays))
     if hasattr(data, "get_next"):
         return Source(lambda: _numbered(_named(item, specs) for item in _from_reader(data)), replayable=False)
+    if _is_table(data):
+        return _table_source(data, specs, recipe.image)
     if isinstance(data, Iterable):
         return Source(
             lambda: _numbered(_named(item, specs) for item in data), replayable=isinstance(data, list | tuple)
@@ -106,12 +117,44 @@ def _named(item: Any, specs: Sequence[InputSpec]) -> Mapping[str, Any]:
     A tuple may be longer than the inputs, as a data loader's (image, label) is: the rest is not for the model.
     """
     if isinstance(item, Mapping):
-        return item
+        return {name: _at_home(value) for name, value in item.items()}
     several = isinstance(item, tuple) or (isinstance(item, list) and all(hasattr(i, "shape") for i in item))
     if several and len(item) >= len(specs):
-        return {s.name: value for s, value in zip(specs, item, strict=False)}
+        return {s.name: _at_home(value) for s, value in zip(specs, item, strict=False)}
     _single(specs, "arrays")
-    return {specs[0].name: item}
+    return {specs[0].name: _at_home(item)}
+
+
+def _at_home(value: Any) -> Any:
+    """Return a torch tensor as an array, wherever it is; anything else as it is."""
+    if hasattr(value, "detach") and hasattr(value, "cpu"):
+        return value.detach().cpu().numpy()
+    return value
+
+
+def _is_table(data: Any) -> bool:
+    """True for a Hugging Face dataset: rows are dicts of named columns."""
+    return isinstance(data, Iterable) and hasattr(data, "column_names") and hasattr(data, "features")
+
+
+def _table_source(data: Any, specs: Sequence[InputSpec], options: ImageOptions) -> Source:
+    rows = iter(data)
+    first = next(rows, None)
+    if not isinstance(first, Mapping):
+        raise DataError("The dataset has no rows, or several splits: give one split, e.g. dataset['train'].")
+    names = [s.name for s in specs]
+    count = len(data) if hasattr(data, "__len__") else None
+    if all(name in first for name in names):
+        return Source(lambda: _numbered({n: row[n] for n in names} for row in data), replayable=False, count=count)
+    pictures = [column for column, value in first.items() if hasattr(value, "convert") and hasattr(value, "size")]
+    if len(specs) == 1 and len(pictures) == 1:
+        reader = ImageReader(specs[0], options)
+        images = ({names[0]: reader.prepare(row[pictures[0]])} for row in data)
+        return Source(lambda: _numbered(images), replayable=False, count=count)
+    raise DataError(
+        f"The dataset has columns {', '.join(map(repr, first))}; none feeds '{names[0]}'."
+        " Rename one to the input's name (dataset.rename_column)."
+    )
 
 
 def _batch(specs: Sequence[InputSpec]) -> int:
@@ -223,8 +266,26 @@ def _image_source(files: Sequence[Path], specs: Sequence[InputSpec], options: Im
 
 def _image_feeds(files: Sequence[Path], reader: ImageReader, specs: Sequence[InputSpec]) -> Iterator[LabelledFeed]:
     size = _batch(specs)
+    total = -(-len(files) // size) * size  # a last batch that is too short is filled with the first files
+    decoded = _ahead(reader, [files[i % len(files)] for i in range(total)])
     for start in range(0, len(files), size):
         group = files[start : start + size]
-        filled = list(group) + [files[i % len(files)] for i in range(size - len(group))]
         label = f"file {group[0].name}" if size == 1 else f"files {group[0].name} to {group[-1].name}"
-        yield label, {specs[0].name: np.stack([reader.read(p) for p in filled])}
+        yield label, {specs[0].name: np.stack(list(itertools.islice(decoded, size)))}
+
+
+def _ahead(reader: ImageReader, files: Sequence[Path]) -> Iterator[Array]:
+    """Yield the images in order, decoded on threads a few ahead."""
+    threads = min(os.cpu_count() or 1, MOST_DECODERS)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Array]] = deque()
+        try:
+            for path in files:
+                waiting.append(pool.submit(reader.read, path))
+                if len(waiting) > AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # the reader of the stream may stop early
+            for future in waiting:
+                future.cancel()

@@ -91,7 +91,7 @@ def read_stats(path: str | os.PathLike[str]) -> tuple[TensorStats, dict[str, Any
         DataError: As for `load_stats`.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             about = json.loads(arrays["about"].tobytes())
             if about["format"] != FORMAT:
                 raise ValueError(f"its format is {about['format']}, not {FORMAT}")

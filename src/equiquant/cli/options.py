@@ -7,6 +7,7 @@ without a flag can be set with `--set FIELD=VALUE`.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 import types
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from equiquant.errors import OptionError, nearest
-from equiquant.recipe import ImageOptions, Recipe
+from equiquant.recipe import IMAGE_RECIPES, ImageOptions, Recipe
 
 __all__ = [
     "CLE_FLAGS",
@@ -54,7 +55,7 @@ IMAGE_FLAGS = (
     Flag("--std", "std", "then divide each channel by this (default: 1)", "R,G,B"),
     Flag("--layout", "layout", "order of the dimensions (default: from the model's input)"),
     Flag("--color", "color", "order of the channels (default: RGB)"),
-    Flag("--resize", "resize", "crop the center, or stretch to the size (default: crop)"),
+    Flag("--resize", "resize", "crop the center, stretch to the size, or letterbox (default: crop)"),
 )
 CLE_FLAGS = (
     Flag(
@@ -139,7 +140,11 @@ def add_recipe_flags(parser: argparse._ActionsContainer, flags: Sequence[Flag]) 
 
 def add_image_flags(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how image files become inputs."""
-    _add(parser.add_argument_group("folders of images"), IMAGE_FLAGS, ImageOptions, IMAGE)
+    group = parser.add_argument_group("folders of images")
+    group.add_argument(
+        "--image-recipe", choices=tuple(IMAGE_RECIPES), help="a known preparation; the options below change it"
+    )
+    _add(group, IMAGE_FLAGS, ImageOptions, IMAGE)
 
 
 def _add(parser: argparse._ActionsContainer, flags: Sequence[Flag], owner: type, prefix: str) -> None:
@@ -177,8 +182,13 @@ def image_options(args: argparse.Namespace) -> ImageOptions | None:
     Raises:
         OptionError: A value does not fit.
     """
-    given = _given(args, IMAGE)
-    return ImageOptions(**given) if given else None
+    return _prepared(args, _given(args, IMAGE))
+
+
+def _prepared(args: argparse.Namespace, given: dict[str, Any]) -> ImageOptions | None:
+    if args.image_recipe is None:
+        return ImageOptions(**given) if given else None
+    return dataclasses.replace(IMAGE_RECIPES[args.image_recipe], **given)
 
 
 def recipe_overrides(args: argparse.Namespace) -> dict[str, Any]:
@@ -203,8 +213,9 @@ def recipe_overrides(args: argparse.Namespace) -> dict[str, Any]:
             image[key.removeprefix(IMAGE)] = value
         else:
             fields[key] = value
-    if image:
-        fields["image"] = ImageOptions(**image)
+    options = _prepared(args, image)
+    if options is not None:
+        fields["image"] = options
     return fields
 
 

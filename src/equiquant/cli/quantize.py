@@ -59,6 +59,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--preset", choices=tuple(PRESETS), default="xint8", help="the recipe to start from (default: %(default)s)"
     )
+    parser.add_argument(
+        "--stats",
+        metavar="FILE",
+        help="calibration statistics: used if the file exists, else written; an interrupted calibration goes on from"
+        " the checkpoint beside it",
+    )
     parser.add_argument("--report", metavar="DIR", help="write report.json and report.html into this folder")
     parser.add_argument("-q", "--quiet", action="store_true", help="show nothing but warnings and errors")
     add_recipe_flags(parser, FLAGS)
@@ -91,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
             preset=args.preset,
             report_dir=args.report,
             progress=progress,
+            calibration_cache=args.stats,
             **overrides,
         )
     show_run(result.report, args.model, args.output, args.report, args.quiet)

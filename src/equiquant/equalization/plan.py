@@ -17,6 +17,7 @@ from equiquant.numerics.clipping import RangeNoise, WeightRange, solve_clipped
 from equiquant.numerics.global_solver import solve_global
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.pairwise import DEAD, solve_pairwise
+from equiquant.numerics.powers_of_two import solve_powers_of_two
 
 __all__ = [
     "Bounds",
@@ -110,6 +111,8 @@ def plan_ranges(
     plan: EqualizationPlan,
     bounds: Bounds | None,
     method: str,
+    *,
+    powers_of_two: bool = False,
 ) -> EqualizationPlan:
     """Choose ranges that may clip, and the log-scales with them unless `bounds` is None.
 
@@ -119,8 +122,10 @@ def plan_ranges(
         plan: Where to begin.
         bounds: Smallest and largest log-scale of each class; None keeps those of `plan`.
         method: What to call the result.
+        powers_of_two: Every step is a power of two.
     """
-    result = solve_clipped(weights, tensors, plan.z, (plan.z, plan.z) if bounds is None else bounds)
+    solver = solve_powers_of_two if powers_of_two else solve_clipped
+    result = solver(weights, tensors, plan.z, (plan.z.copy(), plan.z.copy()) if bounds is None else bounds)
     return EqualizationPlan(method, result.z, plan.steps + result.evaluations, result.ranges)
 
 

@@ -93,6 +93,8 @@ def set_input(node: ir.Node, index: int, value: ir.Value | None) -> None:
 def bypass(node: ir.Node, source: ir.Value) -> bool:
     """Remove a one-output node by letting its readers read `source` instead; public names survive.
 
+    Where `source` has a producer and no reader but the node, it takes over the node's name: it holds those values now.
+
     Returns:
         False, with nothing changed, if the node's output is a graph output and `source` cannot take over its name
         (it is a graph input, an initializer or public itself).
@@ -109,8 +111,12 @@ def bypass(node: ir.Node, source: ir.Value) -> bool:
         graph.remove(node, safe=True)
         source.name, source.shape, source.type = name, shape, kind
         return True
+    alone = source.producer() is not None and not is_public(source) and all(n is node for n in source.consumers())
+    name = out.name
     out.replace_all_uses_with(source)
     graph.remove(node, safe=True)
+    if alone:
+        source.name = name
     return True
 
 

@@ -22,7 +22,7 @@ from equiquant.errors import ModelError
 from equiquant.graph import query
 from equiquant.io.save import model_bytes
 
-__all__ = ["InputSpec", "Runner", "input_specs"]
+__all__ = ["InputSpec", "Runner", "expose", "input_specs"]
 
 Feed = Mapping[str, npt.NDArray[Any]]
 
@@ -111,7 +111,7 @@ class Runner:
             if optimize:
                 options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
         if isinstance(model, ir.Model) and outputs is not None:
-            model = _expose(model, outputs)
+            model = expose(model, outputs)
         self._weights: list[ort.OrtValue] = []  # the session reads them in place: they must outlive it
         try:
             self._session = ort.InferenceSession(
@@ -167,7 +167,7 @@ class Runner:
         return [np.asarray(r) for r in result]
 
 
-def _expose(model: ir.Model, names: Sequence[str]) -> ir.Model:
+def expose(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """Return a clone whose graph outputs are the named values."""
     clone = model.clone()
     values = {v.name: v for v in clone.graph.inputs}

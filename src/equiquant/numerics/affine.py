@@ -19,6 +19,7 @@ __all__ = [
     "dequantize",
     "fake_quantize",
     "params_from_range",
+    "power_of_two_params",
     "quantize",
 ]
 
@@ -157,3 +158,14 @@ def params_from_range(low: Any, high: Any, kind: IntType, *, symmetric: bool, ax
     scale = np.where(flat, 1.0, scale).astype(np.float32)
     zero = np.where(flat, np.clip(0, kind.qmin, kind.qmax) if not symmetric else zero, zero)
     return QuantParams(scale, zero.astype(kind.name), kind, axis)
+
+
+def power_of_two_params(end: float, kind: IntType) -> QuantParams:
+    """Symmetric parameters whose largest integer stands for `end`, rounded to the nearest power of two.
+
+    >>> float(power_of_two_params(127.0, INT_TYPES["int8"]).scale)
+    1.0
+    """
+    half = kind.qmax - kind.center
+    exponent = int(np.clip(np.rint(np.log2(max(end, SMALLEST_SCALE) / half)), -126, 127))
+    return QuantParams.make(np.ldexp(np.float32(1), exponent), kind.center, kind.name)

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize
+from scipy import optimize, sparse
+from scipy.sparse import csgraph
 from threadpoolctl import threadpool_limits
 
 from equiquant.numerics.coupling import LARGEST_LOG_SCALE
 from equiquant.numerics.noise import WeightNoise
 
-__all__ = ["ClippedResult", "RangeNoise", "WeightRange", "solve_clipped"]
+__all__ = ["ClippedResult", "RangeNoise", "RangeProblem", "WeightRange", "solve_clipped"]
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -112,30 +113,126 @@ def solve_clipped(
         start: (classes,) log-scales to begin with, e.g. of the global solution without clipping.
         bounds: Smallest and largest log-scale of each class.
     """
-    lower, upper = np.maximum(bounds[0], -LARGEST_LOG_SCALE), np.minimum(bounds[1], LARGEST_LOG_SCALE)
-    lower[0] = upper[0] = 0.0
-    z = np.clip(start, lower, upper)
-    logs = np.log(np.maximum(_full_ranges(weights, tensors, z), SMALLEST_RANGE))
-    limits = np.log([np.inf] * len(weights) + [t.bound for t in tensors for _ in t.sides])
-    evaluations, value = 0, np.inf
-    for _ in range(STAGES):
-        low = np.concatenate([lower, np.minimum(logs + NARROWEST, limits)])
-        high = np.concatenate([upper, np.minimum(logs + WIDEST, limits)])
-        point = np.clip(np.concatenate([z, logs]), low, high)
-        stage = _Stage(weights, tensors, z, logs)
-        options = {"maxiter": ITERATIONS, "ftol": TOLERANCE, "maxcor": 30}
-        box = optimize.Bounds(low, high)
-        with threadpool_limits(1, user_api="blas"):  # vectors this short are slower on several threads
-            found = optimize.minimize(stage, point, jac=True, method="L-BFGS-B", bounds=box, options=options)
-        evaluations += int(found.nfev)
-        z, logs = found.x[: z.size], found.x[z.size :]
-        gained, value = value - float(found.fun), float(found.fun)
-        if gained < STAGE_GAIN:
-            break
-    ends = iter(np.exp(logs).tolist())
-    ranges = {("weight", w.name): (next(ends),) for w in weights}
-    ranges |= {(t.kind, t.name): tuple(next(ends) for _ in t.sides) for t in tensors}
-    return ClippedResult(z, ranges, float(np.exp(value)), evaluations)
+    problem = RangeProblem(weights, tensors, start, bounds)
+    problem.solve()
+    return problem.result()
+
+
+class RangeProblem:
+    """The problem and where its solution stands; ranges can be fixed between solves.
+
+    Args:
+        weights: The weights.
+        tensors: Activations and biases.
+        start: (classes,) log-scales to begin with; ranges begin at the largest values.
+        bounds: Smallest and largest log-scale of each class.
+
+    Attributes:
+        z: (classes,) log-scales now.
+        logs: (ranges,) logs of the range ends now: weights first, then each tensor's sides.
+        keys: (kind, name) of each range end.
+        levels: (ranges,) steps in each range.
+        fixed: (ranges,) ranges that no longer move.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[WeightRange],
+        tensors: Sequence[RangeNoise],
+        start: Array,
+        bounds: tuple[Array, Array],
+    ) -> None:
+        self._weights, self._tensors = weights, tensors
+        self._lower = np.maximum(bounds[0], -LARGEST_LOG_SCALE)
+        self._upper = np.minimum(bounds[1], LARGEST_LOG_SCALE)
+        self._lower[0] = self._upper[0] = 0.0
+        self.z = np.clip(start, self._lower, self._upper)
+        self.logs = np.log(np.maximum(_full_ranges(weights, tensors, self.z), SMALLEST_RANGE))
+        self._limits = np.log([np.inf] * len(weights) + [t.bound for t in tensors for _ in t.sides])
+        self.keys = [("weight", w.name) for w in weights] + [(t.kind, t.name) for t in tensors for _ in t.sides]
+        self.levels = np.array([w.noise.levels for w in weights] + [t.levels for t in tensors for _ in t.sides])
+        self.fixed = np.zeros(self.logs.size, dtype=bool)
+        self._value, self._evaluations = np.inf, 0
+        self._stage = _Stage(weights, tensors, self.z, self.logs)
+
+    def solve(self) -> None:
+        """Minimise J over what is not fixed, in stages that pick the weights worth watching anew."""
+        self._value = np.inf
+        for _ in range(STAGES):
+            low = np.where(self.fixed, self.logs, np.minimum(self.logs + NARROWEST, self._limits))
+            high = np.where(self.fixed, self.logs, np.minimum(self.logs + WIDEST, self._limits))
+            low, high = np.concatenate([self._lower, low]), np.concatenate([self._upper, high])
+            point = np.clip(np.concatenate([self.z, self.logs]), low, high)
+            self._stage = _Stage(self._weights, self._tensors, self.z, self.logs)
+            options = {"maxiter": ITERATIONS, "ftol": TOLERANCE, "maxcor": 30}
+            box = optimize.Bounds(low, high)
+            with threadpool_limits(1, user_api="blas"):  # vectors this short are slower on several threads
+                found = optimize.minimize(self._stage, point, jac=True, method="L-BFGS-B", bounds=box, options=options)
+            self._evaluations += int(found.nfev)
+            self.z, self.logs = found.x[: self.z.size], found.x[self.z.size :]
+            gained, self._value = self._value - float(found.fun), float(found.fun)
+            if gained < STAGE_GAIN:
+                break
+
+    def groups(self) -> tuple[Ids, Array]:
+        """Return the group of every class, tensors that share classes being one, and which groups may move as a whole.
+
+        A group that holds a pinned class, or one a Clip bounds, may not.
+        """
+        pairs = [np.stack([np.full(t.ids.size, t.ids[0]), t.ids]) for t in self._tensors]
+        pairs += [np.stack([np.full(ids.size, ids[0]), ids]) for w in self._weights for ids in _sides(w)]
+        heads, tails = np.concatenate(pairs, axis=1)
+        size = self.z.size
+        graph = sparse.coo_matrix((np.ones(heads.size), (heads, tails)), shape=(size, size))
+        count, labels = csgraph.connected_components(graph, directed=False)
+        bounded = np.isclose(self._upper, self._lower) | (self._upper < LARGEST_LOG_SCALE)
+        free = np.ones(count, dtype=bool)
+        free[labels[bounded]] = False
+        return labels.astype(np.int64), free
+
+    def label_of(self, index: int, labels: Ids) -> int:
+        """Return the group of the tensor behind a range."""
+        name = self.keys[index]
+        tensor = next(t for t in self._tensors if (t.kind, t.name) == name)
+        return int(labels[tensor.ids[0]])
+
+    def shift(self, labels: Ids, amount: Array) -> None:
+        """Move whole groups by log-scales, with every range they reach; J stays as it is."""
+        self.z = self.z + amount[labels]
+        place = 0
+        for weight in self._weights:
+            rows, columns = _sides(weight)
+            self.logs[place] += amount[labels[rows[0]]] - amount[labels[columns[0]]]
+            place += 1
+        for tensor in self._tensors:
+            self.logs[place : place + len(tensor.sides)] += amount[labels[tensor.ids[0]]]
+            place += len(tensor.sides)
+        self._stage = _Stage(self._weights, self._tensors, self.z, self.logs)
+
+    def noise_of(self, index: int, log: float) -> float:
+        """Return the noise of the one tensor or weight behind a range, with that range's log end moved."""
+        logs = self.logs.copy()
+        logs[index] = log
+        return self._stage.part(index, self.z, np.exp(logs))
+
+    def fix(self, index: int, log: float) -> None:
+        """Set a range and keep it."""
+        self.logs[index] = log
+        self.fixed[index] = True
+
+    def result(self) -> ClippedResult:
+        """Return where the solution stands."""
+        ends = np.exp(self.logs).tolist()
+        ranges: dict[tuple[str, str], tuple[float, ...]] = {}
+        for key, end in zip(self.keys, ends, strict=True):
+            ranges[key] = (*ranges.get(key, ()), end)
+        return ClippedResult(self.z, ranges, float(np.exp(self._value)), self._evaluations)
+
+
+def _sides(weight: WeightRange) -> tuple[Ids, Ids]:
+    """Return the classes of a weight's rows and of its columns."""
+    coupling = weight.noise.coupling
+    return coupling.rows.reshape(-1), coupling.columns.reshape(-1)
 
 
 def _full_ranges(weights: Sequence[WeightRange], tensors: Sequence[RangeNoise], z: Array) -> list[float]:
@@ -174,6 +271,18 @@ class _Stage:
             value += part
             place = share.stop
         return float(np.log(value)), gradient / value
+
+    def part(self, index: int, z: Array, ends: Array) -> float:
+        """Return J of the weight or tensor that one range belongs to."""
+        unused = np.zeros(z.size)
+        if index < len(self._weights):
+            return self._weights[index].add(z, float(ends[index]), unused)[0]
+        place = len(self._weights)
+        for tensor in self._tensors:
+            if index < place + len(tensor.sides):
+                return _tensor(tensor, z, ends[place : place + len(tensor.sides)], unused)[0]
+            place += len(tensor.sides)
+        raise IndexError(index)
 
 
 class _Weight:

@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 BITS = 13
 BINS = 1 << BITS
 SMALLEST_EXPONENT = -126  # 2^126 is the largest reciprocal width that keeps x·2^(−e) finite in float32
-TAIL = 0.25  # of the power of two above max|x|
+TAIL = 0.25  # of the power of two above the largest magnitude of a side
 CHUNK = 1 << 15  # elements: 128 KiB of float32 and 256 KiB of indices stay in the second-level cache
 
 
@@ -116,9 +116,10 @@ class HistogramBuilder:
     def add(self, x: Array, bounds: tuple[float, float] | None = None, limit: int | None = None) -> None:
         """Count the elements of `x`.
 
-        A larger array than `limit` is sampled: every k-th element counts k times. Its tails, beyond `TAIL` times the
-        power of two above max|x|, decide the clipping error and are few: they count one by one unless they alone exceed
-        `limit`. What is counted depends on `x` only, so the order of a stream still does not matter.
+        A larger array than `limit` is sampled: every k-th element counts k times. The tails of either side, beyond
+        `TAIL` times the power of two above its largest magnitude, decide the clipping error and are few: they count one
+        by one. Where they exceed `limit` the tail begins further out, and where most lies at the very end it is sampled
+        too. What is counted depends on `x` only, so the order of a stream still does not matter.
 
         Args:
             x: Finite values, any shape; taken as float32.
@@ -139,13 +140,11 @@ class HistogramBuilder:
             self._count(flat, first, 1)
             return
         stride = _coprime_stride(flat.size, limit)
-        body = flat[::stride]
-        edge = np.float32(math.ldexp(TAIL, exponent + BITS))
-        tails = _beyond(flat, edge, low, limit)
-        if tails is not None:
-            body = body[(body < edge) & (body >= -edge)]
-            self._count(tails, first, 1)
-        self._count(body, first, stride)
+        tails = _Tails(low, high, limit)
+        for start in range(0, flat.size, CHUNK):
+            tails.add(flat[start : start + CHUNK])
+        self._count(tails.result(), first, 1)
+        self._count(tails.between(flat[::stride]), first, stride)
 
     def _count(self, flat: Array, first: int, weight: int) -> None:
         """Add `weight` for each element; none lies below bin `first`."""
@@ -153,9 +152,10 @@ class HistogramBuilder:
         target = self._counts[first + BINS :]
         for start in range(0, flat.size, CHUNK):
             scaled = np.multiply(flat[start : start + CHUNK], factor, dtype=np.float32)  # exact: a power of two
-            np.floor(scaled, out=scaled)
-            scaled -= first  # exact: integers below 2^14
-            found = np.bincount(scaled.astype(np.intp))
+            if first < 0:  # conversion to integers cuts towards 0, which is the floor of what is not negative
+                np.floor(scaled, out=scaled)
+            scaled -= first  # exact below 2^14 where it matters: the integer part
+            found = np.bincount(scaled.astype(np.int32))
             target[: found.size] += found * weight
 
     def result(self) -> DyadicHistogram:
@@ -167,19 +167,54 @@ class HistogramBuilder:
         return DyadicHistogram(self._exponent, counts, low, high)
 
 
-def _beyond(flat: Array, edge: Any, low: float, limit: int) -> Array | None:
-    """Return the elements with x >= edge or x < −edge, None if there are more than `limit`."""
-    parts, found = [], 0
-    for start in range(0, flat.size, CHUNK):
-        part = flat[start : start + CHUNK]
-        outside = part >= edge
-        if low < -edge:
-            outside |= part < -edge
-        parts.append(part[outside])
-        found += parts[-1].size
-        if found > limit:
-            return None
-    return np.concatenate(parts)
+class _Tails:
+    """Collects the elements far out on either side, chunk by chunk.
+
+    Args:
+        low: Smallest value of the array.
+        high: Largest value.
+        limit: Most elements a side may have.
+    """
+
+    def __init__(self, low: float, high: float, limit: int) -> None:
+        self._limit = limit
+        self._bounds = (high, -low)
+        self._edges = [_edge(high), _edge(-low)]
+        self._parts: tuple[list[Array], list[Array]] = ([], [])
+        self._found = [0, 0]
+
+    def add(self, part: Array) -> None:
+        for side, sign in enumerate((1, -1)):
+            if self._bounds[side] <= 0 or math.isinf(self._edges[side]):
+                continue
+            edge = np.float32(self._edges[side])
+            far = part[part >= edge] if sign > 0 else part[part <= -edge]
+            self._parts[side].append(far)
+            self._found[side] += far.size
+            while self._found[side] > self._limit:
+                self._move_out(side, sign)
+
+    def _move_out(self, side: int, sign: int) -> None:
+        """Begin the tail half as far from its end; give it up where that leaves nothing to cut."""
+        edge = (self._edges[side] + self._bounds[side]) / 2
+        self._edges[side] = edge if np.float32(edge) < np.float32(self._bounds[side]) else math.inf
+        kept = [p[p * np.float32(sign) >= np.float32(self._edges[side])] for p in self._parts[side]]
+        self._parts[side][:] = [p for p in kept if p.size]
+        self._found[side] = sum(p.size for p in kept)
+
+    def result(self) -> Array:
+        """Return the elements of both tails."""
+        return np.concatenate([*self._parts[0], *self._parts[1], np.zeros(0, np.float32)])
+
+    def between(self, body: Array) -> Array:
+        """Return the elements of `body` that lie in neither tail."""
+        upper, lower = (np.float32(e) for e in self._edges)
+        return body[(body < upper) & (body > -lower)]
+
+
+def _edge(bound: float) -> float:
+    """Return where the tail of a side begins whose largest magnitude is `bound`."""
+    return math.ldexp(TAIL, math.frexp(bound)[1]) if bound > 0 else math.inf
 
 
 def _coprime_stride(size: int, limit: int) -> int:

@@ -102,7 +102,9 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> tuple[ir
 
 def _measured(state: RunState) -> bool:
     """True if candidates are to be quantized and compared; a float model for elsewhere only where methods compete."""
-    return state.recipe.cle_accept == "measured" and (state.quantize or state.recipe.cle_method == "auto")
+    recipe = state.recipe
+    competing = state.quantize or recipe.cle_method == "auto" or recipe.clip_mode == "soft"
+    return recipe.cle_accept == "measured" and competing
 
 
 def _clear(model: ir.Model, plans: list[EqualizationPlan], noise: Noise) -> bool:
@@ -194,7 +196,7 @@ def _describe(state: RunState, classes: ScaleClasses, best: _Trial) -> dict[str,
 
 
 def _noise(terms: list[NoiseTerm], noise: Noise) -> dict[str, Any]:
-    """Return the predicted noise before and after every plan, of the network and of every term, in dB under the signal."""
+    """Return the predicted noise, in dB under the signal, of the network and every term, before and after each plan."""
     if not terms:
         return {}
     names = {"none": "before"}

@@ -1,8 +1,8 @@
 """Do no harm: quantize a candidate with a few samples, run it on others, and see how much of the signal is left.
 
 A candidate is calibrated on one part of the samples and measured on the part after it; with few samples both are the
-same. The figure is the signal-to-noise ratio of the outputs against the model the user gave, in dB, the noise of
-several outputs averaged.
+same. The figure is the signal-to-noise ratio of the outputs, before a final Softmax or Sigmoid, against the model the
+user gave: the mean of the outputs' dB, so that none is drowned by another.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import onnx_ir as ir
 from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleStream, SampleView
 from equiquant.equalization import Ranges
+from equiquant.graph.decisions import decision_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import decibels
 from equiquant.recipe import Recipe
@@ -27,6 +28,7 @@ __all__ = ["Judge", "affordable_feeds"]
 Array = npt.NDArray[Any]
 
 SECONDS = 1.5  # of float inference a candidate may cost, calibration and measurement together
+BEST_DB = 200.0  # where there is no noise at all: beyond what float32 can tell
 MOST_FEEDS, FEWEST_FEEDS = 48, 1
 
 
@@ -55,8 +57,8 @@ class Judge:
 
     def __init__(self, model: ir.Model, stream: SampleStream, recipe: Recipe) -> None:
         self._recipe = recipe
-        runner = Runner(model, optimize=False)
-        self._names = runner.outputs
+        self._names = tuple(decision_values(model))
+        runner = Runner(model, self._names, optimize=False)
         self.affordable = affordable_feeds(runner, stream, SECONDS)
         feeds = max(FEWEST_FEEDS, min(MOST_FEEDS, self.affordable // 2))
         known = stream.count_up_to(2 * feeds)
@@ -94,8 +96,8 @@ class Judge:
                 wide = reference.astype(np.float64)
                 signal[index] += np.square(wide).sum()
                 noise[index] += np.square(wide - result).sum()
-        live = signal > 0
-        return decibels(1.0, float((noise[live] / signal[live]).mean())) if live.any() else float("inf")
+        ratios = [decibels(s, n) for s, n in zip(signal.tolist(), noise.tolist(), strict=True) if s > 0]
+        return float(np.mean(np.clip(ratios, -BEST_DB, BEST_DB))) if ratios else BEST_DB
 
     def _results(self, runner: Runner) -> Iterator[list[Array]]:
         for feed in self.held:

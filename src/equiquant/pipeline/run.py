@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -76,10 +77,12 @@ def run(
     with calibrate.open_samples(data, input_specs(loaded.model), recipe) as stream:
         path = str(loaded.path) if loaded.path else None
         state = RunState(loaded.sha256, path, recipe, stream, stages, progress or (lambda *_: None), quantize)
-        if stream.synthetic and quantize:
+        known = stats_file is not None and Path(stats_file).exists()
+        if stream.synthetic and quantize and not (known and not recipe.cle):
             state.warn(NO_DATA)
         model, reference = _fold(state, loaded.model)
         del loaded
+        folded = model.clone() if _keeps_float(recipe, model) else None
         ranges: Ranges | None = None
         if recipe.cle or recipe.calibration == "noise":
             model, ranges = equalize(state, model, reference)
@@ -92,7 +95,7 @@ def run(
         with state.stages("insert"):
             qdq.insert(quantized, plan)
             _sign(quantized, state)
-        quality = _measure(state, model, quantized)
+        quality = _measure(state, folded or model, quantized)
         return Outcome(quantized, report_of(state, plan, stats, quality))
 
 
@@ -115,6 +118,14 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
     del original
     release_memory()
     return model, reference
+
+
+def _keeps_float(recipe: Recipe, model: ir.Model) -> bool:
+    """True if the result is compared with the model before equalization, not with the equalized one.
+
+    The two compute the same, but for what a changed ReLU6 costs; a second copy of large weights is worth it only then.
+    """
+    return model_bytes(model) < PER_TENSOR_BELOW or recipe.replace_clip6_relu or recipe.clip_mode in ("relu", "soft")
 
 
 def _sign(model: ir.Model, state: RunState) -> None:

@@ -23,7 +23,8 @@ from equiquant.equalization import (
     plan_ranges,
     range_terms,
 )
-from equiquant.io import model_bytes, release_memory
+from equiquant.graph.decisions import decision_values
+from equiquant.io import expose, model_bytes, release_memory
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.recipe import Recipe
@@ -73,9 +74,15 @@ def solve(
     return plans, terms
 
 
-def _ranged(recipe: Recipe, model: ir.Model) -> bool:
+def _ranged(recipe: Recipe, model: ir.Model | None) -> bool:
     """True if the quantizer takes its ranges from the solver."""
-    return recipe.calibration == "noise" and not recipe.per_channel and model_bytes(model) < RANGES_BELOW
+    chosen = recipe.calibration == "noise" or (recipe.scale_kind == "power_of_two" and recipe.cle)
+    return (
+        chosen
+        and not recipe.per_channel
+        and recipe.cle_method != "pairwise"
+        and (model is None or model_bytes(model) < RANGES_BELOW)
+    )
 
 
 def _with_ranges(
@@ -90,11 +97,13 @@ def _with_ranges(
     weights, tensors = range_terms(classes, terms, sketches)
     last = plans[-1]
     fixed = last.method != "global"
-    added = [plan_ranges(weights, tensors, last, None if fixed else bounds, f"{last.method}+ranges")]
+    powers = recipe.scale_kind == "power_of_two"
+    name = f"{last.method}+{'powers' if powers else 'ranges'}"
+    added = [plan_ranges(weights, tensors, last, None if fixed else bounds, name, powers_of_two=powers)]
     if recipe.clip_mode == "soft" and recipe.cle and classes.clips:
         free = (np.full(classes.count, -np.inf), np.full(classes.count, np.inf))
-        added.append(plan_ranges(weights, tensors, added[-1], free, "soft"))
-    if recipe.calibration == "noise":
+        added.append(plan_ranges(weights, tensors, added[-1], free, "soft", powers_of_two=powers))
+    if _ranged(recipe, None):
         return [*plans, *added]
     return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]
 
@@ -153,7 +162,7 @@ def _gains(
     axes |= {s.node.outputs[0].name or "": _output_axis(s.node) for s in classes.slots if s.role == "weight"}
     feeds = list(samples)
     draws = max(1, min(MOST_DRAWS, affordable // (BACKWARD_COST * len(feeds))))
-    gains = measure_gains(model, feeds, axes, draws=draws)
+    gains = measure_gains(expose(model, decision_values(model)), feeds, axes, draws=draws)
     release_memory()
     return gains
 

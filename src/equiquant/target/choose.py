@@ -18,9 +18,9 @@ from equiquant.errors import DataError
 from equiquant.graph.query import attribute, constant
 from equiquant.numerics.affine import QuantParams
 from equiquant.recipe import Recipe
+from equiquant.target import ranges
 from equiquant.target.ops import OpRow, activation_inputs, row_of, weight_axis
 from equiquant.target.plan import QuantPlan
-from equiquant.target import ranges
 from equiquant.target.ranges import Evidence, activation_params, clip_bounds, union
 from equiquant.target.survey import Survey
 from equiquant.target.targets import Target
@@ -52,7 +52,8 @@ def choose(
     shared: dict[str, QuantParams] = {}
     for group in survey.groups:
         evidence = union(_evidence(values[name], stats, survey.target, given or {}) for name in group.sources)
-        params = activation_params(evidence, survey.target, recipe, group.sources[0])
+        chosen = all(("activation", name) in (given or {}) for name in group.sources)
+        params = activation_params(evidence, survey.target, recipe, group.sources[0], chosen=chosen)
         shared |= dict.fromkeys(group.members, params)
     wanted = set(survey.nodes)
     constants: dict[tuple[str, int], QuantParams] = {}
@@ -153,7 +154,8 @@ def _weight_and_bias(
     if _bias_fits(bias, step, scale):
         if weight is not None and target.bias.name == "int32":
             scale = found[name, row.weight] = fit_weight_to_bias(scale, weight, bias, step)
-        found[name, row.bias] = bias_params(bias, step, scale, target)
+        ends = given.get(("bias", name))
+        found[name, row.bias] = bias_params(bias, step, scale, target, None if ends is None else ends[0])
     return found
 
 

@@ -23,7 +23,7 @@ from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT
 from equiquant.calibrate.stats import TensorRecord, Votes
 from equiquant.errors import DataError
 from equiquant.graph.query import attribute, constant
-from equiquant.numerics.affine import QuantParams, params_from_range
+from equiquant.numerics.affine import QuantParams, params_from_range, power_of_two_params
 from equiquant.numerics.entropy import ENTROPY_BINS, entropy_range
 from equiquant.numerics.histogram import DyadicHistogram
 from equiquant.numerics.mse import mse_range
@@ -86,7 +86,9 @@ def union(parts: Iterable[Evidence]) -> Evidence:
     return Evidence(min(p.low for p in parts), max(p.high for p in parts), merged, votes)
 
 
-def activation_params(evidence: Evidence, target: Target, recipe: Recipe, name: str) -> QuantParams:
+def activation_params(
+    evidence: Evidence, target: Target, recipe: Recipe, name: str, *, chosen: bool = False
+) -> QuantParams:
     """Return scale and zero point of an activation, per tensor.
 
     Args:
@@ -94,11 +96,14 @@ def activation_params(evidence: Evidence, target: Target, recipe: Recipe, name: 
         target: Types and method.
         recipe: `unsigned_relu` and `symmetric_ranges`.
         name: The tensor, for the error.
+        chosen: The range was chosen beforehand, on the grid of the target: nothing is searched.
 
     Raises:
         DataError: The method needs a histogram that calibration did not collect.
     """
     kind, low, high = target.activation, evidence.low, evidence.high
+    if chosen and target.scale_kind == "power_of_two":
+        return power_of_two_params(max(-low, high), kind)
     if target.method in HISTOGRAM_METHODS and evidence.histogram is None:
         raise DataError(
             f"The statistics of '{name}' hold no histogram, which '{target.method}' needs; calibrate again."

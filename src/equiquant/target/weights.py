@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.numerics.affine import SMALLEST_SCALE, IntType, QuantParams, params_from_range
+from equiquant.numerics.affine import SMALLEST_SCALE, IntType, QuantParams, params_from_range, power_of_two_params
 from equiquant.numerics.pow2 import minmse_exponent, nonoverflow_exponent
 from equiquant.target.targets import Target
 
@@ -39,6 +39,8 @@ def weight_params(weight: Array, axis: int | None, target: Target, end: float | 
         end: A range [−end, end] chosen beforehand; larger weights are clipped.
     """
     kind = target.weight
+    if end is not None and target.scale_kind == "power_of_two":
+        return power_of_two_params(end, kind)
     if end is not None:
         return params_from_range(-end, end, kind, symmetric=target.weight_symmetric)
     if target.scale_kind == "power_of_two":
@@ -74,8 +76,13 @@ def fit_weight_to_bias(params: QuantParams, weight: Array, bias: Array, step: fl
     return QuantParams(wanted.astype(np.float32), params.zero_point, params.type, params.axis)
 
 
-def bias_params(bias: Array, step: float, weight: QuantParams, target: Target) -> QuantParams:
-    """Return the parameters of a bias whose input's scale is `step` (times alpha) and whose weight has `weight`."""
+def bias_params(bias: Array, step: float, weight: QuantParams, target: Target, end: float | None = None) -> QuantParams:
+    """Return the parameters of a bias whose input's scale is `step` (times alpha) and whose weight has `weight`.
+
+    `end` is a range [−end, end] chosen beforehand for a bias with a scale of its own.
+    """
+    if target.bias.name != "int32" and end is not None:
+        return power_of_two_params(end, target.bias)
     if target.bias.name != "int32":
         return _power_of_two(bias, None, target.bias, target)
     scale = np.float32(step) * weight.scale

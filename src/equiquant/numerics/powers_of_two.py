@@ -1,0 +1,82 @@
+"""Scales that land on powers of two: the noise problem of `clipping` with every step 2^k.
+
+From the continuous solution the steps are fixed a share at a time, activations first, then weights and biases, those
+nearest to a power of two before the others. Each goes to the neighbour, below or above, that adds less noise where the
+channels stand; then everything not yet fixed is solved again, so that the channels move to what the fixed steps hold
+well. Before that every tensor whose channels are free moves as a whole by the fraction of a power of two that its step
+lacks: with the steps of the weights and biases around it moved along, that changes no noise at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.numerics.clipping import ClippedResult, RangeNoise, RangeProblem, WeightRange
+
+__all__ = ["solve_powers_of_two"]
+
+Array = npt.NDArray[Any]
+
+SHARES = (0.5, 0.75, 1.0)  # of the weights and biases, fixed before each of the last solves
+
+
+def solve_powers_of_two(
+    weights: Sequence[WeightRange], tensors: Sequence[RangeNoise], start: Array, bounds: tuple[Array, Array]
+) -> ClippedResult:
+    """Minimise J over scales and power-of-two steps.
+
+    Args:
+        weights: The weights.
+        tensors: Activations, symmetric, and biases with a step of their own.
+        start: (classes,) log-scales to begin with.
+        bounds: Smallest and largest log-scale of each class.
+    """
+    problem = RangeProblem(weights, tensors, start, bounds)
+    problem.solve()
+    _shift(problem)
+    activations = np.array([kind == "activation" for kind, _ in problem.keys])
+    _fix(problem, np.nonzero(activations)[0])
+    problem.solve()
+    others = np.nonzero(~activations)[0]
+    distance = np.abs(_exponents(problem)[others] - np.rint(_exponents(problem)[others]))
+    order = others[np.argsort(distance)]
+    for share in SHARES:
+        count = int(np.ceil(share * order.size))
+        _fix(problem, order[:count][~problem.fixed[order[:count]]])
+        problem.solve()
+    return problem.result()
+
+
+def _shift(problem: RangeProblem) -> None:
+    """Move tensors as a whole so that the step of each, or of the noisiest of those that move together, is 2^k."""
+    labels, free = problem.groups()
+    exponents = _exponents(problem)
+    best: dict[int, tuple[float, float]] = {}
+    for index, (kind, _) in enumerate(problem.keys):
+        label = problem.label_of(index, labels) if kind == "activation" else -1
+        if label >= 0 and free[label]:
+            noise = problem.noise_of(index, problem.logs[index])
+            lack = float(np.rint(exponents[index]) - exponents[index]) * float(np.log(2.0))
+            if noise > best.get(label, (-1.0, 0.0))[0]:
+                best[label] = noise, lack
+    shift = np.zeros(free.size)
+    for label, (_, lack) in best.items():
+        shift[label] = lack
+    problem.shift(labels, shift)
+
+
+def _exponents(problem: RangeProblem) -> Array:
+    return np.asarray((problem.logs - np.log(problem.levels)) / np.log(2.0))
+
+
+def _fix(problem: RangeProblem, which: Array) -> None:
+    """Fix ranges at the better of the two powers of two around them."""
+    exponents = _exponents(problem)
+    for index in which.tolist():
+        around = (np.floor(exponents[index]), np.ceil(exponents[index]))
+        candidates = [float(np.log(problem.levels[index]) + k * np.log(2.0)) for k in around]
+        problem.fix(index, min(candidates, key=lambda log, i=index: problem.noise_of(i, log)))  # type: ignore[misc]

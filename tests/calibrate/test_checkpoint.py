@@ -1,0 +1,137 @@
+"""An interrupted calibration goes on where it was and ends with the same bytes."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from equiquant.calibrate import Checkpoint, TensorStats, collect, open_samples, save_stats
+from equiquant.io import Runner
+from equiquant.recipe import Recipe, preset
+from tests.calibrate.support import IMAGE, relu_model, samples
+
+ROOT = Path(__file__).parents[2]
+XINT8 = preset("xint8")
+CHILD = """
+import os, signal, sys
+import numpy as np
+from equiquant.calibrate import checkpoint
+from equiquant import quantize
+from tests.calibrate.support import proto
+checkpoint.INTERVAL = 0.0
+kill_at, stats, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+due, count = checkpoint.Checkpoint.due, 0
+def counted(self, group):
+    global count
+    count += 1
+    if count == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return due(self, group)
+checkpoint.Checkpoint.due = counted
+x = np.random.default_rng(0).standard_normal((12, 3, 4, 5)).astype(np.float32)
+quantize(proto(), out, data=x, preset="xint8", cle=False, calibration_cache=stats)
+print(count)
+"""
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("equiquant.calibrate.checkpoint"), "INTERVAL", 0.0)
+
+
+def child(kill_at: int, folder: Path, name: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", CHILD, str(kill_at), str(folder / f"{name}.stats"), str(folder / f"{name}.onnx")]
+    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    whole = child(0, tmp_path, "whole")
+    assert whole.returncode == 0, whole.stderr
+    assert child(8, tmp_path, "killed").returncode == -signal.SIGKILL
+    assert (tmp_path / "killed.stats.partial").exists()
+    assert not (tmp_path / "killed.onnx").exists()
+    again = child(0, tmp_path, "killed")
+    assert again.returncode == 0, again.stderr
+    assert int(again.stdout) == int(whole.stdout) - 7  # what was done was not done again
+    for suffix in ("stats", "onnx"):
+        assert (tmp_path / f"killed.{suffix}").read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
+    assert not (tmp_path / "killed.stats.partial").exists()
+
+
+def interrupted(
+    folder: Path, x: np.ndarray, at: int, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, key: str = "k"
+) -> None:
+    run, count = Runner.run, 0
+
+    def failing(self: Runner, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        nonlocal count
+        count += 1
+        if count == at:
+            raise KeyboardInterrupt
+        return run(self, feed)
+
+    monkeypatch.setattr(Runner, "run", failing)
+    with pytest.raises(KeyboardInterrupt):
+        gathered(folder, x, recipe, key)
+    monkeypatch.setattr(Runner, "run", run)
+
+
+def gathered(folder: Path, x: np.ndarray, recipe: Recipe, key: str = "k") -> tuple[TensorStats, int]:
+    done: list[int] = []
+    stats = collect(
+        relu_model(),
+        open_samples(x, [IMAGE], recipe),
+        ["double", "y"],
+        recipe,
+        checkpoint=Checkpoint(folder / "partial", key),
+        progress=done.append,
+    )
+    return stats, len(done)
+
+
+def plain(x: np.ndarray, folder: Path) -> bytes:
+    save_stats(collect(relu_model(), open_samples(x, [IMAGE], XINT8), ["double", "y"], XINT8), folder / "plain")
+    return (folder / "plain").read_bytes()
+
+
+def written(stats: TensorStats, folder: Path) -> bytes:
+    save_stats(stats, folder / "written")
+    return (folder / "written").read_bytes()
+
+
+def test_only_what_is_missing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = samples(6)
+    interrupted(tmp_path, x, 5, XINT8, monkeypatch)
+    stats, steps = gathered(tmp_path, x, XINT8)
+    assert steps == 2
+    assert written(stats, tmp_path) == plain(x, tmp_path)
+
+
+def test_other_data_or_another_model_start_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = samples(6)
+    for other, key in ((x + 1, "k"), (x, "another"), (x[:3], "k")):
+        interrupted(tmp_path, x, 5, XINT8, monkeypatch)
+        stats, steps = gathered(tmp_path, other, XINT8, key)
+        assert steps == len(other)
+        assert written(stats, tmp_path) == plain(other, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_none(tmp_path: Path) -> None:
+    (tmp_path / "partial").write_bytes(b"PK nothing")
+    assert gathered(tmp_path, samples(3), XINT8)[1] == 3
+
+
+@pytest.mark.parametrize("at", [4, 8, 10])
+def test_passes_resume_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    module = importlib.import_module("equiquant.calibrate.collect")
+    monkeypatch.setattr(module, "default_memory_limit", lambda: 4 * 3 * 4 * 5)  # one tensor a pass
+    x = samples(6)
+    interrupted(tmp_path, x, at, XINT8, monkeypatch)
+    stats, steps = gathered(tmp_path, x, XINT8)
+    assert steps == 12 - (at - 1)
+    assert written(stats, tmp_path) == plain(x, tmp_path)

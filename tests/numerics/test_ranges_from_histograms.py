@@ -1,0 +1,82 @@
+"""Percentile, entropy and MSE ranges against the same methods on the raw values."""
+
+import numpy as np
+import pytest
+
+from equiquant.numerics.affine import INT_TYPES, fake_quantize, params_from_range
+from equiquant.numerics.entropy import entropy_range
+from equiquant.numerics.histogram import DyadicHistogram
+from equiquant.numerics.mse import mse_range
+from equiquant.numerics.percentile import percentile_range
+
+RNG = np.random.default_rng(0)
+LAPLACE = RNG.laplace(size=50_000).astype(np.float32)
+RELU = np.maximum(RNG.standard_normal(50_000) * 2, 0).astype(np.float32)
+SKEWED = (RNG.gamma(2.0, size=50_000) - 1.0).astype(np.float32)
+ALL = pytest.mark.parametrize("x", [LAPLACE, RELU, SKEWED], ids=["laplace", "relu", "skewed"])
+
+
+def width(x: np.ndarray) -> float:
+    return 2.0 ** DyadicHistogram.of(x).exponent
+
+
+@ALL
+@pytest.mark.parametrize("percent", [99.0, 99.9, 99.99])
+def test_percentile_is_that_of_the_values_within_a_bin(x: np.ndarray, percent: float) -> None:
+    low, high = percentile_range(DyadicHistogram.of(x), percent, symmetric=False)
+    keep = 100 - (100 - percent) / 2
+    assert abs(low + np.percentile(-x, keep, method="inverted_cdf")) <= width(x)
+    assert abs(high - np.percentile(x, keep, method="inverted_cdf")) <= width(x)
+    assert high < x.max()
+    magnitude = percentile_range(DyadicHistogram.of(x), percent, symmetric=True)
+    assert abs(magnitude[1] - np.percentile(np.abs(x), percent, method="inverted_cdf")) <= width(x)
+    assert magnitude[0] == -magnitude[1]
+
+
+def test_all_percent_is_min_max_and_bins_coarsen() -> None:
+    histogram = DyadicHistogram.of(LAPLACE)
+    assert percentile_range(histogram, 100, symmetric=False) == (LAPLACE.min(), LAPLACE.max())
+    fine = percentile_range(histogram, 99.9, symmetric=False)
+    coarse = percentile_range(histogram, 99.9, symmetric=False, bins=32)
+    step = (LAPLACE.max() - LAPLACE.min()) / 32
+    assert fine[1] <= coarse[1] <= fine[1] + step + width(LAPLACE)
+    assert abs(round((coarse[1] - LAPLACE.min()) / step) - (coarse[1] - LAPLACE.min()) / step) < 1e-6
+    assert percentile_range(DyadicHistogram.of(np.zeros(0, np.float32)), 99.9, symmetric=False) == (0.0, 0.0)
+
+
+def test_entropy_clips_a_long_tail_and_keeps_a_uniform_range() -> None:
+    tail = np.append(RNG.standard_normal(100_000), [40.0, -40.0]).astype(np.float32)
+    low, high = entropy_range(DyadicHistogram.of(tail))
+    assert 3 < high < 20
+    assert low == -high
+    uniform = RNG.uniform(-1, 1, 200_000).astype(np.float32)
+    assert entropy_range(DyadicHistogram.of(uniform))[1] > 0.95
+    assert entropy_range(DyadicHistogram.of(RELU))[0] == 0.0
+
+
+def test_entropy_with_as_many_bins_as_levels_is_min_max() -> None:
+    assert entropy_range(DyadicHistogram.of(LAPLACE), bins=128)[1] == pytest.approx(np.abs(LAPLACE).max(), rel=0.02)
+    assert entropy_range(DyadicHistogram.of(np.zeros(3, np.float32))) == (0.0, 0.0)
+
+
+def error(x: np.ndarray, bounds: tuple[float, float], symmetric: bool) -> float:
+    params = params_from_range(*bounds, INT_TYPES["uint8"], symmetric=symmetric)
+    return float(np.square(x.astype(np.float64) - fake_quantize(x, params)).sum())
+
+
+@ALL
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_mse_is_within_a_percent_of_the_best_found_on_the_values(x: np.ndarray, symmetric: bool) -> None:
+    found = mse_range(DyadicHistogram.of(x), INT_TYPES["uint8"], symmetric=symmetric)
+    low, high = min(float(x.min()), 0.0), float(x.max())
+    if symmetric:
+        low, high = -max(-low, high), max(-low, high)
+    grid = np.linspace(0.1, 1, 46)
+    tries = [(low * a, high * b) for a in grid for b in (grid if low < 0 and not symmetric else [a])][::3]
+    best = min(error(x, t, symmetric) for t in tries)
+    assert error(x, found, symmetric) <= 1.03 * best
+    assert error(x, found, symmetric) <= error(x, (low, high), symmetric)
+
+
+def test_mse_of_nothing_is_nothing() -> None:
+    assert mse_range(DyadicHistogram.of(np.zeros(4, np.float32)), INT_TYPES["int8"], symmetric=True) == (0.0, 0.0)
