@@ -37,6 +37,7 @@ Noise = dict[str, list[float]]
 
 PROOF_FEEDS = 2  # feeds the float models are compared on
 LARGE = 100_000_000  # bytes of weights; above, a measurement takes seconds
+EQUAL_DB = 0.25  # one draw of the rounding is worth more
 CLEAR_DB = 3.0  # predicted from calibration data; the prediction errs by less where both sides are of one network
 
 
@@ -155,10 +156,14 @@ def _try(
 
 
 def _choose(state: RunState, trials: list[_Trial]) -> _Trial:
-    """Return the trial that measures best, leaving the model alone being one of them."""
-    if trials[0].sqnr_db is None:
+    """Return the trial that measures best, leaving the model alone being one of them.
+
+    Of trials too close to tell apart the last is kept: the solver expects most of it.
+    """
+    measured = [t.sqnr_db for t in trials if t.sqnr_db is not None]
+    if len(measured) < len(trials):
         return trials[-1]
-    best = max(trials, key=lambda t: t.sqnr_db if t.sqnr_db is not None else -np.inf)
+    best = [t for t, db in zip(trials, measured, strict=True) if db >= max(measured) - EQUAL_DB][-1]
     state.equalization["trials"] = [{"method": t.name, "sqnr_db": t.sqnr_db} for t in trials]
     if best.name.startswith("none") and state.recipe.cle:
         reason = f"no scales measured better than the {best.sqnr_db:.2f} dB of the model as it is; nothing was rescaled"

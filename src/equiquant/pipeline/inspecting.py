@@ -19,7 +19,7 @@ from equiquant.equalization import LayerSpread, ScaleClasses, find_classes, spre
 from equiquant.equalization.builder import ClipSite
 from equiquant.errors import DataError, EquiQuantError
 from equiquant.graph import query
-from equiquant.io import LoadedModel, Runner, input_specs
+from equiquant.io import LoadedModel, input_specs
 from equiquant.numerics.noise import NoiseTerm, objective
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.folding import canonical_form
@@ -64,7 +64,7 @@ def foresee(loaded: LoadedModel, data: Any, recipe: Recipe) -> Outlook | str:
 def _foresee(loaded: LoadedModel, stream: SampleStream, recipe: Recipe) -> Outlook:
     model = loaded.model.clone()
     canonical_form(model, recipe, optimize=recipe.optimize)
-    affordable = affordable_feeds(Runner(model), stream, SECONDS)
+    affordable = affordable_feeds(model, stream, SECONDS)
     samples = SampleView(stream, 0, stream.count_up_to(max(1, min(MOST_FEEDS, affordable))))
     classes = find_classes(model)
     plans, terms = solve(model, classes, recipe, samples, affordable)

@@ -7,7 +7,6 @@ user gave: the mean of the outputs' dB, so that none is drowned by another.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ import onnx_ir as ir
 from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleStream, SampleView
 from equiquant.equalization import Ranges
+from equiquant.graph import query
 from equiquant.graph.decisions import decision_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import decibels
@@ -30,15 +30,32 @@ Array = npt.NDArray[Any]
 SECONDS = 1.5  # of float inference a candidate may cost, calibration and measurement together
 BEST_DB = 200.0  # where there is no noise at all: beyond what float32 can tell
 MOST_FEEDS, FEWEST_FEEDS = 48, 1
+MACS_PER_SECOND = 2e10  # multiplications a second in onnxruntime on two cores, as written, without fusions
+LEAST_MACS = 2e7  # a small network's time goes elsewhere
+UNKNOWN = 32  # stands for a dynamic dimension behind the batch
 
 
-def affordable_feeds(runner: Runner, stream: SampleStream, seconds: float) -> int:
-    """Return how many feeds a model can run in some seconds, by running the first one."""
-    first = stream.first(1)[0]
-    runner.run(first)
-    start = time.perf_counter()
-    runner.run(first)
-    return int(seconds / max(time.perf_counter() - start, 1e-6))
+def affordable_feeds(model: ir.Model, stream: SampleStream, seconds: float) -> int:
+    """Return how many feeds a usual CPU runs in some seconds: counted, not timed, so that a run can be repeated."""
+    first = next(iter(stream.first(1)[0].values()))
+    batch = first.shape[0] if first.ndim > 1 else 1
+    return int(seconds * MACS_PER_SECOND / (batch * max(_multiplications(model), LEAST_MACS)))
+
+
+def _multiplications(model: ir.Model) -> float:
+    """Return the multiplications of the layers with weights, for one sample; an unknown dimension counts as 32."""
+    total = 0.0
+    for node in model.graph:
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            continue
+        shape = query.static_shape(node.outputs[0])
+        weight = query.constant(node.inputs[1])
+        if shape is None or weight is None or weight.ndim < 2:
+            continue
+        outputs = np.prod([UNKNOWN if d is None else d for d in shape[1:]], dtype=np.float64)
+        channels = weight.shape[0] if node.op_type == "Conv" else weight.shape[1]
+        total += float(outputs) * weight.size / max(channels, 1)
+    return total
 
 
 class Judge:
@@ -59,7 +76,7 @@ class Judge:
         self._recipe = recipe
         self._names = tuple(decision_values(model))
         runner = Runner(model, self._names, optimize=False)
-        self.affordable = affordable_feeds(runner, stream, SECONDS)
+        self.affordable = affordable_feeds(model, stream, SECONDS)
         feeds = max(FEWEST_FEEDS, min(MOST_FEEDS, self.affordable // 2))
         known = stream.count_up_to(2 * feeds)
         share = known // 2 if known >= 2 * FEWEST_FEEDS else known
