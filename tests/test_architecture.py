@@ -35,6 +35,7 @@ ORDER = (
     ("report",),
     ("pipeline",),
     ("api",),
+    ("option_kinds",),
     ("option_table",),
     ("options",),
     ("config",),

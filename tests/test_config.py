@@ -194,7 +194,8 @@ def test_default_configurations() -> None:
     a8w8 = get_default_config("A8W8").to_recipe()
     assert (a8w8.activation_type, a8w8.activation_symmetric, a8w8.scale_kind) == ("int8", True, "float")
     assert get_default_config("A16W8").to_recipe().activation_type == "int16"
-    assert get_default_config("INT8_CNN_DEFAULT").to_recipe().replace(name="a8w8") == preset("a8w8", calibration="minmax")
+    default = get_default_config("INT8_CNN_DEFAULT").to_recipe()
+    assert default.replace(name="a8w8") == preset("a8w8", calibration="minmax")
     with pytest.raises(OptionError, match="Did you mean 'XINT8'"):
         get_default_config("XINT88")
 

@@ -20,7 +20,8 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 from equiquant import api
 from equiquant.errors import OptionError, nearest
-from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS, PowerOfTwoMethod
+from equiquant.option_kinds import PowerOfTwoMethod
+from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS
 from equiquant.options import check, lookup
 from equiquant.recipe import PRESETS, Recipe
 
@@ -259,9 +260,7 @@ def _refuse_contradictions(o: Mapping[str, Any]) -> None:
     """Refuse options that cannot hold together, naming both."""
     npu, power_of_two = o["enable_npu_cnn"], isinstance(o["calibrate_method"], PowerOfTwoMethod)
     methods = "PowerOfTwoMethod.MinMSE or PowerOfTwoMethod.NonOverflow"
-    modes = [name for name in ("MinMSEMode", "MinMSEModePof2Scale") if o[name] not in _MINMSE_MODES]
     rules = (
-        (bool(modes), f"'{''.join(modes[:1])}' must be one of 'All', 'MostCommon'."),
         (npu and not power_of_two, f"enable_npu_cnn=True needs power-of-two scales: calibrate_method={methods}."),
         (npu and o["per_channel"], "enable_npu_cnn=True runs per-tensor weights only: per_channel must be False."),
         (npu and o["weight_type"] is not QuantType.QInt8, "enable_npu_cnn=True needs weight_type=QuantType.QInt8."),

@@ -12,71 +12,15 @@ said to be are keys of our own. A row is in one of three states:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
-from typing import Literal
 
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
+from equiquant.option_kinds import Option, PowerOfTwoMethod, applied, automatic, planned
+
 __all__ = ["ARGUMENTS", "EXTRA_OPTIONS", "Option", "PowerOfTwoMethod"]
 
-Kind = str | tuple[type[Enum], ...]
-
-
-class PowerOfTwoMethod(Enum):
-    """Calibration methods that choose power-of-two scales.
-
-    `NonOverflow` takes the smallest power of two that holds the range; `MinMSE` the one with the least squared error.
-    """
-
-    NonOverflow = 0
-    MinMSE = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One documented option.
-
-    Attributes:
-        name: As documented.
-        state: What giving it does, see the module.
-        kind: What values it takes: `bool`, `int`, `float`, `str`, `names` (a list of strings), `subgraphs`, `any`, or
-            enums.
-        default: The documented default; None also where it depends on other options, as `doc` says.
-        doc: One sentence.
-        fields: The `Recipe` fields it sets.
-        accepts: For a planned option: the values that ask for nothing. For another: the only values, empty for any of
-            its kind.
-    """
-
-    name: str
-    state: Literal["applied", "automatic", "planned"]
-    kind: Kind
-    default: object
-    doc: str
-    fields: tuple[str, ...] = ()
-    accepts: tuple[object, ...] = ()
-
-    @property
-    def type_name(self) -> str:
-        """How the documentation names the type."""
-        return self.kind if isinstance(self.kind, str) else " or ".join(k.__name__ for k in self.kind)
-
-
-def _applied(name: str, kind: Kind, default: object, fields: str, doc: str, accepts: tuple[object, ...] = ()) -> Option:
-    return Option(name, "applied", kind, default, doc, tuple(fields.split()), accepts)
-
-
-def _automatic(doc: str, kind: Kind, **defaults: object) -> list[Option]:
-    return [Option(name, "automatic", kind, default, doc) for name, default in defaults.items()]
-
-
-def _planned(doc: str, accepts: tuple[object, ...], names: str) -> list[Option]:
-    return [Option(name, "planned", "any", accepts[0], doc, (), accepts) for name in names.split()]
-
-
 _ARGUMENTS = [
-    _applied(
+    applied(
         "calibrate_method",
         (CalibrationMethod, PowerOfTwoMethod),
         CalibrationMethod.MinMax,
@@ -84,103 +28,103 @@ _ARGUMENTS = [
         "CalibrationMethod.MinMax, Percentile and Entropy give float scales (Distribution is a symmetric MinMax, as in"
         " onnxruntime for integers); PowerOfTwoMethod.MinMSE and NonOverflow give powers of two.",
     ),
-    _applied("quant_format", (QuantFormat,), QuantFormat.QDQ, "", "QDQ, the only format written."),
-    _applied(
+    applied("quant_format", (QuantFormat,), QuantFormat.QDQ, "", "QDQ, the only format written."),
+    applied(
         "activation_type",
         (QuantType,),
         QuantType.QInt8,
         "activation_type",
         "QUInt8, QInt8, QUInt16 or QInt16; 8 bits when `enable_npu_cnn`.",
     ),
-    _applied(
+    applied(
         "weight_type", (QuantType,), QuantType.QInt8, "weight_type", "QInt8 or QUInt8; QInt8 when `enable_npu_cnn`."
     ),
-    _applied(
+    applied(
         "enable_npu_cnn",
         "bool",
         False,
         "npu",
         "Quantize for the CNN NPU: power-of-two scales, per-tensor int8 weights, int8 bias.",
     ),
-    _applied("include_cle", "bool", True, "cle", "Equalize channels across layers first."),
-    _applied(
+    applied("include_cle", "bool", True, "cle", "Equalize channels across layers first."),
+    applied(
         "per_channel", "bool", False, "per_channel", "One weight scale per output channel; not with `enable_npu_cnn`."
     ),
-    _applied(
+    applied(
         "optimize_model",
         "bool",
         True,
         "optimize",
         "Fold BatchNormalization, constants and identities first; False leaves the graph as it is.",
     ),
-    _applied("op_types_to_quantize", "names", (), "op_types_to_quantize", "Only these operator types."),
-    _applied(
+    applied("op_types_to_quantize", "names", (), "op_types_to_quantize", "Only these operator types."),
+    applied(
         "nodes_to_quantize",
         "names",
         (),
         "nodes_to_quantize",
         "Only these nodes: names, globs, or regular expressions starting with `^` or `re:`.",
     ),
-    _applied(
+    applied(
         "nodes_to_exclude",
         "names",
         (),
         "nodes_to_exclude",
         "Keep these nodes float: names, globs, or regular expressions starting with `^` or `re:`.",
     ),
-    _applied(
+    applied(
         "subgraphs_to_exclude",
         "subgraphs",
         (),
         "subgraphs_to_exclude",
         "Pairs ([start nodes], [end nodes]): what lies between, ends included, stays float.",
     ),
-    *_automatic(
+    *automatic(
         "The weights go to a file beside the model by themselves once they exceed 2 GB.",
         "bool",
         use_external_data_format=False,
     ),
-    *_automatic("The command line shows the progress and the summary.", "bool", print_summary=True, debug_mode=False),
-    *_automatic("Python's `warnings` decides what is shown.", "bool", ignore_warnings=True),
-    *_automatic("Python's `logging` decides what is shown.", "any", log_severity_level=None),
-    *_planned("Quantize only between these nodes.", ((),), "input_nodes output_nodes"),
-    *_planned("Operator types besides the supported ones.", ((),), "extra_op_types_to_quantize"),
-    *_planned("7-bit weights.", (False,), "reduce_range"),
-    *_planned("Where calibration runs.", (("CPUExecutionProvider",),), "execution_providers"),
-    *_planned("Scales computed at run time.", (False,), "use_dynamic_quant"),
-    *_planned("Transformer NPU target.", (False,), "enable_npu_transformer"),
-    *_planned("Change of the model's type.", (False,), "convert_fp16_to_fp32"),
-    *_planned("Change of the model's layout.", (False,), "convert_nchw_to_nhwc"),
-    *_planned("SmoothQuant.", (False,), "include_sq"),
-    *_planned("Rotation of hidden states.", (False,), "include_rotation"),
-    *_planned("Mixed precision.", (False,), "include_auto_mp specific_tensor_precision"),
-    *_planned("AdaRound or AdaQuant finetuning.", (False,), "include_fast_ft"),
-    *_planned("Encrypted models.", (False,), "crypto_mode"),
+    *automatic("The command line shows the progress and the summary.", "bool", print_summary=True, debug_mode=False),
+    *automatic("Python's `warnings` decides what is shown.", "bool", ignore_warnings=True),
+    *automatic("Python's `logging` decides what is shown.", "any", log_severity_level=None),
+    *planned("Quantize only between these nodes.", ((),), "input_nodes output_nodes"),
+    *planned("Operator types besides the supported ones.", ((),), "extra_op_types_to_quantize"),
+    *planned("7-bit weights.", (False,), "reduce_range"),
+    *planned("Where calibration runs.", (("CPUExecutionProvider",),), "execution_providers"),
+    *planned("Scales computed at run time.", (False,), "use_dynamic_quant"),
+    *planned("Transformer NPU target.", (False,), "enable_npu_transformer"),
+    *planned("Change of the model's type.", (False,), "convert_fp16_to_fp32"),
+    *planned("Change of the model's layout.", (False,), "convert_nchw_to_nhwc"),
+    *planned("SmoothQuant.", (False,), "include_sq"),
+    *planned("Rotation of hidden states.", (False,), "include_rotation"),
+    *planned("Mixed precision.", (False,), "include_auto_mp specific_tensor_precision"),
+    *planned("AdaRound or AdaQuant finetuning.", (False,), "include_fast_ft"),
+    *planned("Encrypted models.", (False,), "crypto_mode"),
 ]
 
 _EXTRA = [
-    _applied(
+    applied(
         "ReplaceClip6Relu",
         "bool",
         False,
         "replace_clip6_relu",
         "Replace Clip(0, 6) by Relu before equalization; it changes the function, and the report says by how much.",
     ),
-    _applied(
+    applied(
         "CLESteps",
         "int",
         1,
         "cle_steps",
         "Sweeps of cross-layer equalization; -1 sweeps until the scales no longer change.",
     ),
-    _applied(
+    applied(
         "CLEScaleAppendBias",
         "bool",
         True,
         "cle_append_bias",
         "The bias counts in the range of a layer's output channel.",
     ),
-    _applied(
+    applied(
         "CLEMethod",
         "str",
         "auto",
@@ -189,7 +133,7 @@ _EXTRA = [
         " network; 'auto' tries both and keeps what measures best.",
         ("auto", "pairwise", "global"),
     ),
-    _applied(
+    applied(
         "CLEAccept",
         "str",
         "measured",
@@ -197,7 +141,7 @@ _EXTRA = [
         "Our own. 'measured' keeps equalization only where it measures better than none, 'always' in any case.",
         ("measured", "always"),
     ),
-    _applied(
+    applied(
         "ClipMode",
         "str",
         "exact",
@@ -206,69 +150,69 @@ _EXTRA = [
         " better; 'per_channel', or 'per_channel:N' for the first N, gives every channel its own bound; 'relu' is"
         " ReplaceClip6Relu.",
     ),
-    _applied(
+    applied(
         "ActivationSymmetric",
         "bool",
         None,
         "activation_symmetric",
         "Zero point at the center of the type. Default False; always True with `enable_npu_cnn`.",
     ),
-    _applied(
+    applied(
         "WeightSymmetric",
         "bool",
         None,
         "weight_symmetric",
         "Zero point at the center of the type for weights. Default True for QInt8, False for QUInt8.",
     ),
-    _applied(
+    applied(
         "UseUnsignedReLU",
         "bool",
         False,
         "unsigned_relu",
         "The output of Relu, and of Clip from 0, uses the whole unsigned range even when activations are symmetric.",
     ),
-    _applied(
+    applied(
         "Int32Bias",
         "bool",
         None,
         "bias_type",
         "int32 bias at scale s_x*s_w; False: the weight's type. Default False with `enable_npu_cnn`, else True.",
     ),
-    _applied(
+    applied(
         "Int16Bias", "bool", False, "bias_type", "Bias as int16, which goes before Int32Bias; power-of-two scales only."
     ),
-    _applied(
+    applied(
         "CalibDataSize", "int", None, "calibration_samples", "Use at most this many calibration samples. Default all."
     ),
-    _applied(
+    applied(
         "CalibTensorRangeSymmetric",
         "bool",
         None,
         "symmetric_ranges",
         "Make every min-max range symmetric about 0. Default False; the ranges of a PowerOfTwoMethod always are.",
     ),
-    _applied(
+    applied(
         "CalibMovingAverage",
         "bool",
         False,
         "moving_average",
         "Minimum and maximum by a moving average over batches; CalibrationMethod.MinMax only.",
     ),
-    _applied(
+    applied(
         "CalibMovingAverageConstant",
         "float",
         0.01,
         "moving_average_constant",
         "Weight of the newest batch in the moving average.",
     ),
-    _applied(
+    applied(
         "Percentile",
         "float",
         99.999,
         "percentile",
         "Percent of the values that CalibrationMethod.Percentile keeps; half of the rest is cut at either end.",
     ),
-    _applied(
+    applied(
         "NumBins",
         "int",
         None,
@@ -276,24 +220,26 @@ _EXTRA = [
         "Bins of the histogram for Percentile and Entropy. Default: 16384 fixed bins for Percentile, 2048 for Entropy"
         " (where onnxruntime's 128 leave nothing to choose).",
     ),
-    _applied(
+    applied(
         "MinMSEModePof2Scale",
         "str",
         "All",
         "minmse_mode",
         "'All' minimizes the error of PowerOfTwoMethod.MinMSE over all samples; 'MostCommon' takes the scale that is"
         " best for most samples alone.",
+        ("All", "MostCommon"),
     ),
-    _applied("MinMSEMode", "str", "All", "minmse_mode", "Older name of MinMSEModePof2Scale."),
-    _applied(
+    applied("MinMSEMode", "str", "All", "minmse_mode", "Older name of MinMSEModePof2Scale.", ("All", "MostCommon")),
+    applied(
         "NonOverflowRounding",
         "str",
         "up",
         "nonoverflow_rounding",
         "Our own: 'up' never overflows; 'nearest' rounds log2 of the scale as the documented tool does, and may clip up"
         " to 29 % of the range.",
+        ("up", "nearest"),
     ),
-    _applied(
+    applied(
         "CalibMemoryLimit",
         "int",
         None,
@@ -301,22 +247,22 @@ _EXTRA = [
         "Our own: MiB that the activations of one feed may take; more are collected in several passes. Default a"
         " quarter of the machine's memory.",
     ),
-    _applied(
+    applied(
         "CalibExactHistograms",
         "bool",
         False,
         "exact_histograms",
         "Our own: count every element of an activation instead of a sample of large ones.",
     ),
-    *_automatic(
+    *automatic(
         "Without calibration data, synthetic inputs are used in any case, with a warning.", "bool", UseRandomData=False
     ),
-    *_automatic("No external simplifier is used; `optimize_model` decides.", "bool", SimplifyModel=True),
-    *_automatic("Calibration always runs in constant memory.", "bool", CalibOptimizeMem=True),
-    *_automatic("Where temporary files go is up to the environment.", "any", TmpDir=None),
-    *_automatic("Only standard ONNX operators are written.", "bool", UseQDQVitisCustomOps=True),
-    *_automatic("As the arguments of the same meaning.", "bool", PrintSummary=True, IgnoreWarnings=True),
-    *_automatic(
+    *automatic("No external simplifier is used; `optimize_model` decides.", "bool", SimplifyModel=True),
+    *automatic("Calibration always runs in constant memory.", "bool", CalibOptimizeMem=True),
+    *automatic("Where temporary files go is up to the environment.", "any", TmpDir=None),
+    *automatic("Only standard ONNX operators are written.", "bool", UseQDQVitisCustomOps=True),
+    *automatic("As the arguments of the same meaning.", "bool", PrintSummary=True, IgnoreWarnings=True),
+    *automatic(
         "What only moves data always shares the scale of what it moves; Concat does with `enable_npu_cnn`.",
         "bool",
         AlignConcat=True,
@@ -325,106 +271,104 @@ _EXTRA = [
         AlignTranspose=False,
         AlignReshape=False,
     ),
-    *_automatic("The weight scale always grows until an int32 bias fits.", "bool", AdjustWeightScaleForInt32Bias=False),
-    *_automatic(
+    *automatic("The weight scale always grows until an int32 bias fits.", "bool", AdjustWeightScaleForInt32Bias=False),
+    *automatic(
         "With `enable_npu_cnn` what moves data is always quantized, else when its readers are.",
         "bool",
         ForceQuantizeNoInputCheck=False,
     ),
-    *_planned(
+    *planned(
         "When CLESteps=-1 has converged; the sweeps here have a bound of their own.",
         (2e-07, 1.9e-07),
         "CLETotalLayerDiffThreshold",
     ),
-    *_planned("Rows below this range keep their scale.", (0.5,), "CLEWeightThreshold"),
-    *_planned("Whether that threshold counts.", (True,), "CLEScaleUseThreshold"),
-    *_planned("How ranges are balanced.", ("max",), "CLEBalanceMethod"),
-    *_planned("False keeps biases float.", (True,), "QuantizeBias"),
-    *_planned("Bias scales aligned in the extended format.", (True,), "AdjustBiasScale"),
-    *_planned("Clip from 0 to Relu; ReplaceClip6Relu does it for Clip(0, 6).", (False,), "ConvertClipToRelu"),
-    *_planned(
-        "Initializers that are graph inputs, when constant, always become constants.", (True,), "RemoveInputInit"
-    ),
-    *_planned("False keeps BatchNormalization apart; so does `optimize_model=False`.", (True,), "FoldBatchNorm"),
-    *_planned(
+    *planned("Rows below this range keep their scale.", (0.5,), "CLEWeightThreshold"),
+    *planned("Whether that threshold counts.", (True,), "CLEScaleUseThreshold"),
+    *planned("How ranges are balanced.", ("max",), "CLEBalanceMethod"),
+    *planned("False keeps biases float.", (True,), "QuantizeBias"),
+    *planned("Bias scales aligned in the extended format.", (True,), "AdjustBiasScale"),
+    *planned("Clip from 0 to Relu; ReplaceClip6Relu does it for Clip(0, 6).", (False,), "ConvertClipToRelu"),
+    *planned("Initializers that are graph inputs, when constant, always become constants.", (True,), "RemoveInputInit"),
+    *planned("False keeps BatchNormalization apart; so does `optimize_model=False`.", (True,), "FoldBatchNorm"),
+    *planned(
         "Rewrites for the NPU, not done yet with either value.",
         (True, False),
         "ConvertBNToConv ConvertReduceMeanToGlobalAvgPool SplitLargeKernelPool "
         "ConvertSplitToSlice FuseInstanceNorm FuseL2Norm FuseGelu FuseLayerNorm",
     ),
-    *_planned(
+    *planned(
         "Imitation of the DPU's operators, not done yet with either value.",
         (True, False),
         "SimulateDPU ConvertLeakyReluToDPUVersion ConvertSigmoidToHardSigmoid "
         "ConvertHardSigmoidToDPUVersion ConvertAvgPoolToDPUVersion ConvertClipToDPUVersion "
         "ConvertReduceMeanToDPUVersion",
     ),
-    *_planned("Imitation of the DPU's Softmax.", (False,), "ConvertSoftmaxToDPUVersion"),
-    *_planned(
+    *planned("Imitation of the DPU's Softmax.", (False,), "ConvertSoftmaxToDPUVersion"),
+    *planned(
         "Scales adjusted to the NPU's shift limits, not done yet with either value.",
         (True, False),
         "NPULimitationCheck AdjustShiftCut AdjustShiftBias AdjustShiftRead AdjustShiftWrite "
         "AdjustHardSigmoid AdjustShiftSwish",
     ),
-    *_planned(
+    *planned(
         "Average pools with one scale for input and output, not done yet; max pools always have one.",
         (True, False),
         "AlignPool",
     ),
-    *_planned("Rounds of that adjustment.", (5,), "MaxLoopNum"),
-    *_planned(
+    *planned("Rounds of that adjustment.", (5,), "MaxLoopNum"),
+    *planned(
         "Activations fused into the operator before them are always quantized once, after both.",
         (True,),
         "RemoveQDQConvRelu RemoveQDQConvClip RemoveQDQConvLeakyRelu RemoveQDQConvPRelu",
     ),
-    *_planned(
+    *planned(
         "No quantization between other operators.",
         (False,),
         "RemoveQDQConvGelu RemoveQDQMulAdd RemoveQDQInstanceNorm RemoveFusedQDQ",
     ),
-    *_planned("No quantization between these operator types.", (None, ()), "RemoveQDQBetweenOps"),
-    *_planned(
+    *planned("No quantization between these operator types.", (None, ()), "RemoveQDQBetweenOps"),
+    *planned(
         "Other placements of QuantizeLinear and DequantizeLinear.",
         (False,),
         "AddQDQPairToWeight DedicatedQDQPair EnableDualQuantNodePairs",
     ),
-    *_planned(
+    *planned(
         "Outputs that stay float.", (None, ()), "OpTypesToExcludeOutputQuantization NodesToExcludeOutputQuantization"
     ),
-    *_planned("Channel axis by operator type.", ({}, None), "QDQOpTypePerChannelSupportToAxis"),
-    *_planned("Other sets of operators.", (False,), "MatMulConstBOnly EnableSubgraph QuantizeAllOpTypes"),
-    *_planned("Weights only.", (False,), "WeightsOnly"),
-    *_planned("Other calibration of weights.", (None,), "WeightCalibrateMethod MinMSEModeFloatScale"),
-    *_planned(
+    *planned("Channel axis by operator type.", ({}, None), "QDQOpTypePerChannelSupportToAxis"),
+    *planned("Other sets of operators.", (False,), "MatMulConstBOnly EnableSubgraph QuantizeAllOpTypes"),
+    *planned("Weights only.", (False,), "WeightsOnly"),
+    *planned("Other calibration of weights.", (None,), "WeightCalibrateMethod MinMSEModeFloatScale"),
+    *planned(
         "Shape and range of random inputs.", (None, {}), "RandomDataReaderInputShape RandomDataReaderInputDataRange"
     ),
-    *_planned("Threads of calibration.", (1,), "CalibWorkerNum"),
-    *_planned("Histograms drawn to files.", (False,), "SaveTensorHistFig"),
-    *_planned("Calibration saved and loaded.", (None,), "SaveAndRestore TensorsRangeFile"),
-    *_planned("Scales of the form M/2^N.", (False,), "Int16Scale"),
-    *_planned("float16 models.", (False,), "QuantizeFP16"),
-    *_planned("float32 scales of float16 models.", (True,), "UseFP32Scale"),
-    *_planned("Weight type of elementwise operators.", (False,), "AlignEltwiseQuantType"),
-    *_planned("A fixed input shape.", (None, ""), "FixShapes"),
-    *_planned("Relu folded into Conv by a clipped range.", (False,), "FoldRelu"),
-    *_planned("Change of the operator set version.", (None,), "ConvertOpsetVersion"),
-    *_planned("Copies of shared initializers; they are made where needed.", (None, ()), "CopySharedInit"),
-    *_planned(
+    *planned("Threads of calibration.", (1,), "CalibWorkerNum"),
+    *planned("Histograms drawn to files.", (False,), "SaveTensorHistFig"),
+    *planned("Calibration saved and loaded.", (None,), "SaveAndRestore TensorsRangeFile"),
+    *planned("Scales of the form M/2^N.", (False,), "Int16Scale"),
+    *planned("float16 models.", (False,), "QuantizeFP16"),
+    *planned("float32 scales of float16 models.", (True,), "UseFP32Scale"),
+    *planned("Weight type of elementwise operators.", (False,), "AlignEltwiseQuantType"),
+    *planned("A fixed input shape.", (None, ""), "FixShapes"),
+    *planned("Relu folded into Conv by a clipped range.", (False,), "FoldRelu"),
+    *planned("Change of the operator set version.", (None,), "ConvertOpsetVersion"),
+    *planned("Copies of shared initializers; they are made where needed.", (None, ()), "CopySharedInit"),
+    *planned(
         "Copies of shared biases; they are made where needed.",
         (("Conv", "ConvTranspose", "Gemm"), None),
         "CopyBiasInit",
     ),
-    *_planned("Types and scales of single tensors.", (None, {}), "TensorQuantOverrides MixedPrecisionTensor"),
-    *_planned("Mixed precision.", (None, {}), "AutoMixprecision"),
-    *_planned("AdaRound or AdaQuant finetuning.", (None, {}), "FastFinetune"),
-    *_planned("Strength of SmoothQuant.", (0.5,), "SmoothAlpha"),
-    *_planned("GPTQ.", (False,), "UseGPTQ"),
-    *_planned("Settings of GPTQ.", (None, {}), "GPTQParams"),
-    *_planned("4-bit weights of MatMul.", (False,), "UseMatMulNBits"),
-    *_planned("Settings of 4-bit weights.", (None, {}), "MatMulNBitsParams"),
-    *_planned("bfloat16 formats.", (False,), "BF16WithClip BF16QDQToCast EnableVaimlBF16"),
-    *_planned("Block floating point formats.", (None, {}), "BFPAttributes MXAttributes"),
-    *_planned("Custom operator libraries.", (None,), "UserCustomOpLibPath"),
+    *planned("Types and scales of single tensors.", (None, {}), "TensorQuantOverrides MixedPrecisionTensor"),
+    *planned("Mixed precision.", (None, {}), "AutoMixprecision"),
+    *planned("AdaRound or AdaQuant finetuning.", (None, {}), "FastFinetune"),
+    *planned("Strength of SmoothQuant.", (0.5,), "SmoothAlpha"),
+    *planned("GPTQ.", (False,), "UseGPTQ"),
+    *planned("Settings of GPTQ.", (None, {}), "GPTQParams"),
+    *planned("4-bit weights of MatMul.", (False,), "UseMatMulNBits"),
+    *planned("Settings of 4-bit weights.", (None, {}), "MatMulNBitsParams"),
+    *planned("bfloat16 formats.", (False,), "BF16WithClip BF16QDQToCast EnableVaimlBF16"),
+    *planned("Block floating point formats.", (None, {}), "BFPAttributes MXAttributes"),
+    *planned("Custom operator libraries.", (None,), "UserCustomOpLibPath"),
 ]
 
 ARGUMENTS: Mapping[str, Option] = {o.name: o for o in _ARGUMENTS}

@@ -11,7 +11,8 @@ from enum import Enum
 from typing import Literal
 
 from equiquant.errors import OptionError, nearest
-from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS, Option
+from equiquant.option_kinds import Option
+from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS
 
 __all__ = ["Place", "check", "lookup", "markdown"]
 

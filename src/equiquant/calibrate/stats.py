@@ -133,7 +133,7 @@ class TensorStats:
         Raises:
             DataError: They are of different models or tensors, or hold moving averages, which cannot be merged.
         """
-        return merged([self, *others])
+        return _merged([self, *others])
 
     def disjoint(self, other: TensorStats) -> TensorStats:
         """Return the statistics of the same samples for the tensors of both."""
@@ -147,7 +147,7 @@ class TensorStats:
         )
 
 
-def merged(parts: Iterable[TensorStats]) -> TensorStats:
+def _merged(parts: Iterable[TensorStats]) -> TensorStats:
     """Return the statistics of the union of the parts' samples; see `TensorStats.merge`."""
     first, *rest = parts
     tensors = dict(first.tensors)

@@ -155,16 +155,16 @@ class RangeProblem:
         self._value, self._evaluations = np.inf, 0
         self._stage = _Stage(weights, tensors, self.z, self.logs)
 
-    def solve(self) -> None:
+    def solve(self, stages: int = STAGES, iterations: int = ITERATIONS) -> None:
         """Minimise J over what is not fixed, in stages that pick the weights worth watching anew."""
         self._value = np.inf
-        for _ in range(STAGES):
+        for _ in range(stages):
             low = np.where(self.fixed, self.logs, np.minimum(self.logs + NARROWEST, self._limits))
             high = np.where(self.fixed, self.logs, np.minimum(self.logs + WIDEST, self._limits))
             low, high = np.concatenate([self._lower, low]), np.concatenate([self._upper, high])
             point = np.clip(np.concatenate([self.z, self.logs]), low, high)
             self._stage = _Stage(self._weights, self._tensors, self.z, self.logs)
-            options = {"maxiter": ITERATIONS, "ftol": TOLERANCE, "maxcor": 30}
+            options = {"maxiter": iterations, "ftol": TOLERANCE, "maxcor": 30}
             box = optimize.Bounds(low, high)
             with threadpool_limits(1, user_api="blas"):  # vectors this short are slower on several threads
                 found = optimize.minimize(self._stage, point, jac=True, method="L-BFGS-B", bounds=box, options=options)
@@ -254,7 +254,12 @@ class _Stage:
     def __init__(self, weights: Sequence[WeightRange], tensors: Sequence[RangeNoise], z: Array, logs: Array) -> None:
         self._classes = z.size
         self._weights = [_Weight(w, z, float(np.exp(log))) for w, log in zip(weights, logs, strict=False)]
-        self._tensors = tensors
+        self._tensors: list[tuple[_Tensor, slice]] = []
+        place = len(self._weights)
+        for tensor in tensors:
+            share = slice(place, place + len(tensor.sides))
+            self._tensors.append((_Tensor(tensor, z, np.exp(logs[share])), share))
+            place = share.stop
 
     def __call__(self, point: Array) -> tuple[float, Array]:
         z, ends = point[: self._classes], np.exp(point[self._classes :])
@@ -264,12 +269,9 @@ class _Stage:
         for place, weight in enumerate(self._weights):
             part, to_ends[place] = weight.add(z, float(ends[place]), to_z)
             value += part
-        place = len(self._weights)
-        for tensor in self._tensors:
-            share = slice(place, place + len(tensor.sides))
-            part, to_ends[share] = _tensor(tensor, z, ends[share], to_z)
+        for tensor, share in self._tensors:
+            part, to_ends[share] = tensor.add(z, ends[share], to_z)
             value += part
-            place = share.stop
         return float(np.log(value)), gradient / value
 
     def part(self, index: int, z: Array, ends: Array) -> float:
@@ -277,12 +279,20 @@ class _Stage:
         unused = np.zeros(z.size)
         if index < len(self._weights):
             return self._weights[index].add(z, float(ends[index]), unused)[0]
-        place = len(self._weights)
-        for tensor in self._tensors:
-            if index < place + len(tensor.sides):
-                return _tensor(tensor, z, ends[place : place + len(tensor.sides)], unused)[0]
-            place += len(tensor.sides)
-        raise IndexError(index)
+        tensor, share = next(t for t in self._tensors if t[1].start <= index < t[1].stop)
+        return tensor.add(z, ends[share], unused)[0]
+
+
+class _Scatter:
+    """Adds values to the places of a vector that ids name, as often as they name them."""
+
+    def __init__(self, ids: Ids) -> None:
+        self._places, self._inverse = np.unique(ids.reshape(-1), return_inverse=True)
+
+    def add(self, values: Array, gradient: Array) -> None:
+        """Add one value per id."""
+        sums = np.bincount(self._inverse.reshape(-1), values.reshape(-1), minlength=self._places.size)
+        gradient[self._places] += sums
 
 
 class _Weight:
@@ -291,18 +301,21 @@ class _Weight:
     def __init__(self, weight: WeightRange, z: Array, end: float) -> None:
         noise, coupling = weight.noise, weight.noise.coupling
         self._noise, self._rows, self._columns = noise, coupling.rows, coupling.columns
+        self._to_rows, self._to_columns = _Scatter(coupling.rows), _Scatter(coupling.columns)
         scale = np.exp(z[coupling.rows][:, :, None] - z[coupling.columns][:, None, :]).astype(np.float32)
         group, row, column, tap = np.nonzero(weight.size * scale[..., None] > KEEP * end)
         self._size = weight.size[group, row, column, tap].astype(np.float64)
         white, constant = noise.white[group, row], noise.constant[group, row]
         both = white * noise.spread[group, column] + constant * noise.mean[group, column]
         self._gain = both / weight.size.shape[3]
-        self._large_rows, self._large_columns = coupling.rows[group, row], coupling.columns[group, column]
+        self._large_rows = group * coupling.rows.shape[1] + row
+        self._large_columns = group * coupling.columns.shape[1] + column
 
     def add(self, z: Array, end: float, gradient: Array) -> tuple[float, float]:
         """Return J and its slope by log end; add its gradient by z."""
-        noise, size = self._noise, gradient.size
-        power, fade = np.exp(2 * z[self._columns]), np.exp(-2 * z[self._rows])
+        noise = self._noise
+        rows, columns = z[self._rows], z[self._columns]
+        power, fade = np.exp(2 * columns), np.exp(-2 * rows)
         step = (end / noise.levels) ** 2 / 12
         by_white = (noise.spread * power).sum(axis=1, keepdims=True)
         by_constant = (noise.mean * power).sum(axis=1, keepdims=True)
@@ -310,34 +323,50 @@ class _Weight:
         white = step * (fade * noise.white).sum(axis=1, keepdims=True)
         constant = step * (fade * noise.constant).sum(axis=1, keepdims=True)
         total = float(each.sum())
-        gradient -= np.bincount(self._rows.reshape(-1), 2 * each.reshape(-1), minlength=size)
-        to_columns = 2 * power * (noise.spread * white + noise.mean * constant)
-        gradient += np.bincount(self._columns.reshape(-1), to_columns.reshape(-1), minlength=size)
-        limit = end * np.exp(z[self._large_columns] - z[self._large_rows])
+        limit = end * np.exp(columns).reshape(-1)[self._large_columns] * np.exp(-rows).reshape(-1)[self._large_rows]
         over = np.maximum(self._size - limit, 0.0)
         clipped = COHERENCE * self._gain * over
         pull = 2 * clipped * limit
-        gradient += np.bincount(self._large_rows, pull, minlength=size)
-        gradient -= np.bincount(self._large_columns, pull, minlength=size)
+        to_rows = np.bincount(self._large_rows, pull, minlength=rows.size) - 2 * each.reshape(-1)
+        to_columns = 2 * power * (noise.spread * white + noise.mean * constant)
+        self._to_rows.add(to_rows, gradient)
+        self._to_columns.add(
+            to_columns.reshape(-1) - np.bincount(self._large_columns, pull, minlength=columns.size), gradient
+        )
         return total + float(clipped @ over), 2 * total - float(pull.sum())
 
 
-def _tensor(noise: RangeNoise, z: Array, ends: Array, gradient: Array) -> tuple[float, Array]:
-    """Return J of an activation and its slopes by the log ends; add its gradient by z."""
-    local = z[noise.ids]
-    width = float(ends.sum())
-    each = (width / noise.levels) ** 2 / 12 * noise.gain * np.exp(-2 * local)
-    value = float(each.sum())
-    to_ids = -2 * each
-    slopes = 2 * value * ends / width
-    fade = np.exp(-local)[:, None]
-    for side, ((values, share, _), end) in enumerate(zip(noise.sides, ends, strict=True)):
-        limit = end * fade
-        off = np.minimum(values, limit) - np.minimum(values, noise.bound)
-        weighted = COHERENCE * noise.gain[:, None] * share * off
-        pull = 2 * (weighted * np.where(values > limit, limit, 0.0)).sum(axis=1)
-        value += float((weighted * off).sum())
-        to_ids -= pull
-        slopes[side] += pull.sum()
-    gradient += np.bincount(noise.ids, to_ids, minlength=gradient.size)
-    return value, slopes
+class _Tensor:
+    """One activation or bias within a stage: its rounding noise by channel, its large magnitudes one by one."""
+
+    def __init__(self, noise: RangeNoise, z: Array, ends: Array) -> None:
+        self._ids, self._gain, self._levels = noise.ids, noise.gain, noise.levels
+        self._scatter = _Scatter(noise.ids)
+        fade = np.exp(-z[noise.ids])[:, None]
+        self._sides = []
+        for (values, share, _), end in zip(noise.sides, ends, strict=True):
+            table = np.broadcast_to(values, share.shape)
+            channel, place = np.nonzero((share > 0) & (table > KEEP * np.minimum(end * fade, noise.bound)))
+            size = table[channel, place]
+            weight = COHERENCE * noise.gain[channel] * share[channel, place]
+            self._sides.append((channel, size, weight, np.minimum(size, noise.bound)))
+
+    def add(self, z: Array, ends: Array, gradient: Array) -> tuple[float, Array]:
+        """Return J and its slopes by the log ends; add its gradient by z."""
+        local = z[self._ids]
+        fade = np.exp(-local)
+        width = float(ends.sum())
+        each = (width / self._levels) ** 2 / 12 * self._gain * fade**2
+        value = float(each.sum())
+        to_ids = -2 * each
+        slopes = 2 * value * ends / width
+        for side, ((channel, size, weight, kept), end) in enumerate(zip(self._sides, ends, strict=True)):
+            limit = end * fade[channel]
+            off = np.minimum(size, limit) - kept
+            weighted = weight * off
+            pull = np.bincount(channel, 2 * weighted * np.where(size > limit, limit, 0.0), minlength=local.size)
+            value += float(weighted @ off)
+            to_ids -= pull
+            slopes[side] += pull.sum()
+        self._scatter.add(to_ids, gradient)
+        return value, slopes

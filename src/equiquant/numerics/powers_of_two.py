@@ -21,6 +21,7 @@ __all__ = ["solve_powers_of_two"]
 
 Array = npt.NDArray[Any]
 
+WARM = 60  # iterations of a solve that starts from the last one
 SHARES = (0.5, 0.75, 1.0)  # of the weights and biases, fixed before each of the last solves
 
 
@@ -36,18 +37,18 @@ def solve_powers_of_two(
         bounds: Smallest and largest log-scale of each class.
     """
     problem = RangeProblem(weights, tensors, start, bounds)
-    problem.solve()
+    problem.solve(stages=2)
     _shift(problem)
     activations = np.array([kind == "activation" for kind, _ in problem.keys])
     _fix(problem, np.nonzero(activations)[0])
-    problem.solve()
+    problem.solve(1, WARM)
     others = np.nonzero(~activations)[0]
     distance = np.abs(_exponents(problem)[others] - np.rint(_exponents(problem)[others]))
     order = others[np.argsort(distance)]
     for share in SHARES:
         count = int(np.ceil(share * order.size))
         _fix(problem, order[:count][~problem.fixed[order[:count]]])
-        problem.solve()
+        problem.solve(1, WARM if share < 1 else 2 * WARM)
     return problem.result()
 
 

@@ -29,7 +29,7 @@ from equiquant.pipeline.solving import solve
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Equivalence, Proof, Reference, apply_proven
 
-__all__ = ["equalize", "solve"]
+__all__ = ["equalize", "proof_feeds"]
 
 Array = npt.NDArray[Any]
 Noise = dict[str, list[float]]
