@@ -44,7 +44,7 @@ def test_single_samples_are_batched_where_the_model_gives_the_same_bits(monkeypa
 
 def mixing_model() -> ir.Model:
     """y = x − mean over the batch: dynamic batch, but the samples of one see each other."""
-    shape = ["N", 3, 4, 5]
+    shape: list[str | int | None] = ["N", 3, 4, 5]
     graph = helper.make_graph(
         [
             helper.make_node("ReduceMean", ["x"], ["m"], axes=[0], keepdims=1),

@@ -14,7 +14,6 @@ from equiquant.errors import DataError
 from equiquant.numerics.affine import INT_TYPES
 from equiquant.numerics.histogram import DyadicHistogram, HistogramBuilder
 from equiquant.numerics.pow2 import minmse_exponent
-from equiquant.pipeline import calibrating
 from equiquant.recipe import Recipe, preset
 from tests.calibrate.support import IMAGE, proto, relu_model, samples
 
@@ -108,7 +107,7 @@ def test_the_pipeline_recounts(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(exact)
         return collect(*args, exact=exact, **kwargs)
 
-    monkeypatch.setattr(calibrating.calibrate, "collect", watched)
+    monkeypatch.setattr("equiquant.calibrate.collect", watched)
     monkeypatch.setattr(importlib.import_module("equiquant.target.choose"), "HISTOGRAM_LIMIT", 1)
     monkeypatch.setattr("equiquant.target.ranges.DOUBT", 1e9)
     quantize(proto(), data=samples(3), preset="xint8", cle=False)

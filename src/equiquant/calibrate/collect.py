@@ -23,9 +23,12 @@ from equiquant.calibrate.methods import needs_histogram
 from equiquant.calibrate.stats import TensorRecord, TensorStats
 from equiquant.calibrate.stream import SampleStream, SampleView
 from equiquant.io.runtime import Runner, input_specs
+from equiquant.io.save import model_bytes
 from equiquant.recipe import Recipe
 
 __all__ = ["HISTOGRAM_LIMIT", "collect"]
+
+BATCH_BELOW = 50_000_000  # bytes of weights; above, a sample keeps the cores busy by itself
 
 Array = npt.NDArray[Any]
 
@@ -114,7 +117,7 @@ class _Pass:
         computed = [n for n in self.names if n not in inputs]
         runner = Runner(self.model, outputs=computed) if computed else None
         size = 1
-        if runner is not None and self.wanted.pace is None:
+        if runner is not None and self.wanted.pace is None and model_bytes(self.model) < BATCH_BELOW:
             size = safe_batch(runner, input_specs(self.model), stream, stream.known)
         samples, feeds = 0 if before is None else before.samples, start
         with ThreadPoolExecutor(THREADS) as pool:

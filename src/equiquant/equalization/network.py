@@ -27,7 +27,7 @@ def couplings(classes: ScaleClasses) -> tuple[Coupling, ...]:
 
 
 def coupling_of(weight: Slot, bias: Slot | None) -> Coupling:
-    """Return the coupling of one weight slot, its rows and columns in groups."""
+    """Return the coupling of one weight slot, its rows and columns in groups; biases of other sizes do not count."""
     array = query.constant(weight.value)
     assert array is not None
     magnitude = magnitudes(array, weight.groups, weight.out_axis)

@@ -66,7 +66,7 @@ def solve_global(terms: Sequence[NoiseTerm], start: Array, bounds: tuple[Array, 
         return GlobalResult(z, first, first, 0)
     box = optimize.Bounds(lower, upper)
     for p in NORMS:
-        for _ in range(RESTARTS):
+        for _ in range(RESTARTS if p == NORMS[0] else 1):
             point, count = _descend(Smoothed(terms, best, p), best, box)
             evaluations += count
             value = objective(terms, point)

@@ -29,7 +29,7 @@ from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.recipe import Recipe
 
-__all__ = ["solve"]
+__all__ = ["channel_figures", "channel_gains", "channel_sketches", "quantizer_model", "solve"]
 
 BACKWARD_COST = 4  # a backward pass over a forward one
 MOST_DRAWS = 4  # random directions a feed, for the noise gains
@@ -54,8 +54,8 @@ def solve(
     """
     nothing = EqualizationPlan("none", np.zeros(classes.count), 0)
     survey = target.survey(model, recipe)
-    figures = _figures(recipe, model, classes, survey.calibrated, samples)
-    sketches = _sketches(recipe, model, classes, figures, samples)
+    figures = channel_figures(recipe, model, classes, survey.calibrated, samples)
+    sketches = channel_sketches(recipe, model, classes, figures, samples)
     bounds = clip_bounds(classes, sketches)
     plans = [nothing]
     if recipe.cle:
@@ -63,8 +63,8 @@ def solve(
     ranged = _ranged(recipe, model)
     if not ranged and (recipe.cle_method == "pairwise" or not recipe.cle):
         return plans, []
-    gains = _gains(model, classes, figures, samples, affordable)
-    terms = noise_terms(classes, figures, gains, _quantizer(survey))
+    gains = channel_gains(model, classes, figures, samples, affordable)
+    terms = noise_terms(classes, figures, gains, quantizer_model(survey))
     if recipe.cle and recipe.cle_method != "pairwise":
         plans.append(plan_global(terms, plans[-1].z, bounds))
     if ranged or (recipe.clip_mode == "soft" and recipe.cle):
@@ -108,7 +108,7 @@ def _with_ranges(
     return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]
 
 
-def _sketches(
+def channel_sketches(
     recipe: Recipe,
     model: ir.Model,
     classes: ScaleClasses,
@@ -128,7 +128,7 @@ def _sketches(
     return calibrate.sketch_tensors(model, samples, axes)
 
 
-def _figures(
+def channel_figures(
     recipe: Recipe, model: ir.Model, classes: ScaleClasses, tensors: tuple[str, ...], samples: SampleView
 ) -> Mapping[str, ChannelFigures]:
     """Calibrate the tensors' channels, and the Clips'."""
@@ -150,7 +150,7 @@ def _channel_axis(value: ir.Value, classes: ScaleClasses) -> int | None:
     return varying[0] if len(varying) == 1 else min(1, rank - 1)
 
 
-def _gains(
+def channel_gains(
     model: ir.Model,
     classes: ScaleClasses,
     figures: Mapping[str, ChannelFigures],
@@ -167,7 +167,7 @@ def _gains(
     return gains
 
 
-def _quantizer(survey: target.Survey) -> QuantizerModel:
+def quantizer_model(survey: target.Survey) -> QuantizerModel:
     """Describe the quantizer that will follow to the solver."""
     chosen = survey.target
     zero = chosen.activation.center if chosen.activation_symmetric else chosen.activation.qmin
