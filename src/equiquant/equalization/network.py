@@ -8,6 +8,7 @@ from equiquant.equalization.builder import Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.graph import query
 from equiquant.numerics.coupling import Coupling, magnitudes
+from equiquant.numerics.parallel import parallel
 
 __all__ = ["coupling_of", "couplings"]
 
@@ -17,13 +18,12 @@ def couplings(classes: ScaleClasses) -> tuple[Coupling, ...]:
     by_node: dict[object, list[Slot]] = {}
     for slot in classes.slots:
         by_node.setdefault(slot.node, []).append(slot)
-    found: list[Coupling] = []
+    pairs = []
     for slots in by_node.values():
         weight = next((s for s in slots if s.role == "weight"), None)
-        bias = next((s for s in slots if s.role == "bias"), None)
         if weight is not None:
-            found.append(coupling_of(weight, bias))
-    return tuple(found)
+            pairs.append((weight, next((s for s in slots if s.role == "bias"), None)))
+    return tuple(parallel(lambda pair: coupling_of(*pair), pairs))
 
 
 def coupling_of(weight: Slot, bias: Slot | None) -> Coupling:

@@ -23,6 +23,7 @@ from equiquant.numerics.clipping import RangeNoise, WeightRange
 from equiquant.numerics.coupling import grouped
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
+from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sketch import MagnitudeSketch
 
 __all__ = ["QuantizerModel", "Sketches", "noise_terms", "range_terms"]
@@ -71,9 +72,10 @@ def noise_terms(
     """
     terms: list[NoiseTerm] = []
     bias_of = {slot.node: slot for slot in classes.slots if slot.role == "bias"}
-    for slot in classes.slots:
-        if slot.role == "weight" and slot.node.op_type in LAYERS and query.label(slot.node) in quantizer.nodes:
-            terms += _layer_terms(slot, bias_of.get(slot.node), figures, gains, quantizer)
+    layers = [s for s in classes.slots if s.role == "weight" and s.node.op_type in LAYERS]
+    layers = [slot for slot in layers if query.label(slot.node) in quantizer.nodes]
+    for found in parallel(lambda s: _layer_terms(s, bias_of.get(s.node), figures, gains, quantizer), layers):
+        terms += found
     wanted = set(quantizer.tensors)
     for value in classes.values:
         name = value.name or ""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from equiquant.equalization.builder import Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of, couplings
 from equiquant.equalization.noise_model import Sketches
@@ -17,6 +18,7 @@ from equiquant.numerics.clipping import RangeNoise, WeightRange, solve_clipped
 from equiquant.numerics.global_solver import solve_global
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.pairwise import DEAD, solve_pairwise
+from equiquant.numerics.parallel import parallel
 from equiquant.numerics.powers_of_two import solve_powers_of_two
 
 __all__ = [
@@ -155,25 +157,23 @@ def clip_bounds(classes: ScaleClasses, sketches: Mapping[str, Sketches]) -> Boun
 
 def spread(classes: ScaleClasses, z: Array) -> list[LayerSpread]:
     """Return the channel range spread of every layer before and after log-scales `z`, (classes,)."""
-    found = []
-    for slot in classes.slots:
-        if slot.role != "weight":
-            continue
-        coupling = coupling_of(slot, None)
-        scaled = coupling.magnitude * np.exp(z[coupling.rows][:, :, None] - z[coupling.columns][:, None, :])
-        pin = classes.pins.get(slot.node.outputs[0])
-        found.append(
-            LayerSpread(
-                node=query.label(slot.node),
-                op_type=slot.node.op_type,
-                channels=coupling.rows.size,
-                before=_ratio(coupling.magnitude),
-                after=_ratio(scaled),
-                free=int((coupling.rows != 0).sum()),
-                pinned_by=f"{pin.reason} ({pin.node})" if pin is not None else "",
-            )
-        )
-    return found
+    weights = [slot for slot in classes.slots if slot.role == "weight"]
+    return parallel(lambda slot: _layer(slot, classes, z), weights)
+
+
+def _layer(slot: Slot, classes: ScaleClasses, z: Array) -> LayerSpread:
+    coupling = coupling_of(slot, None)
+    factor = np.exp(z[coupling.rows][:, :, None] - z[coupling.columns][:, None, :]).astype(np.float32)
+    pin = classes.pins.get(slot.node.outputs[0])
+    return LayerSpread(
+        node=query.label(slot.node),
+        op_type=slot.node.op_type,
+        channels=coupling.rows.size,
+        before=_ratio(coupling.magnitude),
+        after=_ratio(coupling.magnitude * factor),
+        free=int((coupling.rows != 0).sum()),
+        pinned_by=f"{pin.reason} ({pin.node})" if pin is not None else "",
+    )
 
 
 def _ratio(magnitude: Array) -> float:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.numerics.coupling import Coupling
+from equiquant.numerics.parallel import parallel
 
 __all__ = ["NoiseTerm", "TensorNoise", "WeightNoise", "objective"]
 
@@ -112,4 +113,4 @@ NoiseTerm = TensorNoise | WeightNoise
 
 def objective(terms: Sequence[NoiseTerm], z: Array) -> float:
     """Return the exact J, in the unit of the gains: noise power over signal power when they are normalized so."""
-    return sum(term.exact(z) for term in terms)
+    return sum(parallel(lambda term: term.exact(z), terms))

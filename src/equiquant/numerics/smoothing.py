@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
+from equiquant.numerics.parallel import parallel
 
 __all__ = ["Smoothed"]
 
@@ -143,7 +144,7 @@ class _Layers:
         self.deviation = np.concatenate([t.spread.reshape(-1) for t in terms])
         self.mean = np.concatenate([t.mean.reshape(-1) for t in terms])
         self.levels = np.array([t.levels for t in terms])
-        blocks, tops = zip(*(_block(t, z, p) for t in terms), strict=True)
+        blocks, tops = zip(*parallel(lambda t: _block(t, z, p), terms), strict=True)
         self.q = sparse.block_diag(blocks, format="csr")
         self.q_transposed = self.q.T.tocsr()
         self.top = np.concatenate(tops)

@@ -23,6 +23,7 @@ from equiquant.equalization import (
 from equiquant.graph import edit
 from equiquant.io import model_bytes, release_memory
 from equiquant.numerics.noise import NoiseTerm
+from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.judging import Judge
 from equiquant.pipeline.solving import solve
@@ -82,7 +83,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> tuple[ir
     with state.stages("equalize"):
         classes = find_classes(model)
         plans, terms = solve(model, classes, recipe, judge.fitted, judge.affordable)
-        noise = {plan.method: [term.exact(plan.z) for term in terms] for plan in plans}
+        noise = {p.method: parallel(lambda term, z=p.z: term.exact(z), terms) for p in plans}  # type: ignore[misc]
         measured = _measured(state) and not _clear(model, plans, noise)
         if not measured:
             plans = plans[-1:]
