@@ -13,6 +13,7 @@ from equiquant.decisions import Decision
 from equiquant.equalization.builder import Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.graph import edit, query
+from equiquant.numerics.parallel import parallel
 
 __all__ = ["apply", "powers_of_two"]
 
@@ -35,16 +36,12 @@ def apply(model: ir.Model, classes: ScaleClasses, z: Array) -> list[Decision]:
         readers.setdefault(slot.value, []).append(slot)
     names = edit.Names(model.graph)
     decisions: list[Decision] = []
-    for value, slots in readers.items():
-        array = query.constant(value)
-        if array is None or not array.any():
-            continue  # zeros have every scale
-        demands = _demands(slots, z)
-        kept = len(value.uses()) > len(slots) or query.is_public(value) or any(d.factor is None for d in demands)
-        for demand in demands:
-            if demand.factor is None:
+    asked = parallel(lambda item: _asked(*item, z), readers.items())
+    for (value, slots), demands in zip(readers.items(), asked, strict=True):
+        kept = len(value.uses()) > len(slots) or query.is_public(value) or any(s is None for _, s in demands)
+        for demand, scaled in demands:
+            if scaled is None:
                 continue
-            scaled = _scaled(array, demand.factor)
             if not kept:
                 _replace(value, scaled)
                 kept = True  # the next demand differs and needs a copy
@@ -71,6 +68,15 @@ class _Demand:
 
     factor: Array | None
     slots: list[Slot]
+
+
+def _asked(value: ir.Value, slots: list[Slot], z: Array) -> list[tuple[_Demand, Array | None]]:
+    """Return what the readers of a constant ask for, and the numbers they want; nothing for zeros: any scale fits."""
+    array = query.constant(value)
+    if array is None or not array.any():
+        return []
+    found = _demands(slots, z)
+    return [(demand, None if demand.factor is None else _scaled(array, demand.factor)) for demand in found]
 
 
 def _demands(slots: list[Slot], z: Array) -> list[_Demand]:
