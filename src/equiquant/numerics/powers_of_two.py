@@ -21,7 +21,7 @@ __all__ = ["solve_powers_of_two"]
 
 Array = npt.NDArray[Any]
 
-WARM = 60  # iterations of a solve that starts from the last one
+WARM = 200  # iterations of a solve that starts from the last one
 SHARES = (0.5, 0.75, 1.0)  # of the weights and biases, fixed before each of the last solves
 
 
@@ -37,7 +37,7 @@ def solve_powers_of_two(
         bounds: Smallest and largest log-scale of each class.
     """
     problem = RangeProblem(weights, tensors, start, bounds)
-    problem.solve(stages=2)
+    problem.solve()
     _shift(problem)
     activations = np.array([kind == "activation" for kind, _ in problem.keys])
     _fix(problem, np.nonzero(activations)[0])
