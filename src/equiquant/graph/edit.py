@@ -23,23 +23,9 @@ __all__ = [
     "remove_dead",
     "set_initializer",
     "set_input",
-    "unique_name",
 ]
 
 Array = npt.NDArray[Any]
-
-
-def unique_name(graph: ir.Graph, base: str) -> str:
-    """Return `base`, or `base_1`, `base_2`… so that no value or node of the graph has that name."""
-    taken = set(graph.initializers) | {v.name for v in graph.inputs}
-    for node in graph.all_nodes():
-        taken.add(node.name)
-        taken.update(v.name for v in node.outputs)
-        taken.update(v.name for v in node.inputs if v is not None)
-    name, count = base, 1
-    while name in taken:
-        name, count = f"{base}_{count}", count + 1
-    return name
 
 
 class Names:
@@ -68,7 +54,7 @@ class Names:
 
 
 def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """Add a constant under a name not yet used (see `unique_name`) and return its value."""
+    """Add a constant under a name not yet used (see `Names`) and return its value."""
     tensor = ir.Tensor(np.ascontiguousarray(array) if array.ndim else np.asarray(array), name=name)
     value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)

@@ -122,12 +122,6 @@ class _Tensors:
         return float(squared @ power)
 
 
-@dataclass(frozen=True, eq=False)
-class _RowsAndColumns:
-    rows: Array
-    columns: Array
-
-
 class _Layers:
     """All weights end to end: rows and columns in shares per group and per layer, q as one block-diagonal matrix."""
 
@@ -148,7 +142,7 @@ class _Layers:
         self.q = sparse.block_diag(blocks, format="csr")
         self.q_transposed = self.q.T.tocsr()
         self.top = np.concatenate(tops)
-        self.start = _RowsAndColumns(z[self.row_ids], z[self.column_ids])
+        self.start_rows, self.start_columns = z[self.row_ids], z[self.column_ids]
 
     def noise(self, power: Array) -> Array:
         """Return Σ_i h[o,i]·power[i] of every row."""
@@ -196,8 +190,8 @@ class _SharedSteps:
         rows, columns = z[layers.row_ids], z[layers.column_ids]
         power, fade = np.exp(2 * columns), np.exp(-2 * rows)
         noise = layers.noise(power) * fade
-        up, lift = layers.row_layers.powers(self.p * (rows - layers.start.rows))
-        down, drop = layers.column_layers.powers(-self.p * (columns - layers.start.columns))
+        up, lift = layers.row_layers.powers(self.p * (rows - layers.start_rows))
+        down, drop = layers.column_layers.powers(-self.p * (columns - layers.start_columns))
         reached = layers.q @ down
         total = layers.row_layers.sum(up * reached)
         live = total > SMALLEST
@@ -229,7 +223,7 @@ class _RowSteps:
         columns = z[layers.column_ids]
         power = np.exp(2 * columns)
         noise = layers.noise(power)
-        down, drop = layers.column_layers.powers(-self.p * (columns - layers.start.columns))
+        down, drop = layers.column_layers.powers(-self.p * (columns - layers.start_columns))
         reached = layers.q @ down
         live = reached > SMALLEST
         reached = np.where(live, reached, 1.0)

@@ -73,14 +73,11 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> tuple[ir
     with state.stages("measure"):
         judge = Judge(model, state.stream, recipe)
     with state.stages("equalize"):
-        if not recipe.cle:
-            pass
-        elif recipe.replace_clip6_relu or recipe.clip_mode == "relu":
+        if recipe.cle and (recipe.replace_clip6_relu or recipe.clip_mode == "relu"):
             reference = _replace_clip6(state, model, reference, judge)
-        elif recipe.clip_mode.startswith("per_channel"):
+        elif recipe.cle and recipe.clip_mode.startswith("per_channel"):
             count = recipe.clip_mode.partition(":")[2]
             state.decisions += split_clips(model, int(count) if count else None)
-    with state.stages("equalize"):
         classes = find_classes(model)
         plans, terms = solve(model, classes, recipe, judge.fitted, judge.affordable)
         noise = {p.method: parallel(lambda term, z=p.z: term.exact(z), terms) for p in plans}  # type: ignore[misc]
