@@ -55,6 +55,8 @@ def test_channel_figures(axis: int) -> None:
         assert np.array_equal(channels.high, value.max(axis=others))
         assert np.allclose(channels.mean, exact.mean(axis=others), rtol=1e-6, atol=1e-7)
         assert np.allclose(channels.mean_square, (exact**2).mean(axis=others), rtol=1e-6)
+        within = tuple(i for i in others if i != 0)
+        assert np.allclose(channels.constant_square, (exact.mean(axis=within) ** 2).mean(axis=0), rtol=1e-5)
         assert stats.tensors[name].high == value.max()
 
 

@@ -1,4 +1,6 @@
-"""Per-channel figures of a stream of activations: low, high, Σ x and Σ x².
+"""Per-channel figures of a stream of activations: low, high, Σ x, Σ x², and the part of Σ x² that is constant.
+
+Constant is what a sample's mean makes: Σ over samples of (Σ_positions x)² / positions.
 
 Within one sample the positions of a channel are summed in float32 pairwise (float64 where channels are last); samples
 are then added without rounding (`numerics.exact_sum`). Neither the order nor the batching of the samples changes a
@@ -36,7 +38,7 @@ class ChannelBuilder:
         self._count = 0
         self._low: Array | None = None
         self._high: Array = np.zeros(0)
-        self._sum, self._square = ExactSum(0), ExactSum(0)
+        self._sum, self._square, self._constant = ExactSum(0), ExactSum(0), ExactSum(0)
 
     def add(self, x: Array, samples: int = 1) -> tuple[float, float]:
         """Take in one batch; return its smallest and largest value.
@@ -52,7 +54,7 @@ class ChannelBuilder:
         blocks = x.reshape(int(np.prod(x.shape[: self._axis])), channels, -1)  # (outer, C, inner)
         if self._low is None:
             self._low, self._high = np.full(channels, np.inf), np.full(channels, -np.inf)
-            self._sum, self._square = ExactSum(channels), ExactSum(channels)
+            self._sum, self._square, self._constant = ExactSum(channels), ExactSum(channels), ExactSum(channels)
         elif self._low.size != channels:
             raise DataError(
                 f"The tensor '{self._name}' has {channels} channels for one sample and {self._low.size} for another."
@@ -70,16 +72,19 @@ class ChannelBuilder:
     def _add_sums(self, blocks: Array) -> None:
         if blocks.shape[2] == 1:  # channels last: reduce over the rows at once
             rows = blocks[:, :, 0]
-            self._sum.add(rows.sum(axis=0, dtype=np.float64)[None])
+            sums, positions = rows.sum(axis=0, dtype=np.float64)[None], rows.shape[0]
             self._square.add(np.einsum("oc,oc->c", rows, rows, dtype=np.float64)[None])
         else:
-            self._sum.add(blocks.sum(axis=2))
+            sums, positions = blocks.sum(axis=2), blocks.shape[2]
             self._square.add(np.einsum("oci,oci->oc", blocks, blocks))
+        self._sum.add(sums)
+        self._constant.add(np.square(sums) / positions)
 
     def result(self) -> ChannelSums:
         """Return the figures of everything added so far."""
         low = self._low if self._low is not None else np.zeros(0)
-        return ChannelSums(self._axis, self._count, low, self._high, self._sum.digits(), self._square.digits())
+        sums = (s.digits() for s in (self._sum, self._square, self._constant))
+        return ChannelSums(self._axis, self._count, low, self._high, *sums)
 
 
 def _extremes(blocks: Array) -> tuple[Array, Array]:

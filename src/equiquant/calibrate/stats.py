@@ -38,6 +38,7 @@ class ChannelSums:
         high: Largest value.
         total: Digits of Σ x, see `ExactSum`.
         square: Digits of Σ x².
+        constant: Digits of Σ (Σ_positions x)² / positions over samples: what their means make of Σ x².
     """
 
     axis: int
@@ -46,20 +47,19 @@ class ChannelSums:
     high: Array
     total: Array
     square: Array
+    constant: Array
 
     def merge(self, other: ChannelSums) -> ChannelSums:
         """Return the figures of the union."""
-        total, square = (
-            ExactSum.of_digits(a).merge(ExactSum.of_digits(b)).digits()
-            for a, b in ((self.total, other.total), (self.square, other.square))
-        )
+        pairs = ((self.total, other.total), (self.square, other.square), (self.constant, other.constant))
+        sums = (ExactSum.of_digits(a).merge(ExactSum.of_digits(b)).digits() for a, b in pairs)
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        return ChannelSums(self.axis, self.count + other.count, low, high, total, square)
+        return ChannelSums(self.axis, self.count + other.count, low, high, *sums)
 
     def figures(self) -> ChannelFigures:
         """Return means and extremes."""
-        total, square = (ExactSum.of_digits(d).value() / max(self.count, 1) for d in (self.total, self.square))
-        return ChannelFigures(self.axis, self.low, self.high, total, square)
+        sums = (ExactSum.of_digits(d).value() / max(self.count, 1) for d in (self.total, self.square, self.constant))
+        return ChannelFigures(self.axis, self.low, self.high, *sums)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ __all__ = ["FORMAT", "load_stats", "read_stats", "save_stats"]
 Array = npt.NDArray[Any]
 
 FORMAT = "equiquant-stats-1"
-SUMS = ("low", "high", "total", "square")
+SUMS = ("low", "high", "total", "square", "constant")
 
 
 def save_stats(stats: TensorStats, path: str | os.PathLike[str], note: dict[str, Any] | None = None) -> None:

@@ -6,6 +6,7 @@ or not, per tensor or per channel, with an int8 bias or an int32 one (whose roun
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,7 @@ class QuantizerModel:
         symmetric: Activation ranges are symmetric about 0.
         per_channel: Weights have one step an output channel.
         bias_levels: Largest integer of a bias with a scale of its own, None where biases are as good as exact.
+        bias_corrected: The mean error of every output channel will be taken away by its bias.
     """
 
     nodes: Collection[str]
@@ -54,6 +56,7 @@ class QuantizerModel:
     symmetric: bool = False
     per_channel: bool = False
     bias_levels: float | None = None
+    bias_corrected: bool = False
 
 
 def noise_terms(
@@ -118,18 +121,24 @@ def range_terms(
 
 
 def _range(term: TensorNoise, sketches: Sketches, bound: float) -> RangeNoise:
-    positive, negative = sketches
+    positive, negative = (_capped(side) for side in sketches)
     if np.isfinite(bound):
-        negative = MagnitudeSketch(np.zeros(0), np.zeros((positive.high.size, 0)), np.zeros_like(positive.high))
+        empty = np.zeros((positive.high.size, 0))
+        negative = MagnitudeSketch(empty, empty, np.zeros_like(positive.high))
     sides: list[tuple[Array, Array, Array]]
     if term.symmetric:
-        values = np.concatenate([positive.values, negative.values])
+        values = np.concatenate([positive.values, negative.values], axis=1)
         share = np.concatenate([positive.share, negative.share], axis=1)
         sides = [(values, share, np.maximum(positive.high, negative.high))]
     else:
         both = (positive, negative) if negative.high.any() else (positive,)
         sides = [(side.values, side.share, side.high) for side in both]
     return RangeNoise(term.name, term.ids, term.gain, tuple(sides), term.levels, bound)
+
+
+def _capped(side: MagnitudeSketch) -> MagnitudeSketch:
+    """Return the sketch with the magnitudes of each channel's bins, (C, J), none above its largest value."""
+    return dataclasses.replace(side, values=np.minimum(side.values, side.high[:, None]))
 
 
 def _name(value: ir.Value | None) -> str:
@@ -157,7 +166,7 @@ def _layer_terms(
     taps = 1.0 if array is None else array.size / coupling.magnitude.size
     if slot.node.op_type == "ConvTranspose":
         taps /= float(np.prod(query.attribute(slot.node, "strides", None) or [1]))
-    mean, power = (np.zeros(1), np.ones(1)) if figure is None else (figure.mean**2, figure.mean_square)
+    varying, constant_power = (np.ones(1), np.zeros(1)) if figure is None else _powers(figure, quantizer)
     name = query.label(slot.node)
     terms: list[NoiseTerm] = [
         WeightNoise(
@@ -165,8 +174,8 @@ def _layer_terms(
             coupling,
             white,
             constant,
-            taps * _table(np.maximum(power - mean, 0.0), coupling.columns.shape),
-            taps * _table(mean, coupling.columns.shape),
+            taps * _table(varying, coupling.columns.shape),
+            taps * _table(constant_power, coupling.columns.shape),
             quantizer.weight_levels,
             quantizer.per_channel,
         )
@@ -177,6 +186,15 @@ def _layer_terms(
         levels = quantizer.bias_levels
         terms.append(TensorNoise(name, rows, size, size, constant.reshape(-1), levels, symmetric=True, kind="bias"))
     return terms
+
+
+def _powers(figure: ChannelFigures, quantizer: QuantizerModel) -> tuple[Array, Array]:
+    """Return the power of an input's channels that varies over space and the one that does not, (C,) each.
+
+    What weight noise makes of the mean over all samples is the same for each, and bias correction takes it away.
+    """
+    constant = figure.constant_square - figure.mean**2 if quantizer.bias_corrected else figure.constant_square
+    return np.maximum(figure.mean_square - figure.constant_square, 0.0), np.maximum(constant, 0.0)
 
 
 def _table(values: Array, shape: tuple[int, ...]) -> Array:

@@ -22,6 +22,7 @@ class ChannelFigures:
         high: Largest value.
         mean: E x.
         mean_square: E x².
+        constant_square: The part of E x² that is constant within a sample: the mean over samples of (E_sample x)².
     """
 
     axis: int
@@ -29,3 +30,4 @@ class ChannelFigures:
     high: Array
     mean: Array
     mean_square: Array
+    constant_square: Array

@@ -1,8 +1,10 @@
 """Minimise the noise of the whole network over the log-scales of its classes: one convex problem.
 
-log J is minimised by L-BFGS-B (bounds hold the channels a Clip must not cut), with the maxima as p-norms of growing p;
-each stage starts where the last ended. The exact J decides which stage's result is kept, so that the answer is never
-worse than the start. Objective: `noise`. Optimizer: Byrd et al., SIAM J. Sci. Comput. 16 (1995), through scipy.
+log J is minimised by L-BFGS-B (bounds hold the channels a Clip must not cut), with the maxima as p-norms of growing p.
+What a p-norm leaves out of a weight may become its maximum when the channels move far, so every descent stays within a
+trust region around the point it was smoothed at: a descent that lowers the exact J is the next point, one that does not
+is tried again in a smaller region. The answer is never worse than the start.
+Objective: `noise`. Optimizer: Byrd et al., SIAM J. Sci. Comput. 16 (1995), through scipy.
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ __all__ = ["NORMS", "GlobalResult", "solve_global"]
 Array = npt.NDArray[Any]
 
 NORMS = (8.0, 32.0, 128.0)  # the p-norm of each stage: 128 is within 1% of the maximum for thousands of channels
-ITERATIONS = 150  # per stage; each costs a few matrix-vector products
-TOLERANCE = 2e-4  # decrease of log J at which a stage ends, 0.001 dB
-RESTARTS = 4  # of one stage with fresh weights, while each
-RESTART_GAIN = 0.03  # gains this much: entries left out at the start may have become the largest
+ITERATIONS = 40  # per descent; each costs a few matrix-vector products
+TOLERANCE = 2e-4  # decrease of log J at which a descent ends, 0.001 dB
+RADIUS = 1.0  # how far a log-scale moves in one descent: a factor of e, which what was left out seldom makes up for
+SHRINK, SMALLEST_RADIUS = 3.0, 0.05
+DESCENTS = 30  # of one norm: a guard, as many as the largest log-scale needs three times over
+GAIN = 0.01  # decrease of the exact log J below which the next norm's turn comes
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,16 +68,21 @@ def solve_global(terms: Sequence[NoiseTerm], start: Array, bounds: tuple[Array, 
     best, evaluations = z, 0
     if first == 0.0 or start.size == 1:
         return GlobalResult(z, first, first, 0)
-    box = optimize.Bounds(lower, upper)
     for p in NORMS:
-        for _ in range(RESTARTS if p == NORMS[0] else 1):
+        radius = RADIUS
+        for _ in range(DESCENTS):
+            box = optimize.Bounds(np.maximum(lower, best - radius), np.minimum(upper, best + radius))
             point, count = _descend(Smoothed(terms, best, p), best, box)
             evaluations += count
             value = objective(terms, point)
-            gained = value < best_value * (1 - RESTART_GAIN)
-            if value < best_value:
-                best, best_value = point, value
-            if not gained:
+            if value >= best_value:
+                radius /= SHRINK
+                if radius < SMALLEST_RADIUS:
+                    break
+                continue
+            gained = float(np.log(best_value / value))
+            best, best_value = point, value
+            if gained < GAIN:
                 break
     return GlobalResult(best, best_value, first, evaluations)
 

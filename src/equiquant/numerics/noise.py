@@ -73,8 +73,8 @@ class WeightNoise:
         coupling: M (G, P, Q) with the classes of its rows and columns.
         white: (G, P) gain GP of noise that is white over space, at the layer's output.
         constant: (G, P) gain HB of noise that is constant over space.
-        spread: (G, Q) kernel size times the variance of each input channel.
-        mean: (G, Q) kernel size times its squared mean.
+        spread: (G, Q) kernel size times the power of each input channel that varies over space.
+        mean: (G, Q) kernel size times the power that is constant within a sample.
         levels: Largest integer, 127 for int8.
         per_channel: Each output channel has its own step.
         kind: `weight`.

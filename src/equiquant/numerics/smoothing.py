@@ -2,7 +2,8 @@
 
 A maximum of m_c e^{z_c} becomes top · (Σ_c q_c e^{p (z_c − z0_c)})^{1/p} with q = (m e^{z0} / top)^p fixed: an
 evaluation is vector operations and two sparse products, without an exponential per weight. Weight entries far below the
-maximum are left out of q; a new stage picks them up if they have grown.
+maximum are left out of q, all but the largest of each row and column: those grow first when channels move. A new stage
+picks up the others.
 
 The vectors of all terms lie end to end; `_Segments` sums and spreads over the terms' shares.
 """
@@ -24,7 +25,7 @@ __all__ = ["Smoothed"]
 
 Array = npt.NDArray[Any]
 
-PRUNE = 0.25  # weight entries below this fraction of the maximum are left out: at p = 8 each would add under 2e-5
+PRUNE = 0.4  # of the maximum; smaller entries are left out, unless they are the largest of a row or column
 SMALLEST = 1e-200  # below this a p-norm has underflown: the next stage starts from here with new weights
 
 
@@ -169,12 +170,21 @@ def _block(term: WeightNoise, z: Array, p: float) -> tuple[sparse.csr_matrix, Ar
         top = np.full((groups, outputs), scaled.max())
     row_top = np.where(top > 0, top, 1.0).reshape(-1)
     flat = scaled.reshape(groups * outputs, inputs)
-    large = np.flatnonzero(flat >= (PRUNE * row_top).astype(np.float32)[:, None])
+    large = np.flatnonzero(_kept(scaled, (PRUNE * row_top).astype(np.float32).reshape(groups, outputs)))
     rows, columns = np.divmod(large, max(inputs, 1))
     values = (flat.reshape(-1)[large] / row_top[rows]) ** p
     places = (rows, rows // max(outputs, 1) * inputs + columns)
     block = sparse.csr_matrix((values, places), shape=(groups * outputs, groups * inputs))
     return block, top.reshape(-1).astype(np.float64)
+
+
+def _kept(scaled: Array, least: Array) -> npt.NDArray[np.bool_]:
+    """Return which entries count, (G, P, Q): those of at least `least` (G, P), and the largest of each row and column."""
+    kept = scaled >= least[:, :, None]
+    if scaled.size:
+        np.put_along_axis(kept, scaled.argmax(axis=1, keepdims=True), True, axis=1)
+        np.put_along_axis(kept, scaled.argmax(axis=2, keepdims=True), True, axis=2)
+    return kept
 
 
 @dataclass(frozen=True, eq=False)
