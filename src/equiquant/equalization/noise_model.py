@@ -64,6 +64,7 @@ def noise_terms(
     figures: Mapping[str, ChannelFigures],
     gains: Mapping[str, Gains],
     quantizer: QuantizerModel,
+    sketches: Mapping[str, Sketches] | None = None,
 ) -> list[NoiseTerm]:
     """Return the terms of J for a model as it is now (z = 0).
 
@@ -72,6 +73,7 @@ def noise_terms(
         figures: Per-channel figures of its tensors, by name; a tensor without counts as of variance 1.
         gains: Noise gains of the rounded tensors and of the layers' outputs, by name; a tensor without is left out.
         quantizer: What will be rounded, and how.
+        sketches: Both sides of its tensors, by name: 0 is rounded to itself, and only what is not makes noise.
     """
     terms: list[NoiseTerm] = []
     bias_of = {slot.node: slot for slot in classes.slots if slot.role == "bias"}
@@ -80,11 +82,25 @@ def noise_terms(
     for found in parallel(lambda s: _layer_terms(s, bias_of.get(s.node), figures, gains, quantizer), layers):
         terms += found
     wanted = set(quantizer.tensors)
+    seen = _before_clips(classes)
     for value in classes.values:
         name = value.name or ""
         if name in wanted and name in figures and name in gains:
-            terms.append(_tensor_term(value, classes, figures[name], gains[name], quantizer))
+            sketch = (sketches or {}).get(seen.get(name, name))
+            occupied = 1.0 if sketch is None else _occupied(sketch, clipped=name in seen)
+            terms.append(_tensor_term(value, classes, figures[name], gains[name].white * occupied, quantizer))
     return terms
+
+
+def _before_clips(classes: ScaleClasses) -> dict[str, str]:
+    """Return what goes into each Clip(0, c), by what comes out of it."""
+    return {_name(site.node.outputs[0]): _name(site.node.inputs[0]) for site in classes.clips}
+
+
+def _occupied(sketches: Sketches, *, clipped: bool) -> Array:
+    """Return the share of each channel's values that are not 0, (C,); of the positive ones if a Clip follows."""
+    positive, negative = (side.share.sum(axis=1) for side in sketches)
+    return np.asarray(positive if clipped else positive + negative)
 
 
 def range_terms(
@@ -205,7 +221,7 @@ def _table(values: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _tensor_term(
-    value: ir.Value, classes: ScaleClasses, figure: ChannelFigures, gain: Gains, quantizer: QuantizerModel
+    value: ir.Value, classes: ScaleClasses, figure: ChannelFigures, gain: Array, quantizer: QuantizerModel
 ) -> TensorNoise:
     size = figure.mean.size
     ids = classes.values.get(value, np.zeros((), dtype=np.int64))
@@ -214,7 +230,7 @@ def _tensor_term(
     ids = np.ascontiguousarray(
         np.broadcast_to(ids.reshape(-1) if ids.size in (1, size) else ids.reshape(-1)[:1], (size,))
     )
-    white = gain.white if gain.white.size == size else np.full(size, gain.white.mean())
+    white = gain if gain.size == size else np.full(size, gain.mean())
     return TensorNoise(
         value.name or "",
         ids,

@@ -179,7 +179,7 @@ def _block(term: WeightNoise, z: Array, p: float) -> tuple[sparse.csr_matrix, Ar
 
 
 def _kept(scaled: Array, least: Array) -> npt.NDArray[np.bool_]:
-    """Return which entries count, (G, P, Q): those of at least `least` (G, P), and the largest of each row and column."""
+    """Return which entries count, (G, P, Q): those from `least` (G, P) on, and the largest of each row and column."""
     kept = scaled >= least[:, :, None]
     if scaled.size:
         np.put_along_axis(kept, scaled.argmax(axis=1, keepdims=True), True, axis=1)

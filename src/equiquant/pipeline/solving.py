@@ -64,7 +64,7 @@ def solve(
     if not ranged and (recipe.cle_method == "pairwise" or not recipe.cle):
         return plans, []
     gains = channel_gains(model, classes, figures, samples, affordable)
-    terms = noise_terms(classes, figures, gains, quantizer_model(survey))
+    terms = noise_terms(classes, figures, gains, quantizer_model(survey), sketches)
     if recipe.cle and recipe.cle_method != "pairwise":
         plans.append(plan_global(terms, plans[-1].z, bounds))
     if ranged or (recipe.clip_mode == "soft" and recipe.cle):
