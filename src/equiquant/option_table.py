@@ -142,6 +142,14 @@ _EXTRA = [
         ("measured", "always"),
     ),
     applied(
+        "AvoidOverflow",
+        "bool",
+        True,
+        "avoid_overflow",
+        "Our own: where onnxruntime's integer kernels on this machine overflow with int8 weights (x86 without VNNI),"
+        " the same numbers are stored as uint8 with zero point 128. False keeps int8 and warns.",
+    ),
+    applied(
         "ClipMode",
         "str",
         "exact",

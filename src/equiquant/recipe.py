@@ -130,6 +130,8 @@ class Recipe:
         nodes_to_exclude: Names, globs or `re:` patterns of nodes that stay float.
         subgraphs_to_exclude: Pairs (start nodes, end nodes); what lies between stays float.
         op_types_to_quantize: When given, only these op types.
+        avoid_overflow: Where onnxruntime's integer kernels on this machine overflow with int8 weights, store the same
+            numbers as uint8.
         image: How image files become inputs.
         equivalence_tolerance: Largest |Δ| after equalization, relative to the output's magnitude.
         seed: Seed of every random choice.
@@ -168,6 +170,7 @@ class Recipe:
     nodes_to_exclude: tuple[str, ...] = ()
     subgraphs_to_exclude: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
     op_types_to_quantize: tuple[str, ...] = ()
+    avoid_overflow: bool = True
     image: ImageOptions = field(default_factory=ImageOptions)
     equivalence_tolerance: float = 1e-5
     seed: int = 0

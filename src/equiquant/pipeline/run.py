@@ -18,6 +18,7 @@ from equiquant.io import ModelLike, input_specs, load_model, model_bytes, releas
 from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import equalize, proof_feeds
 from equiquant.pipeline.folding import canonical_form
+from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.recipe import Recipe
@@ -96,6 +97,7 @@ def run(
             qdq.insert(quantized, plan)
             _sign(quantized, state)
         quality = _measure(state, folded or model, quantized)
+        fit_kernels(state, quantized, quality)
         return Outcome(quantized, report_of(state, plan, stats, quality))
 
 

@@ -2,6 +2,7 @@
 
 from equiquant.verify.compare import Comparison, OutputQuality, TensorQuality, compare_models
 from equiquant.verify.equivalence import Equivalence, Reference, equivalence
+from equiquant.verify.kernels import kernel_sqnr_db
 from equiquant.verify.proof import Proof, apply_proven
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "apply_proven",
     "compare_models",
     "equivalence",
+    "kernel_sqnr_db",
 ]

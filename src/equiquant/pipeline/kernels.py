@@ -1,0 +1,49 @@
+"""See to it that the integer kernels of this machine give what the model says."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from equiquant import qdq
+from equiquant.decisions import Decision
+from equiquant.pipeline.equalizing import proof_feeds
+from equiquant.pipeline.state import RunState
+from equiquant.verify import Comparison, kernel_sqnr_db
+
+__all__ = ["fit_kernels"]
+
+MARGIN_DB = 10.0  # noise of the kernels this far below that of quantization costs 0.4 dB
+
+
+def fit_kernels(state: RunState, model: ir.Model, quality: Comparison) -> None:
+    """Store int8 weights as uint8 where onnxruntime's kernels overflow with them here, and say so.
+
+    Only integer kernels can: those of layers with int32 biases.
+
+    Args:
+        state: The run.
+        model: The quantized model; its weights may change their type.
+        quality: How the model compares with the float one, as written.
+    """
+    recipe = state.recipe
+    if recipe.bias_type != "int32" or recipe.weight_type != "int8":
+        return
+    state.progress("kernels", 0, None)
+    with state.stages("kernels"):
+        kept = kernel_sqnr_db(model, state.stream.first(proof_feeds(model)))
+    lost = [o.name for o in quality.outputs if kept.get(o.name, float("inf")) < o.error.sqnr_db + MARGIN_DB]
+    if not lost:
+        return
+    name = min(lost, key=lambda output: kept[output])
+    what = (
+        f"onnxruntime's kernels for uint8 times int8 overflow on this CPU (it has no VNNI): of the output '{name}'"
+        f" {kept[name]:.1f} dB would be left"
+    )
+    if recipe.npu or not recipe.avoid_overflow:
+        remedy = "Run the model with the session option session.x64quantprecision=1, or set AvoidOverflow to True."
+        state.warn(f"{what}. {remedy}")
+        return
+    stored = qdq.store_unsigned(model)
+    reason = f"{what}; {stored} weights are stored as uint8, the same numbers with zero point 128"
+    state.decisions.append(Decision("target", "avoid_overflow", "whole network", True, reason))
+    state.warn(f"{reason[0].upper()}{reason[1:]}. AvoidOverflow=False keeps int8.")
