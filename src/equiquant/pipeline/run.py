@@ -1,4 +1,4 @@
-"""The run as one readable list: load, fold, equalize, prove, calibrate, choose, insert, compare."""
+"""The run as one readable list: load, fold, equalize, prove, calibrate, choose, refine, insert, compare."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import equalize, proof_feeds
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.kernels import fit_kernels
+from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.recipe import Recipe
@@ -92,6 +93,7 @@ def run(
             _sign(model, state)
             return Outcome(model, report_of(state))
         plan, stats = _plan(state, model, ranges, stats_file)
+        model, plan = refined(state, folded or model, model, plan)
         quantized = model.clone()
         with state.stages("insert"):
             qdq.insert(quantized, plan)

@@ -32,6 +32,7 @@ class RunState:
         decisions: What was done and refused so far.
         warnings: What the user must know.
         equalization: The equalization section of the report.
+        refinement: The refinement section of the report.
     """
 
     input_sha256: str
@@ -44,6 +45,7 @@ class RunState:
     decisions: list[Decision] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     equalization: dict[str, Any] = field(default_factory=dict)
+    refinement: dict[str, Any] = field(default_factory=dict)
 
     def warn(self, text: str) -> None:
         """Tell the user now and in the report."""

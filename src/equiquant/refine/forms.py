@@ -55,9 +55,9 @@ class Form:
     @property
     def inputs(self) -> int:
         """Inputs of one output: K."""
-        return math.prod(self.shape) // self.outputs if self.op_type != "ConvTranspose" else (
-            self.shape[0] // self.groups * math.prod(self.shape[2:])
-        )
+        if self.op_type == "ConvTranspose":
+            return self.shape[0] // self.groups * math.prod(self.shape[2:])
+        return math.prod(self.shape) // self.outputs
 
     def rows(self, weight: Array) -> Array:
         """Return a weight as stored, or anything of its shape, as (G, M, K); alpha is left out."""
@@ -75,9 +75,10 @@ class Form:
             return rows.reshape(self.shape)
         if self.op_type == "ConvTranspose":
             grouped = rows.reshape(self.groups, self.shape[1], -1, math.prod(self.shape[2:])).swapaxes(1, 2)
-            mirrored = grouped.reshape(self.shape)
-            return mirrored[(slice(None), slice(None), *[slice(None, None, -1)] * (mirrored.ndim - 2))]
-        return rows[0] if self.transposed else rows[0].T
+            mirrored: Array = np.flip(grouped.reshape(self.shape), axis=tuple(range(2, len(self.shape))))
+            return mirrored
+        only: Array = rows[0]
+        return only if self.transposed else only.T
 
     def columns(self, x: Array, most: int | None = None, shift: int = 0) -> Array:
         """Return what the output positions read: (N, G, K, P) for an input as the node gets it.
@@ -105,9 +106,7 @@ def form_of(node: ir.Node, weight: Array) -> Form | str:
     if node.op_type in ("Conv", "ConvTranspose"):
         transposed = node.op_type == "ConvTranspose"
         patches = _transposed(node, shape[2:]) if transposed else _window(node, shape[2:])
-        return patches if isinstance(patches, str) else Form(
-            node.op_type, shape, attribute(node, "group", 1), patches
-        )
+        return patches if isinstance(patches, str) else Form(node.op_type, shape, attribute(node, "group", 1), patches)
     if weight.ndim != 2:
         return "its weight is a stack of matrices, or a vector"
     if node.op_type == "MatMul":

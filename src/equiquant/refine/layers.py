@@ -72,7 +72,8 @@ def layers_of(model: ir.Model, plan: QuantPlan) -> tuple[list[Layer], list[Decis
 def _layer(node: ir.Node, plan: QuantPlan) -> Layer | str:
     name, source = node.name or "", node.inputs[0]
     weight = constant(node.inputs[1])
-    assert weight is not None and source is not None
+    assert weight is not None
+    assert source is not None
     if source.name not in plan.activations:
         return "its input is a constant"
     form = form_of(node, weight)

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from equiquant import qdq
 from equiquant.graph.edit import Names, add_initializer, set_initializer, set_input
+from equiquant.graph.query import is_public
 from equiquant.numerics.affine import QuantParams, dequantize, quantize
 from equiquant.refine.layers import Layer, layers_of
 from equiquant.refine.solve import Refinement, solve
@@ -71,57 +72,88 @@ def refine(
         ModelError: onnxruntime cannot run the model.
     """
     refined = model.clone()
-    plan = _own_constants(refined, plan, target, wanted)
+    plan, added = _own_constants(refined, plan, target, wanted)
     quantized = refined.clone()
     qdq.insert(quantized, plan)
     places, twins, sources = (_nodes(m) for m in (refined, quantized, model))
     walk = Walk([model, quantized], feeds, MEMORY)
-    layers, _ = layers_of(refined, plan)
+    layers = [dataclasses.replace(x, bias_params=None) if x.name in added else x for x in layers_of(refined, plan)[0]]
+    constants = dict(plan.constants)
     for index, layer in enumerate(layers):
-        inputs = [nodes[layer.name].inputs[0] for nodes in (sources, twins)]
+        inputs = [_data(nodes[layer.name]) for nodes in (sources, twins)]
         solution = solve(layer, walk.read(inputs), walk.count, wanted)
-        _store(places[layer.name], twins[layer.name], 1, solution.weight, layer.weight_params)
+        weight = dequantize(solution.weight, layer.weight_params)
+        _store(places[layer.name], twins[layer.name], 1, weight, layer.weight_params)
         if wanted.correct_bias and layer.takes_bias:
-            bias = solution.bias.astype(np.float32)
-            stored = bias if layer.bias_params is None else quantize(bias, layer.bias_params)
-            _store(places[layer.name], twins[layer.name], 2, stored, layer.bias_params)
+            bias, params = solution.bias.astype(np.float32), layer.bias_params
+            if layer.name in added:
+                params = constants[layer.name, 2] = _new_bias(layer, bias, target)
+            _store(places[layer.name], twins[layer.name], 2, bias, params)
         if progress is not None:
             progress(index + 1, len(layers))
-    return Refined(refined, plan, walk.count)
+    return Refined(refined, dataclasses.replace(plan, constants=constants), walk.count)
+
+
+def _data(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
 
 
 def _nodes(model: ir.Model) -> dict[str, ir.Node]:
     return {node.name or "": node for node in model.graph}
 
 
-def _own_constants(model: ir.Model, plan: QuantPlan, target: Target, wanted: Refinement) -> QuantPlan:
-    """Give every layer a weight of its own, and a bias of its own where it is to be corrected; return the plan."""
+def _own_constants(
+    model: ir.Model, plan: QuantPlan, target: Target, wanted: Refinement
+) -> tuple[QuantPlan, frozenset[str]]:
+    """Give every layer a weight of its own, and a bias of its own where it is to be corrected.
+
+    Returns:
+        The plan with parameters for added biases, those of a bias of 0 until it is known; and the layers that got one.
+    """
     nodes, names = _nodes(model), Names(model.graph)
     constants = dict(plan.constants)
+    added = []
     for layer in layers_of(model, plan)[0]:
         node = nodes[layer.name]
         base = f"{layer.name}_refined"
-        set_input(node, 1, add_initializer(model.graph, names.fresh(f"{base}_weight"), layer.weight))
+        _replace(model.graph, node, 1, add_initializer(model.graph, names.fresh(f"{base}_weight"), layer.weight))
         if not (wanted.correct_bias and layer.takes_bias):
             continue
-        given = len(node.inputs) > 2 and node.inputs[2] is not None
         bias = np.array(layer.bias, np.float32)
-        set_input(node, 2, add_initializer(model.graph, names.fresh(f"{base}_bias"), bias))
-        if layer.bias_params is not None or not given:
-            constants[layer.name, 2] = layer.bias_params or _new_bias(layer, bias, target)
-    return dataclasses.replace(plan, constants=constants)
+        if len(node.inputs) < 3 or node.inputs[2] is None:
+            constants[layer.name, 2] = _new_bias(layer, bias, target)
+            added.append(layer.name)
+        _replace(model.graph, node, 2, add_initializer(model.graph, names.fresh(f"{base}_bias"), bias))
+    return dataclasses.replace(plan, constants=constants), frozenset(added)
+
+
+def _replace(graph: ir.Graph, node: ir.Node, index: int, value: ir.Value) -> None:
+    """Let a node read another constant; the old one goes once nothing reads it."""
+    old = node.inputs[index] if index < len(node.inputs) else None
+    set_input(node, index, value)
+    if old is not None and old.is_initializer() and not (old.uses() or is_public(old) or old.is_graph_input()):
+        del graph.initializers[old.name or ""]
 
 
 def _new_bias(layer: Layer, bias: Array, target: Target) -> QuantParams:
     return bias_params(bias, float(layer.input_params.scale) * layer.form.gain, layer.weight_params, target)
 
 
-def _store(place: ir.Node, twin: ir.Node, index: int, stored: Array, params: QuantParams | None) -> None:
-    """Write a constant into the float model, and into the quantized one where the walk will read it."""
+def _store(place: ir.Node, twin: ir.Node, index: int, array: Array, params: QuantParams | None) -> None:
+    """Write a constant, on its grid, into the float model, and into the quantized one where the walk will read it."""
     value, seen = place.inputs[index], twin.inputs[index]
-    assert value is not None and seen is not None
-    set_initializer(value, stored if params is None else dequantize(stored, params))
+    assert value is not None
+    assert seen is not None
+    if params is None:
+        set_initializer(value, array)
+        set_initializer(seen, array)
+        return
+    integers = quantize(array, params)
+    set_initializer(value, dequantize(integers, params))
     node = seen.producer()
-    source = seen if node is None else node.inputs[0]
-    assert source is not None
-    set_initializer(source, stored)
+    assert node is not None
+    for source, numbers in zip(node.inputs, (integers, params.scale), strict=False):
+        assert source is not None
+        set_initializer(source, numbers)

@@ -89,7 +89,7 @@ class _Means:
             sum(form.columns(sums[side][None] / self._count)[0].mean(axis=2) for sums in self._sums.values())
             for side in (0, 1)
         )
-        return exact, rounded  # type: ignore[return-value]
+        return exact, rounded
 
 
 def solve(layer: Layer, inputs: Iterator[list[Array]], count: int, wanted: Refinement) -> Solution:

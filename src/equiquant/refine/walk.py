@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
@@ -23,6 +22,16 @@ __all__ = ["Route", "Walk"]
 
 Array = npt.NDArray[Any]
 Values = dict[str, Array]
+
+
+def _source(value: ir.Value) -> ir.Value:
+    """Return what goes into the DequantizeLinear that makes a value; the value itself where none does."""
+    node = value.producer()
+    while node is not None and node.op_type == "DequantizeLinear":
+        source = node.inputs[0]
+        assert source is not None
+        value, node = source, source.producer()
+    return value
 
 
 class Route:
@@ -39,12 +48,7 @@ class Route:
 
     def held(self, value: ir.Value) -> str:
         """Return the name of the value kept in place of this one: what goes into a DequantizeLinear, else itself."""
-        node = value.producer()
-        while node is not None and node.op_type == "DequantizeLinear":
-            source = node.inputs[0]
-            assert source is not None
-            value, node = source, source.producer()
-        return value.name or ""
+        return _source(value).name or ""
 
     def piece(self, wanted: ir.Value) -> tuple[Runner | None, tuple[str, ...], tuple[str, ...]]:
         """Take the nodes that have to run before a value is there.
@@ -57,21 +61,18 @@ class Route:
         nodes = self._ancestors(target)
         for node in nodes:
             del self._pending[node]
-        needed = {self.held(v): None for node in self._pending for v in node.inputs if self._varies(v)}
+        needed = {
+            self.held(v): None for node in self._pending for v in node.inputs if v is not None and self._varies(v)
+        }
         needed[target] = None
         made = {v.name or "" for node in nodes for v in node.outputs}
         outputs = tuple(name for name in needed if name in made)
         return (self._runner(nodes, outputs) if nodes else None), outputs, tuple(needed)
 
-    def _varies(self, value: ir.Value | None) -> bool:
+    def _varies(self, value: ir.Value) -> bool:
         """True unless the value is a constant, quantized or not."""
-        if value is None:
-            return False
+        value = _source(value)
         node = value.producer()
-        while node is not None and node.op_type == "DequantizeLinear":
-            source = node.inputs[0]
-            assert source is not None
-            value, node = source, source.producer()
         return not value.is_initializer() and (node is None or node.op_type != "Constant")
 
     def _ancestors(self, name: str) -> list[ir.Node]:

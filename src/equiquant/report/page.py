@@ -33,6 +33,7 @@ from equiquant.report.markup import (
     spread_text,
     table,
 )
+from equiquant.report.refinement import refinement
 from equiquant.report.style import STYLE
 
 __all__ = ["page"]
@@ -52,6 +53,7 @@ def page(data: Mapping[str, Any]) -> str:
             _tiles(data),
             _quality(data["quality"], data["equalization"]),
             equalization(data["equalization"], recipe),
+            refinement(data["refinement"]),
             _decisions(data["decisions"]),
             _scales(data["tensors"]),
             _costs(data["stages"]),
