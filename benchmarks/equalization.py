@@ -80,7 +80,7 @@ def speed(name: str) -> dict[str, Any]:
         pairwise_s = time.perf_counter() - start
         gains = solving.channel_gains(model, classes, figures, samples, 0)
         start = time.perf_counter()
-        terms = noise_terms(classes, figures, gains, solving.quantizer_model(chosen))
+        terms = noise_terms(classes, figures, gains, solving.quantizer_model(chosen, bias_corrected=False))
         best = plan_global(terms, pairwise.z, bounds)
         global_s = time.perf_counter() - start
     copy = model.clone()

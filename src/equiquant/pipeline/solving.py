@@ -64,7 +64,9 @@ def solve(
     if not ranged and (recipe.cle_method == "pairwise" or not recipe.cle):
         return plans, []
     gains = channel_gains(model, classes, figures, samples, affordable)
-    terms = noise_terms(classes, figures, gains, quantizer_model(survey), sketches)
+    terms = noise_terms(
+        classes, figures, gains, quantizer_model(survey, bias_corrected=recipe.bias_correction), sketches
+    )
     if recipe.cle and recipe.cle_method != "pairwise":
         plans.append(plan_global(terms, plans[-1].z, bounds))
     if ranged or (recipe.clip_mode == "soft" and recipe.cle):
@@ -167,7 +169,7 @@ def channel_gains(
     return gains
 
 
-def quantizer_model(survey: target.Survey) -> QuantizerModel:
+def quantizer_model(survey: target.Survey, *, bias_corrected: bool) -> QuantizerModel:
     """Describe the quantizer that will follow to the solver."""
     chosen = survey.target
     zero = chosen.activation.center if chosen.activation_symmetric else chosen.activation.qmin
@@ -179,6 +181,7 @@ def quantizer_model(survey: target.Survey) -> QuantizerModel:
         symmetric=chosen.activation_symmetric,
         per_channel=chosen.per_channel,
         bias_levels=None if chosen.bias.bits == 32 else float(chosen.bias.qmax),
+        bias_corrected=bias_corrected,
     )
 
 
