@@ -19,6 +19,7 @@ from equiquant.errors import DataError
 from equiquant.numerics.exact_sum import ExactSum
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.histogram import DyadicHistogram
+from equiquant.numerics.sketch import MagnitudeCounts, MagnitudeSketch
 
 __all__ = ["ChannelSums", "TensorRecord", "TensorStats", "Votes"]
 
@@ -72,6 +73,7 @@ class TensorRecord:
         count: Number of elements seen.
         histogram: Distribution, when a method needs one.
         sums: Per-channel sums, when asked for.
+        sketch: How large the values of each channel are, when asked for.
         votes: Each sample's own scale, when asked for.
     """
 
@@ -80,6 +82,7 @@ class TensorRecord:
     count: int
     histogram: DyadicHistogram | None = None
     sums: ChannelSums | None = None
+    sketch: MagnitudeCounts | None = None
     votes: Votes = field(default_factory=dict)
 
     @cached_property
@@ -87,18 +90,28 @@ class TensorRecord:
         """Per-channel figures, when asked for."""
         return None if self.sums is None else self.sums.figures()
 
+    @cached_property
+    def sketches(self) -> tuple[MagnitudeSketch, MagnitudeSketch] | None:
+        """Sketches of the positive and of the negative side, when asked for."""
+        if self.sketch is None or self.sums is None:
+            return None
+        return self.sketch.sides(self.sums.low, self.sums.high)
+
     def merge(self, other: TensorRecord) -> TensorRecord:
         """Return the record of all values of both; what only one of them holds is dropped."""
         if not (self.count and other.count):
             return self if self.count else other
-        histogram, sums = None, None
+        histogram, sums, sketch = None, None, None
         if self.histogram is not None and other.histogram is not None:
             histogram = self.histogram.merge(other.histogram)
         if self.sums is not None and other.sums is not None:
             sums = self.sums.merge(other.sums)
+        if self.sketch is not None and other.sketch is not None:
+            sketch = self.sketch.merge(other.sketch)
         votes = {key: self.votes.get(key, 0) + other.votes.get(key, 0) for key in {*self.votes, *other.votes}}
         low, high = min(self.low, other.low), max(self.high, other.high)
-        return TensorRecord(low, high, self.count + other.count, histogram, sums, dict(sorted(votes.items())))
+        count = self.count + other.count
+        return TensorRecord(low, high, count, histogram, sums, sketch, dict(sorted(votes.items())))
 
 
 @dataclass(frozen=True, eq=False)

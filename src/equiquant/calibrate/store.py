@@ -18,6 +18,7 @@ import numpy.typing as npt
 from equiquant.calibrate.stats import ChannelSums, TensorRecord, TensorStats
 from equiquant.errors import DataError, OutputError
 from equiquant.numerics.histogram import BINS, DyadicHistogram
+from equiquant.numerics.sketch import MagnitudeCounts
 
 __all__ = ["FORMAT", "load_stats", "read_stats", "save_stats"]
 
@@ -117,6 +118,9 @@ def _pack(name: str, record: TensorRecord, arrays: dict[str, Array], index: int)
     if record.sums is not None:
         row["sums"] = {"axis": record.sums.axis, "count": record.sums.count}
         arrays |= {f"{part}{index}": getattr(record.sums, part) for part in SUMS}
+    if record.sketch is not None:
+        row["sketch"] = {"seen": record.sketch.seen}
+        arrays[f"sketch{index}"] = record.sketch.counts
     if record.votes:
         row["votes"] = [[zero, exponent, count] for (zero, exponent), count in sorted(record.votes.items())]
     return row
@@ -130,14 +134,16 @@ def _pack_histogram(histogram: DyadicHistogram, arrays: dict[str, Array], key: s
 
 
 def _unpack(row: dict[str, Any], arrays: Any, index: int) -> TensorRecord:
-    histogram, sums = None, None
+    histogram, sums, sketch = None, None, None
     if "histogram" in row:
         histogram = _unpack_histogram(row["histogram"], arrays, f"counts{index}")
     if "sums" in row:
         parts = {part: arrays[f"{part}{index}"] for part in SUMS}
         sums = ChannelSums(row["sums"]["axis"], row["sums"]["count"], **parts)
+    if "sketch" in row:
+        sketch = MagnitudeCounts(arrays[f"sketch{index}"], row["sketch"]["seen"])
     votes = {(zero, exponent): count for zero, exponent, count in row.get("votes", [])}
-    return TensorRecord(row["low"], row["high"], row["count"], histogram, sums, votes)
+    return TensorRecord(row["low"], row["high"], row["count"], histogram, sums, sketch, votes)
 
 
 def _unpack_histogram(row: dict[str, Any], arrays: Any, key: str) -> DyadicHistogram:
