@@ -8,7 +8,7 @@ bit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,7 @@ from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.histogram import DyadicHistogram
 from equiquant.numerics.sketch import MagnitudeCounts, MagnitudeSketch
 
-__all__ = ["ChannelSums", "TensorRecord", "TensorStats", "Votes"]
+__all__ = ["AppliedScales", "ChannelSums", "TensorRecord", "TensorStats", "Votes"]
 
 Array = npt.NDArray[Any]
 Votes = Mapping[tuple[int, int], int]
@@ -115,6 +115,29 @@ class TensorRecord:
 
 
 @dataclass(frozen=True, eq=False)
+class AppliedScales:
+    """The equalization of the model that statistics are of.
+
+    Attributes:
+        model_hash: `fingerprint.model_hash` of the folded model before it.
+        request: The options that shaped it.
+        recipe: The whole recipe it was found with.
+        method: The solver.
+        steps: Its sweeps or evaluations.
+        z: (classes,) log-scales.
+        ranges: Ends of each range the solver chose, by (kind, name); None if it chose none.
+    """
+
+    model_hash: str
+    request: str
+    recipe: str
+    method: str
+    steps: int
+    z: Array
+    ranges: Mapping[tuple[str, str], tuple[float, ...]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class TensorStats:
     """The result of a calibration pass.
 
@@ -125,6 +148,7 @@ class TensorStats:
         model_hash: `fingerprint.model_hash` of the model that was run, empty if nobody asked.
         averaged: The ranges are moving averages, which depend on the order of the samples.
         recounted: Full counts of the tensors whose sampled ones left the choice of a scale in doubt.
+        scales: How the model was equalized before it was run, None if it was not or nobody asked.
     """
 
     samples: int
@@ -133,6 +157,7 @@ class TensorStats:
     model_hash: str = ""
     averaged: bool = False
     recounted: Mapping[str, DyadicHistogram] = field(default_factory=dict)
+    scales: AppliedScales | None = None
 
     def histogram(self, name: str) -> DyadicHistogram | None:
         """Return the best histogram there is of a tensor."""
@@ -141,7 +166,7 @@ class TensorStats:
     def merge(self, *others: TensorStats) -> TensorStats:
         """Return the statistics of the union of the samples.
 
-        Recounts are dropped: which tensors are in doubt depends on all samples.
+        Recounts and ranges are dropped: which tensors are in doubt, and what noise costs, depends on all samples.
 
         Raises:
             DataError: They are of different models or tensors, or hold moving averages, which cannot be merged.
@@ -157,6 +182,7 @@ class TensorStats:
             self.model_hash,
             self.averaged,
             {**self.recounted, **other.recounted},
+            self.scales,
         )
 
 
@@ -176,4 +202,5 @@ def _merged(parts: Iterable[TensorStats]) -> TensorStats:
         tensors = {name: record.merge(part.tensors[name]) for name, record in tensors.items()}
         samples += part.samples
     synthetic = first.synthetic or any(p.synthetic for p in rest)
-    return TensorStats(samples, tensors, synthetic, first.model_hash, first.averaged)
+    scales = None if first.scales is None else replace(first.scales, ranges=None, recipe="")
+    return TensorStats(samples, tensors, synthetic, first.model_hash, first.averaged, scales=scales)

@@ -16,11 +16,12 @@ from equiquant.decisions import Decision
 from equiquant.equalization import Ranges
 from equiquant.io import ModelLike, input_specs, load_model, model_bytes, release_memory
 from equiquant.pipeline.calibrating import statistics
-from equiquant.pipeline.equalizing import equalize, proof_feeds
+from equiquant.pipeline.equalizing import equalize, equalize_as, proof_feeds
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
+from equiquant.pipeline.reusing import new_scales, recalled_scales
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.recipe import Recipe
 from equiquant.report import Report, Stages, versions
@@ -80,13 +81,18 @@ def run(
         path = str(loaded.path) if loaded.path else None
         state = RunState(loaded.sha256, path, recipe, stream, stages, progress or (lambda *_: None), quantize)
         known = stats_file is not None and Path(stats_file).exists()
-        if stream.synthetic and quantize and not (known and not recipe.cle):
+        if stream.synthetic and quantize and not known:
             state.warn(NO_DATA)
         model, reference = _fold(state, loaded.model)
         del loaded
         folded = model.clone() if _keeps_float(recipe, model) else None
         ranges: Ranges | None = None
-        if recipe.cle or recipe.calibration == "noise":
+        scales = recalled_scales(stats_file, model, recipe) if quantize else None
+        if stats_file is not None and recipe.cle:
+            state.scales = scales or new_scales(model, recipe)
+        if scales is not None:
+            model, ranges = equalize_as(state, model, reference, scales)
+        elif recipe.cle or recipe.calibration == "noise":
             model, ranges = equalize(state, model, reference)
             release_memory()
         if not quantize:
@@ -145,7 +151,8 @@ def _plan(
     """Choose what is quantized and how, from the activations of the equalized model."""
     survey = target.survey(model, state.recipe)
     with state.stages("calibrate"):
-        needed = [name for name in survey.calibrated if ("activation", name) not in (ranges or {})]
+        chosen = ranges if ranges and stats_file is None else {}  # a file must serve other options too
+        needed = [name for name in survey.calibrated if ("activation", name) not in chosen]
         stats = statistics(state, model, survey, needed, stats_file)
     with state.stages("choose"):
         plan = target.choose(model, survey, stats, state.recipe, ranges)
