@@ -77,7 +77,7 @@ def run(
     stages = Stages()
     with stages("load"):
         loaded = load_model(source)
-    with calibrate.open_samples(data, input_specs(loaded.model), recipe) as stream:
+    with calibrate.open_samples(data, input_specs(loaded.model), recipe, loaded.model) as stream:
         path = str(loaded.path) if loaded.path else None
         state = RunState(loaded.sha256, path, recipe, stream, stages, progress or (lambda *_: None), quantize)
         known = stats_file is not None and Path(stats_file).exists()
