@@ -73,11 +73,11 @@ class ProgressBar:
                 finished = task.total if task.total is not None else max(task.completed, 1)
                 self._progress.update(task.id, total=finished, completed=finished)
             self._tasks[stage] = self._progress.add_task(stage.capitalize(), total=total, rate="")
-        task = self._tasks[stage]
-        self._progress.update(task, completed=done, total=total)
-        elapsed = self._progress.tasks[task].elapsed
+        current = self._tasks[stage]
+        self._progress.update(current, completed=done, total=total)
+        elapsed = self._progress.tasks[current].elapsed
         if done and elapsed and stage == "calibrate":
-            self._progress.update(task, rate=f"{done / elapsed:.1f} samples/s")
+            self._progress.update(current, rate=f"{done / elapsed:.1f} samples/s")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
