@@ -76,9 +76,11 @@ def scales(result: Any) -> dict[str, Any]:
 def test_the_same_recipe_without_data_gives_the_same_model(
     model: Path, x: np.ndarray, tmp_path: Path, name: str
 ) -> None:
-    first = quantize(model, tmp_path / "a.onnx", data=x, preset=name, calibration_cache=tmp_path / "stats")
+    options: dict[str, Any] = {"preset": name, "calibration_cache": tmp_path / "stats"}
+    options |= {"bias_correction": False, "weight_rounding": "nearest"}  # these need the data
+    first = quantize(model, tmp_path / "a.onnx", data=x, **options)
     assert first.report.to_dict()["equalization"]["method"] != "none"
-    again = quantize(model, tmp_path / "b.onnx", preset=name, calibration_cache=tmp_path / "stats")  # and no warning
+    again = quantize(model, tmp_path / "b.onnx", **options)  # and no warning
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
     section = again.report.to_dict()["equalization"]
     assert section["method"] == first.report.to_dict()["equalization"]["method"]
@@ -98,6 +100,12 @@ def test_other_options_use_the_equalized_models_statistics(model: Path, x: np.nd
         if method == "minmax":
             assert float(other["r"][0]) == pytest.approx(record.high / 255, rel=1e-6)
     assert file.read_bytes() == before
+
+
+def test_refinement_is_left_out_without_data_and_said_to_be(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    quantize(model, data=x, preset="xint8", calibration_cache=tmp_path / "stats")
+    told = quantize(model, preset="xint8", calibration_cache=tmp_path / "stats").report.to_dict()["decisions"]
+    assert [d["reason"] for d in told if d["rule"] == "no_data"]
 
 
 def test_what_the_file_cannot_answer_is_refused(model: Path, x: np.ndarray, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ NO_DATA = (
     "No calibration data was given: ranges come from made-up inputs, and accuracy will suffer."
     " Give a few dozen real samples (data=…, --data PATH, or a calibration_data_reader)."
 )
+NO_REFINEMENT = "the statistics come from a file and there are no data: biases and weights were not refined"
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,10 @@ def run(
             _sign(model, state)
             return Outcome(model, report_of(state))
         plan, stats = _plan(state, model, ranges, stats_file)
-        model, plan = refined(state, folded or model, model, plan)
+        if stream.synthetic and not stats.synthetic:
+            state.decisions.append(Decision("refine", "no_data", "whole network", False, NO_REFINEMENT))
+        else:
+            model, plan = refined(state, folded or model, model, plan)
         quantized = model.clone()
         with state.stages("insert"):
             qdq.insert(quantized, plan)
