@@ -34,6 +34,7 @@ from equiquant.report.markup import (
     table,
 )
 from equiquant.report.style import STYLE
+from equiquant.report.target import target
 
 __all__ = ["page"]
 
@@ -52,6 +53,7 @@ def page(data: Mapping[str, Any]) -> str:
             _tiles(data),
             _quality(data["quality"], data["equalization"]),
             equalization(data["equalization"], recipe),
+            target(data.get("target") or {}),
             _decisions(data["decisions"]),
             _scales(data["tensors"]),
             _costs(data["stages"]),

@@ -50,6 +50,7 @@ class Report:
             spread_after, free, pinned_by}` per layer; spread = largest over smallest channel range), `spread_before`
             and `spread_after` (the largest), `equivalence_error`, `tolerance`, `rolled_back` (a list of names).
         tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel.
+        target: `LimitReport.to_dict()`: what the limits of the target did; empty where it has none.
         quality: `Comparison.to_dict()`, with `synthetic` true if its inputs were made up; None when nothing was
             compared.
         warnings: What the user must know.
@@ -63,6 +64,7 @@ class Report:
     decisions: Sequence[Decision] = ()
     equalization: Mapping[str, Any] = field(default_factory=dict)
     tensors: Sequence[Mapping[str, Any]] = ()
+    target: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] | None = None
     warnings: Sequence[str] = ()
     stages: Sequence[StageCost] = ()
@@ -80,6 +82,7 @@ class Report:
                 "quality": self.quality,
                 "equalization": self.equalization,
                 "decisions": self.decisions,
+                "target": self.target,
                 "tensors": self.tensors,
                 "stages": self.stages,
             }
@@ -103,6 +106,7 @@ class Report:
                 decisions=tuple(Decision(**d) for d in data["decisions"]),
                 equalization=data["equalization"],
                 tensors=tuple(data["tensors"]),
+                target=data.get("target", {}),
                 quality=data["quality"],
                 warnings=tuple(data["warnings"]),
                 stages=tuple(StageCost(**s) for s in data["stages"]),

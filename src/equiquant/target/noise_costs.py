@@ -1,0 +1,78 @@
+"""What a power-of-two scale costs: its squared error over the square of the values, the relative noise of a tensor.
+
+It is measured on an array or a histogram. Where only the ends of the range are known, values count as spread evenly
+between them. The noise of a bias counts against the square of the output it is added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.numerics.affine import QuantParams
+from equiquant.numerics.histogram import DyadicHistogram
+from equiquant.numerics.pow2 import squared_errors
+from equiquant.target.ranges import Evidence
+
+__all__ = ["Cost", "Costs", "from_table", "power", "relative_noise", "summed"]
+
+Array = npt.NDArray[Any]
+Cost = Callable[[int], float]
+"""From the exponent of a scale to its noise over the signal."""
+Costs = Mapping[tuple[str, str], Mapping[int, float]]
+"""Noise at the network's output, over the signal, by (kind, name) of a tensor or layer and exponent of its scale."""
+
+EVEN = 4097  # values that stand for a range of which nothing but the ends is known
+FARTHEST = 8  # steps beyond a table that still make a difference
+
+
+def relative_noise(data: Array | Evidence, params: QuantParams, signal: float | None = None) -> Cost:
+    """Return the noise of any scale for a tensor.
+
+    Args:
+        data: The tensor, or what is known of it.
+        params: Its type and zero point.
+        signal: Mean square that the noise is compared with; None for the tensor's own.
+    """
+
+    def cost(exponent: int) -> float:
+        zero = int(params.zero_point)
+        errors, own = squared_errors(_values(data), np.array([exponent]), params.type, zero_point=zero)
+        reference = own if signal is None else signal
+        return float(errors[0]) / reference if reference > 0 else 0.0
+
+    return cost
+
+
+def from_table(table: Mapping[int, float]) -> Cost:
+    """Return the cost a table gives; beyond its ends every step costs four times as much."""
+    first, last = min(table), max(table)
+
+    def cost(exponent: int) -> float:
+        nearest = min(max(exponent, first), last)
+        return table[nearest] * 4.0 ** min(abs(exponent - nearest), FARTHEST)
+
+    return cost
+
+
+def summed(costs: list[Cost]) -> Cost:
+    """Return the cost of one scale for several tensors."""
+    return costs[0] if len(costs) == 1 else lambda exponent: sum(cost(exponent) for cost in costs)
+
+
+def power(evidence: Evidence) -> float:
+    """Return the mean square of a tensor."""
+    values = _values(evidence)
+    if isinstance(values, DyadicHistogram):
+        centers, counts = values.occupied()
+        return float(counts @ np.square(centers)) / max(float(counts.sum()), 1.0)
+    return float(np.square(values).mean()) if values.size else 0.0
+
+
+def _values(data: Array | Evidence) -> Array | DyadicHistogram:
+    if not isinstance(data, Evidence):
+        return data
+    return np.linspace(data.low, data.high, EVEN) if data.histogram is None else data.histogram
