@@ -1,4 +1,4 @@
-"""The page's section on the target: which limits its shifters set, which of them decided something, what had to move."""
+"""The page's section on the target: the limits of its shifters, which decided something, and what had to move."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["target"]
 
 SHOWN = 40  # rows of a table; the report as data has them all
 NOTE = (
-    "The hardware rescales by shifts, which have limits; with p = −log₂(scale) each is a sum of positions. The scales"
-    " are the ones of least noise that satisfy all limits together."
+    "The hardware rescales by shifts, which have limits; with p the negative log2 of a scale each is a sum of"
+    " positions. The scales are the ones of least noise that satisfy all limits together."
 )
 
 

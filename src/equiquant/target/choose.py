@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
@@ -19,10 +18,12 @@ from equiquant.decisions import Decision
 from equiquant.errors import DataError
 from equiquant.graph.query import attribute, constant, sole_consumer
 from equiquant.numerics.affine import QuantParams
+from equiquant.numerics.clipping import ChosenRanges
 from equiquant.recipe import Recipe
 from equiquant.target import ranges
-from equiquant.target.limits import Bound, Tensor, enforce
-from equiquant.target.noise_costs import Cost, Costs, from_table, power, relative_noise, summed
+from equiquant.target.alignment import alignments
+from equiquant.target.limits import Bound, Tensor, enforce, position
+from equiquant.target.noise_costs import Cost, from_table, power, relative_noise, summed
 from equiquant.target.ops import OpRow, activation_inputs, row_of, weight_axis
 from equiquant.target.plan import QuantPlan
 from equiquant.target.ranges import Evidence, activation_params, clip_bounds, union
@@ -30,9 +31,9 @@ from equiquant.target.survey import Group, Survey
 from equiquant.target.weights import bias_params, fit_weight_to_bias, weight_params
 from equiquant.target.widening import widened
 
-__all__ = ["GivenRanges", "choose", "in_doubt", "missing"]
+__all__ = ["choose", "in_doubt", "missing"]
 
-GivenRanges = Mapping[tuple[str, str], tuple[float, ...]]
+NOTHING_GIVEN = ChosenRanges({})
 
 
 def choose(
@@ -40,8 +41,7 @@ def choose(
     survey: Survey,
     stats: TensorStats,
     recipe: Recipe,
-    given: GivenRanges | None = None,
-    costs: Costs | None = None,
+    given: ChosenRanges | None = None,
 ) -> QuantPlan:
     """Choose every scale, zero point and type, within the limits of the target.
 
@@ -50,13 +50,13 @@ def choose(
         survey: What to quantize.
         stats: Statistics of `missing(survey, given)`.
         recipe: The options.
-        given: Ranges already chosen, per side of 0, by ("activation", "weight" or "bias", name of the tensor or node).
-        costs: What the scales around them cost; without, and for everything else, the relative noise of each tensor.
+        given: Ranges already chosen, by ("activation", "weight" or "bias", name of the tensor or node), and what the
+            scales around them cost. Of everything else the relative noise of the tensor is what a scale costs.
 
     Raises:
         DataError: Statistics of a tensor are missing, or lack the histogram `minmse` needs.
     """
-    chooser = _Chooser(model, survey, stats, recipe, given or {}, costs or {})
+    chooser = _Chooser(model, survey, stats, recipe, given or NOTHING_GIVEN)
     activations = chooser.activations()
     wanted = set(survey.nodes)
     constants: dict[tuple[str, int], Tensor] = {}
@@ -68,6 +68,7 @@ def choose(
     limits = None
     if target.shifts or target.aligned:
         limits = enforce(model, survey.nodes, target.shifts, activations, constants, target.name)
+        limits = limits.with_counts(*alignments(model, survey.nodes, target.aligned, chooser.alone))
     plan = QuantPlan(
         {name: t.params for name, t in activations.items() if constant(chooser.values[name]) is None},
         {key: t.params for key, t in constants.items()},
@@ -87,9 +88,9 @@ def _broken(bound: Bound) -> Decision:
     return Decision("target", bound.option, bound.node, False, reason)
 
 
-def missing(survey: Survey, given: GivenRanges | None) -> tuple[str, ...]:
+def missing(survey: Survey, given: ChosenRanges | None) -> tuple[str, ...]:
     """Return the tensors whose statistics are needed beside ranges already chosen."""
-    known = {name for group in survey.groups if _is_given(group, given or {}) for name in group.sources}
+    known = {name for group in survey.groups if _is_given(group, given or NOTHING_GIVEN) for name in group.sources}
     return tuple(name for name in survey.calibrated if name not in known)
 
 
@@ -104,11 +105,11 @@ def in_doubt(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe
     """
     if recipe.exact_histograms or survey.target.method != "minmse":
         return ()
-    chooser = _Chooser(model, survey, stats, recipe, {}, {})
+    chooser = _Chooser(model, survey, stats, recipe, NOTHING_GIVEN)
     found: list[str] = []
     for group in survey.groups:
         mine = [name for name in group.sources if name in stats.tensors]
-        evidence = [chooser.evidence(name, {}) for name in mine]
+        evidence = [chooser.evidence(name, NOTHING_GIVEN) for name in mine]
         large = any(stats.tensors[name].count > HISTOGRAM_LIMIT * stats.samples for name in mine)
         unsigned = survey.unsigned.issuperset(mine)
         if large and ranges.in_doubt(union(evidence), survey.target, recipe, stats.samples, unsigned=unsigned):
@@ -116,8 +117,8 @@ def in_doubt(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe
     return tuple(found)
 
 
-def _is_given(group: Group, given: GivenRanges) -> bool:
-    return all(("activation", name) in given for name in group.sources)
+def _is_given(group: Group, given: ChosenRanges) -> bool:
+    return all(("activation", name) in given.ends for name in group.sources)
 
 
 class _Chooser:
@@ -129,43 +130,45 @@ class _Chooser:
         survey: Survey,
         stats: TensorStats,
         recipe: Recipe,
-        given: GivenRanges,
-        costs: Costs,
+        given: ChosenRanges,
     ) -> None:
         self._survey, self._stats, self._recipe = survey, stats, recipe
-        self._target, self._given, self._costs = survey.target, given, costs
+        self._target, self._given = survey.target, given
         self.values = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
         self.values |= {v.name or "": v for node in model.graph for v in node.outputs}
         self._evidence: dict[str, Evidence] = {}  # of the members of each group
+        self.alone: dict[str, int] = {}  # position of each source of a group of several, had it a scale of its own
 
     def activations(self) -> dict[str, Tensor]:
         """Return a tensor a group, by the names of its members."""
         found: dict[str, Tensor] = {}
         for group in self._survey.groups:
-            given = self._given if _is_given(group, self._given) else {}
+            given = self._given if _is_given(group, self._given) else NOTHING_GIVEN
             parts = {name: self.evidence(name, given) for name in group.sources}
             evidence = union(parts.values())
             unsigned = self._survey.unsigned.issuperset(group.sources)
             params = activation_params(
-                evidence, self._target, self._recipe, group.sources[0], chosen=bool(given), unsigned=unsigned
+                evidence, self._target, self._recipe, group.sources[0], chosen=bool(given.ends), unsigned=unsigned
             )
             costs = [self._cost(("activation", name), part, params) for name, part in parts.items()]
             tensor = Tensor(group.members[0], params, summed(costs))
-            if len(parts) > 1 and self._target.aligned and self._target.method == "minmse":
-                self._compromise(tensor, parts, bool(given), unsigned)
+            if len(parts) > 1 and self._target.aligned:
+                self._compromise(tensor, parts, bool(given.ends), unsigned)
             found |= dict.fromkeys(group.members, tensor)
             self._evidence |= dict.fromkeys(group.members, evidence)
         return found
 
     def _compromise(self, tensor: Tensor, parts: Mapping[str, Evidence], chosen: bool, unsigned: bool) -> None:
         """Give tensors that must share a scale the one of least noise, between those each would have alone."""
-        alone = [
-            activation_params(part, self._target, self._recipe, name, chosen=chosen, unsigned=unsigned).scale
+        alone = {
+            name: activation_params(part, self._target, self._recipe, name, chosen=chosen, unsigned=unsigned)
             for name, part in parts.items()
-        ]
-        exponents = np.rint(np.log2([float(scale) for scale in alone])).astype(int).tolist()
-        tried = range(max(exponents), min(exponents) - 1, -1)  # of equals the coarsest
-        tensor.move(-min(tried, key=tensor.cost))
+        }
+        positions = {name: position(params) for name, params in alone.items()}
+        self.alone |= positions
+        if self._target.method == "minmse":  # the other one never overflows
+            tried = range(min(positions.values()), max(positions.values()) + 1)  # of equals the coarsest
+            tensor.move(min(tried, key=lambda p: tensor.cost(-p)))
 
     def constants(self, node: ir.Node, row: OpRow, activations: Mapping[str, Tensor]) -> dict[tuple[str, int], Tensor]:
         """Return a tensor a constant input of a node."""
@@ -221,13 +224,13 @@ class _Chooser:
         return found
 
     def _end(self, key: tuple[str, str]) -> float | None:
-        ends = self._given.get(key)
+        ends = self._given.ends.get(key)
         return None if ends is None else ends[0]
 
     def _cost(
         self, key: tuple[str, str], data: npt.NDArray[Any] | Evidence, params: QuantParams, signal: float | None = None
     ) -> Cost:
-        table = self._costs.get(key)
+        table = self._given.costs.get(key)
         return relative_noise(data, params, signal) if table is None else from_table(table)
 
     def _signal(self, value: ir.Value) -> float | None:
@@ -239,13 +242,13 @@ class _Chooser:
             value = reader.outputs[0]
         return power(self._evidence[value.name or ""]) or None
 
-    def evidence(self, name: str, given: GivenRanges) -> Evidence:
+    def evidence(self, name: str, given: ChosenRanges) -> Evidence:
         """Return what is known of a tensor."""
         value = self.values[name]
         array = constant(value)
         if array is not None:
             return Evidence.of_array(array, self._target)
-        ends = given.get(("activation", name))
+        ends = given.ends.get(("activation", name))
         if ends is not None:
             return Evidence(-ends[1] if len(ends) > 1 else 0.0, ends[0])
         record = self._stats.tensors.get(name)

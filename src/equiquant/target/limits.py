@@ -22,9 +22,14 @@ from equiquant.numerics.positions import Limit, Terms, solve_positions
 from equiquant.target.hardware import Shift
 from equiquant.target.ops import activation_inputs, data_outputs, row_of
 
-__all__ = ["Bound", "LimitReport", "Moved", "Tensor", "enforce"]
+__all__ = ["Bound", "LimitReport", "Moved", "Tensor", "enforce", "position"]
 
 HARD_SIGMOID = (1 / 6, 0.5)  # alpha and beta of the one the hardware has
+
+
+def position(params: QuantParams) -> int:
+    """Return −log2 of a power-of-two scale."""
+    return 1 - int(np.frexp(float(params.scale))[1])
 
 
 @dataclass(eq=False)
@@ -44,7 +49,7 @@ class Tensor:
     @property
     def position(self) -> int:
         """−log2 of the scale."""
-        return -int(np.rint(np.log2(float(self.params.scale))))
+        return position(self.params)
 
     def move(self, position: int) -> None:
         """Change the scale to 2**−position."""
@@ -107,6 +112,10 @@ class LimitReport:
     broken: tuple[Bound, ...] = ()
     noise_before: float = 0.0
     noise_after: float = 0.0
+
+    def with_counts(self, checked: Mapping[str, int], violated: Mapping[str, int]) -> LimitReport:
+        """Return the report with counts of limits that were kept elsewhere put first."""
+        return dataclasses.replace(self, checked={**checked, **self.checked}, violated={**violated, **self.violated})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""

@@ -17,13 +17,11 @@ from equiquant.numerics.histogram import DyadicHistogram
 from equiquant.numerics.pow2 import squared_errors
 from equiquant.target.ranges import Evidence
 
-__all__ = ["Cost", "Costs", "from_table", "power", "relative_noise", "summed"]
+__all__ = ["Cost", "from_table", "power", "relative_noise", "summed"]
 
 Array = npt.NDArray[Any]
 Cost = Callable[[int], float]
 """From the exponent of a scale to its noise over the signal."""
-Costs = Mapping[tuple[str, str], Mapping[int, float]]
-"""Noise at the network's output, over the signal, by (kind, name) of a tensor or layer and exponent of its scale."""
 
 EVEN = 4097  # values that stand for a range of which nothing but the ends is known
 FARTHEST = 8  # steps beyond a table that still make a difference
