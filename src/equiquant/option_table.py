@@ -178,8 +178,8 @@ _EXTRA = [
         "bool",
         False,
         "unsigned_relu",
-        "The output of Relu, and of Clip from 0, is asymmetric, with the whole range of its type, even when activations are"
-        " symmetric.",
+        "The output of Relu, and of Clip from 0, is asymmetric, with the whole range of its type, even when activations"
+        " are symmetric.",
     ),
     applied(
         "Int32Bias",

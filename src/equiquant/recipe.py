@@ -111,8 +111,8 @@ class Recipe:
         weight_symmetric: Zero point 0 for weights.
         per_channel: One weight scale per output channel.
         scale_kind: Any float32 scale, or powers of two only.
-        bias_type: `int32` at scale s_x·s_w, or `int8`/`int16` with a scale of its own. On the NPU `int32` has the values
-            of `int8`.
+        bias_type: `int32` at scale s_x·s_w, or `int8`/`int16` with a scale of its own. On the NPU `int32` has the
+            values of `int8`.
         unsigned_relu: What a Relu, or a Clip from 0, hands on uses the whole range of its type, even when symmetric.
         npu: The target is the documented CNN NPU (`enable_npu_cnn`).
         npu_limits: The positions of its scales keep within what its shifters can do; off, nothing is aligned either.

@@ -26,7 +26,7 @@ Terms = tuple[tuple[int, int], ...]
 """(variable, coefficient) pairs."""
 
 LOWEST, HIGHEST = -127, 126  # 2^−p is a normal float32
-REACHES = (4, 12, 40)  # how far from its start a variable may go; widened until the limits can be met
+REACHES = (4, 12, 40)  # how far from its start a variable may go; widened until that holds none of them up
 UNBOUNDED = 2000  # more than any sum of positions differs by
 STILL = 1e-9  # of the largest cost at the start: breaks ties in favour of what is already there
 
@@ -107,7 +107,8 @@ def solve_positions(
         start: Where each variable is best for itself.
         cost: Of a variable at a position; asked only of variables in reach of a violated limit.
         limits: What must hold.
-        reaches: How far from its start a variable may go: tried in turn until the limits can be met.
+        reaches: How far from its start a variable may go: tried in turn until the limits can be met with none of them
+            that far away.
     """
     begin = np.asarray(start, dtype=np.int64)
     positions = begin
@@ -134,7 +135,7 @@ def _solve(
     for reach in reaches:
         program = _Program(start, cost, limits, reach)
         found = program.solve()
-        if found is not None:
+        if found is not None and (reach == reaches[-1] or np.abs(found - start).max() < reach):
             return found, []
     found = program.closest()
     return found, [i for i, limit in enumerate(limits) if not limit.holds(found)]

@@ -20,6 +20,7 @@ from equiquant.errors import ModelError
 from equiquant.graph.edit import add_initializer
 from equiquant.graph.query import constant, opset
 from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
+from equiquant.qdq.integer_clip import clip_integers
 from equiquant.target.ops import row_of
 from equiquant.target.plan import QuantPlan
 from equiquant.target.targets import PER_AXIS_OPSET, SIXTEEN_BIT_OPSET
@@ -53,6 +54,8 @@ def insert(model: ir.Model, plan: QuantPlan) -> None:
     for name, params in plan.activations.items():
         editor.round_trip(values[name], params, quantized)
     editor.remove_unread()
+    if plan.integer_clips:
+        clip_integers(model, quantized, editor.name)
 
 
 class _Editor:

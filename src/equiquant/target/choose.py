@@ -6,7 +6,8 @@ moves, or that is aligned, takes the parameters of its group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
@@ -150,7 +151,10 @@ class _Chooser:
             params = activation_params(
                 evidence, self._target, self._recipe, group.sources[0], chosen=bool(given.ends), unsigned=unsigned
             )
-            costs = [self._cost(("activation", name), part, params) for name, part in parts.items()]
+            costs = [
+                self._cost(("activation", name), part, params, partial(self._sum_of, name))
+                for name, part in parts.items()
+            ]
             tensor = Tensor(group.members[0], params, summed(costs))
             if len(parts) > 1 and self._target.aligned:
                 self._compromise(tensor, parts, bool(given.ends), unsigned)
@@ -218,8 +222,7 @@ class _Chooser:
             if weight is not None and target.bias.name == "int32":
                 scale = found[name, row.weight].params = fit_weight_to_bias(scale, weight, bias, step)
             params = bias_params(bias, step, scale, target, self._end(("bias", name)))
-            signal = self._signal(node.outputs[0])
-            cost = self._cost(("bias", name), bias, params, signal)
+            cost = self._cost(("bias", name), bias, params, partial(self._signal, node.outputs[0]))
             found[name, row.bias] = Tensor(f"{name}[{row.bias}]", params, cost)
         return found
 
@@ -228,13 +231,25 @@ class _Chooser:
         return None if ends is None else ends[0]
 
     def _cost(
-        self, key: tuple[str, str], data: npt.NDArray[Any] | Evidence, params: QuantParams, signal: float | None = None
+        self,
+        key: tuple[str, str],
+        data: npt.NDArray[Any] | Evidence,
+        params: QuantParams,
+        signal: Callable[[], float | None] = lambda: None,
     ) -> Cost:
         table = self._given.costs.get(key)
         return relative_noise(data, params, signal) if table is None else from_table(table)
 
+    def _sum_of(self, name: str) -> float | None:
+        """Return the mean square of the sum a tensor disappears in, None if it is read by something else too."""
+        readers = [use.node for use in self.values[name].uses()]
+        if not readers or any(node.op_type not in ("Add", "Sub", "Sum") for node in readers):
+            return None
+        sums = [self._signal(node.outputs[0]) for node in readers]
+        return min((power for power in sums if power is not None), default=None)
+
     def _signal(self, value: ir.Value) -> float | None:
-        """Return the mean square of a layer's output, behind what is fused into it; None where it is unknown."""
+        """Return the mean square of a node's output, behind what is fused into it; None where it is unknown."""
         while (value.name or "") not in self._evidence:
             reader = sole_consumer(value)
             if reader is None:

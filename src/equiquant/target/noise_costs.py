@@ -1,7 +1,7 @@
 """What a power-of-two scale costs: its squared error over the square of the values, the relative noise of a tensor.
 
 It is measured on an array or a histogram. Where only the ends of the range are known, values count as spread evenly
-between them. The noise of a bias counts against the square of the output it is added to.
+between them. What is added, a bias or the operand of an Add, counts against the square of the sum.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ EVEN = 4097  # values that stand for a range of which nothing but the ends is kn
 FARTHEST = 8  # steps beyond a table that still make a difference
 
 
-def relative_noise(data: Array | Evidence, params: QuantParams, signal: float | None = None) -> Cost:
+def relative_noise(
+    data: Array | Evidence, params: QuantParams, signal: Callable[[], float | None] = lambda: None
+) -> Cost:
     """Return the noise of any scale for a tensor.
 
     Args:
         data: The tensor, or what is known of it.
         params: Its type and zero point.
-        signal: Mean square that the noise is compared with; None for the tensor's own.
+        signal: Returns the mean square that the noise is compared with; None for the tensor's own.
     """
 
     def cost(exponent: int) -> float:
         zero = int(params.zero_point)
         errors, own = squared_errors(_values(data), np.array([exponent]), params.type, zero_point=zero)
-        reference = own if signal is None else signal
+        reference = signal() or own
         return float(errors[0]) / reference if reference > 0 else 0.0
 
     return cost

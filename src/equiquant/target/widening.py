@@ -26,7 +26,7 @@ FULL_SHIFT = 31 - 8  # bits an int8 may be shifted to the left within int32
 
 
 def widened(model: ir.Model, plan: QuantPlan, activations: Mapping[str, Tensor]) -> QuantPlan:
-    """Return the plan with its int8 biases stored as int32 at scale s_x·s_w, their values unchanged.
+    """Return the plan for integer kernels: int8 biases stored as int32 at s_x·s_w, their values unchanged.
 
     Args:
         model: The model the plan is for; only read.
@@ -55,7 +55,7 @@ def widened(model: ir.Model, plan: QuantPlan, activations: Mapping[str, Tensor])
             remarks.append(Decision("target", "int32_bias", label(node), True, why))
         grids[name, row.bias] = params
         constants[name, row.bias] = QuantParams.make(step, 0, "int32")
-    return dataclasses.replace(plan, constants=constants, grids=grids, remarks=tuple(remarks))
+    return dataclasses.replace(plan, constants=constants, grids=grids, integer_clips=True, remarks=tuple(remarks))
 
 
 def _step(
