@@ -10,7 +10,7 @@ import pytest
 
 from equiquant.numerics.positions import Limit, Terms, solve_positions
 
-REACH = (2,)
+REACH = 2
 
 
 def _random(seed: int) -> tuple[list[int], np.ndarray, list[Limit]]:
@@ -91,7 +91,7 @@ def test_only_the_neighbourhood_of_a_violation_is_touched() -> None:
     assert np.abs(found.positions - start).sum() == 2  # the one outlier comes down to 1
 
 
-def test_a_far_violation_widens_the_reach() -> None:
+def test_a_far_violation_is_reached() -> None:
     found = solve_positions(
         [0, 30], lambda v, p: float(p * p if v == 0 else 4 * (p - 30) ** 2), [Limit((((0, 1), (1, -1)),), 0, None)]
     )

@@ -26,7 +26,9 @@ Terms = tuple[tuple[int, int], ...]
 """(variable, coefficient) pairs."""
 
 LOWEST, HIGHEST = -127, 126  # 2^−p is a normal float32
-REACHES = (4, 12, 40)  # how far from its start a variable may go; widened until that holds none of them up
+STEP = 3  # positions to either side of the start that a program begins with
+FARTHEST = 40
+NODES = 2000  # of the search tree: beyond, the best solution so far stands
 UNBOUNDED = 2000  # more than any sum of positions differs by
 STILL = 1e-9  # of the largest cost at the start: breaks ties in favour of what is already there
 
@@ -99,18 +101,19 @@ class PositionSolution:
 
 
 def solve_positions(
-    start: Sequence[int], cost: Callable[[int, int], float], limits: Sequence[Limit], reaches: Sequence[int] = REACHES
+    start: Sequence[int], cost: Callable[[int, int], float], limits: Sequence[Limit], reach: int = FARTHEST
 ) -> PositionSolution:
     """Return the positions of least total cost that satisfy all limits.
 
     Args:
         start: Where each variable is best for itself.
-        cost: Of a variable at a position; asked only of variables in reach of a violated limit.
+        cost: Of a variable at a position, growing with the distance from the best; asked only of variables in reach of
+            a violated limit.
         limits: What must hold.
-        reaches: How far from its start a variable may go: tried in turn until the limits can be met with none of them
-            that far away.
+        reach: How far from its start a variable may go at most.
     """
     begin = np.asarray(start, dtype=np.int64)
+    windows = _Windows(begin, reach)
     positions = begin
     active: list[int] = []
     impossible: set[int] = set()
@@ -121,22 +124,52 @@ def solve_positions(
         if not violated:
             break
         active += violated
-        positions, short = _solve(begin, cost, [limits[i] for i in active], reaches)
+        positions, short = _solve(begin, cost, [limits[i] for i in active], windows)
         impossible = {active[i] for i in short}
         rounds += 1
     touched = frozenset(v for i in active for v in limits[i].variables())
     return PositionSolution(positions, tuple(sorted(impossible)), rounds, touched)
 
 
+class _Windows:
+    """Which positions a variable may take: a few to either side of its start, more where that holds it up."""
+
+    def __init__(self, start: Array, reach: int) -> None:
+        self._reach = reach
+        self._start = start
+        self._low, self._high = start - min(STEP, reach), start + min(STEP, reach)
+
+    def of(self, variable: int) -> range:
+        """Return the positions of a variable."""
+        return range(max(int(self._low[variable]), LOWEST), min(int(self._high[variable]), HIGHEST) + 1)
+
+    def widen(self, variables: Sequence[int], positions: Array | None) -> bool:
+        """Widen the windows whose end a solution has reached, all of them without one; False if none can be."""
+        grown = False
+        for v in variables:
+            down = positions is None or positions[v] == self._low[v]
+            up = positions is None or positions[v] == self._high[v]
+            if down and self._low[v] > self._start[v] - self._reach:
+                self._low[v] = max(self._low[v] - 2 * STEP, self._start[v] - self._reach)
+                grown = True
+            if up and self._high[v] < self._start[v] + self._reach:
+                self._high[v] = min(self._high[v] + 2 * STEP, self._start[v] + self._reach)
+                grown = True
+        return grown
+
+
 def _solve(
-    start: Array, cost: Callable[[int, int], float], limits: Sequence[Limit], reaches: Sequence[int]
+    start: Array, cost: Callable[[int, int], float], limits: Sequence[Limit], windows: _Windows
 ) -> tuple[Array, list[int]]:
     """Solve for the variables of some limits; return all positions, and the limits that had to be broken."""
-    for reach in reaches:
-        program = _Program(start, cost, limits, reach)
+    variables = sorted({v for limit in limits for v in limit.variables()})
+    while True:
+        program = _Program(start, cost, limits, variables, windows)
         found = program.solve()
-        if found is not None and (reach == reaches[-1] or np.abs(found - start).max() < reach):
-            return found, []
+        if not windows.widen(variables, found):
+            break
+    if found is not None:
+        return found, []
     found = program.closest()
     return found, [i for i, limit in enumerate(limits) if not limit.holds(found)]
 
@@ -144,17 +177,21 @@ def _solve(
 class _Program:
     """One integer program: 0-1 unknowns for positions and for choices, and a shortfall for each row."""
 
-    def __init__(self, start: Array, cost: Callable[[int, int], float], limits: Sequence[Limit], reach: int) -> None:
+    def __init__(
+        self,
+        start: Array,
+        cost: Callable[[int, int], float],
+        limits: Sequence[Limit],
+        variables: Sequence[int],
+        windows: _Windows,
+    ) -> None:
         self._start = start
         self._first: dict[int, int] = {}  # variable to its first unknown
         self._table: list[tuple[int, int]] = []  # (variable, position) of each unknown
-        costs: list[float] = []
-        for variable in sorted({v for limit in limits for v in limit.variables()}):
+        for variable in variables:
             self._first[variable] = len(self._table)
-            here = int(start[variable])
-            for position in range(max(here - reach, LOWEST), min(here + reach, HIGHEST) + 1):
-                self._table.append((variable, position))
-                costs.append(cost(variable, position))
+            self._table += [(variable, position) for position in windows.of(variable)]
+        costs = [cost(variable, position) for variable, position in self._table]
         at_start = [c for c, (v, p) in zip(costs, self._table, strict=True) if p == start[v]]
         unit = max(at_start, default=0.0) or max(costs, default=0.0) or 1.0
         moved = [abs(p - int(start[v])) for v, p in self._table]
@@ -235,7 +272,7 @@ class _Program:
             integrality=whole,
             bounds=optimize.Bounds(0, upper),
             constraints=constraints,
-            options={"mip_rel_gap": 0.0},
+            options={"mip_rel_gap": 1e-6, "node_limit": NODES},
         )
         return None if result.x is None else np.asarray(result.x)
 

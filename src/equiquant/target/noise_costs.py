@@ -24,6 +24,7 @@ Cost = Callable[[int], float]
 """From the exponent of a scale to its noise over the signal."""
 
 EVEN = 4097  # values that stand for a range of which nothing but the ends is known
+LARGE = 1 << 16  # numbers above which their histogram is looked at
 FARTHEST = 8  # steps beyond a table that still make a difference
 
 
@@ -37,10 +38,13 @@ def relative_noise(
         params: Its type and zero point.
         signal: Returns the mean square that the noise is compared with; None for the tensor's own.
     """
+    values: list[Array | DyadicHistogram] = []  # made on first use
 
     def cost(exponent: int) -> float:
+        if not values:
+            values.append(_values(data))
         zero = int(params.zero_point)
-        errors, own = squared_errors(_values(data), np.array([exponent]), params.type, zero_point=zero)
+        errors, own = squared_errors(values[0], np.array([exponent]), params.type, zero_point=zero)
         reference = signal() or own
         return float(errors[0]) / reference if reference > 0 else 0.0
 
@@ -74,5 +78,5 @@ def power(evidence: Evidence) -> float:
 
 def _values(data: Array | Evidence) -> Array | DyadicHistogram:
     if not isinstance(data, Evidence):
-        return data
+        return DyadicHistogram.of(data) if data.size > LARGE else data
     return np.linspace(data.low, data.high, EVEN) if data.histogram is None else data.histogram
