@@ -173,9 +173,7 @@ class QuantizationConfig:
             "activation_type": _ACTIVATION_TYPES[o["activation_type"]],
             "activation_symmetric": _default(o["ActivationSymmetric"], o["enable_npu_cnn"]),
             "weight_type": _WEIGHT_TYPES[o["weight_type"]],
-            "weight_symmetric": _default(
-                o["WeightSymmetric"], o["weight_type"] is QuantType.QInt8 or o["enable_npu_cnn"]
-            ),
+            "weight_symmetric": _default(o["WeightSymmetric"], o["weight_type"] is QuantType.QInt8),
             "per_channel": o["per_channel"],
             "scale_kind": "power_of_two" if power_of_two else "float",
             "bias_type": _bias_type(o),
@@ -267,10 +265,7 @@ def _refuse_contradictions(o: Mapping[str, Any]) -> None:
     rules = (
         (npu and not power_of_two, f"enable_npu_cnn=True needs power-of-two scales: calibrate_method={methods}."),
         (npu and o["per_channel"], "enable_npu_cnn=True runs per-tensor weights only: per_channel must be False."),
-        (
-            npu and o["weight_type"] is not QuantType.QInt8 and not o["Int32Bias"],
-            "enable_npu_cnn=True needs weight_type=QuantType.QInt8; only with Int32Bias=True may it be QUInt8.",
-        ),
+        (npu and o["weight_type"] is not QuantType.QInt8, "enable_npu_cnn=True needs weight_type=QuantType.QInt8."),
         (
             npu and o["activation_type"] not in _EIGHT_BITS,
             "enable_npu_cnn=True needs 8-bit activations: activation_type=QuantType.QUInt8 or QuantType.QInt8.",

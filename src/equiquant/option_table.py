@@ -38,12 +38,7 @@ _ARGUMENTS = [
         "QUInt8, QInt8, QUInt16 or QInt16; 8 bits when `enable_npu_cnn`.",
     ),
     applied(
-        "weight_type",
-        (QuantType,),
-        QuantType.QInt8,
-        "weight_type",
-        "QInt8 or QUInt8. When `enable_npu_cnn` QInt8,"
-        " or with `Int32Bias` QUInt8: the same values around 128, exact on CPUs without VNNI too.",
+        "weight_type", (QuantType,), QuantType.QInt8, "weight_type", "QInt8 or QUInt8; QInt8 when `enable_npu_cnn`."
     ),
     applied(
         "enable_npu_cnn",

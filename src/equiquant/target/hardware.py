@@ -66,7 +66,6 @@ class Hardware:
         name: The target.
         activations: Storage types of activations.
         weights: Storage types of weights.
-        wide_weights: Storage types of weights beside int32 biases; uint8 is int8 around 128.
         biases: Storage types of biases.
         symmetric: Zero points are the types' centers (0 for what is never negative, on request).
         power_of_two: All scales are powers of two.
@@ -82,7 +81,6 @@ class Hardware:
     name: str
     activations: frozenset[str]
     weights: frozenset[str]
-    wide_weights: frozenset[str]
     biases: frozenset[str]
     symmetric: bool
     power_of_two: bool
@@ -130,7 +128,6 @@ _CPU = Hardware(
     name="cpu",
     activations=frozenset({"uint8", "int8"}),
     weights=frozenset({"int8", "uint8"}),
-    wide_weights=frozenset({"int8", "uint8"}),
     biases=frozenset({"int32", "int16", "int8"}),
     symmetric=False,
     power_of_two=False,
@@ -145,7 +142,6 @@ _NPU = Hardware(
     name="npu_cnn",
     activations=frozenset({"uint8", "int8"}),
     weights=frozenset({"int8"}),
-    wide_weights=frozenset({"int8", "uint8"}),
     biases=frozenset({"int8", "int16", "int32"}),
     symmetric=True,
     power_of_two=True,

@@ -65,8 +65,8 @@ def target_of(recipe: Recipe) -> Target:
         OptionError: The hardware cannot run what the recipe asks for.
     """
     hardware = hardware_of(recipe)
+    _check(recipe, hardware)
     widened = hardware.power_of_two and recipe.bias_type == "int32"
-    _check(recipe, hardware, widened=widened)
     off = frozenset(recipe.limits_off)
     return Target(
         name=hardware.name,
@@ -88,11 +88,11 @@ def target_of(recipe: Recipe) -> Target:
     )
 
 
-def _check(recipe: Recipe, hardware: Hardware, *, widened: bool) -> None:
+def _check(recipe: Recipe, hardware: Hardware) -> None:
     """Refuse what the hardware does not have, naming what it has."""
     types = (
         ("activation_type", recipe.activation_type, hardware.activations),
-        ("weight_type", recipe.weight_type, hardware.wide_weights if widened else hardware.weights),
+        ("weight_type", recipe.weight_type, hardware.weights),
         ("bias_type", recipe.bias_type, hardware.biases),
     )
     for field, asked, known in types:
