@@ -1,6 +1,7 @@
-"""Latency of a8w8 models against their float originals in onnxruntime on this processor.
+"""Latency of quantized models against their float originals in onnxruntime on this processor.
 
-    python -m benchmarks.latency [--networks mobilenet_v2 resnet50] [--threads N] [--rounds N] [--out FILE]
+    python -m benchmarks.latency [--networks mobilenet_v2 resnet50] [--preset a8w8] [--bias-type int32] [--threads N]
+        [--rounds N] [--out FILE]
 
 Both models live in one process and take turns, so that a busy machine slows both. Reported are medians, their ratio,
 and which Conv, Gemm, MatMul, Add and pool nodes still compute in floating point in the graph onnxruntime made of the
@@ -82,7 +83,9 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         original, quantized, optimized = (Path(folder) / f"{part}.onnx" for part in ("float", "int8", "optimized"))
         ir.save(NETWORKS[name](), original)
-        quantize(original, quantized, data=noise((1, 3, 224, 224), arguments.samples), preset=arguments.preset)
+        options = {} if arguments.bias_type is None else {"bias_type": arguments.bias_type}
+        samples = noise((1, 3, 224, 224), arguments.samples)
+        quantize(original, quantized, data=samples, preset=arguments.preset, **options)
         sessions = [session(original, arguments.threads), session(quantized, arguments.threads, optimized)]
         feed = {"input": np.random.default_rng(1).standard_normal((1, 3, 224, 224)).astype(np.float32)}
         float_ms, int8_ms = alternate(sessions, feed, arguments.rounds)
@@ -90,7 +93,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         sizes = [path.stat().st_size / 1e6 for path in (original, quantized)]
     return {
         "network": name,
-        "preset": arguments.preset,
+        "preset": arguments.preset + (f", {arguments.bias_type} bias" if arguments.bias_type else ""),
         "threads": arguments.threads,
         "float_ms": round(float_ms, 2),
         "int8_ms": round(int8_ms, 2),
@@ -105,6 +108,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Latency of float and quantized networks, as a markdown table.")
     parser.add_argument("--networks", nargs="+", choices=sorted(NETWORKS), default=["mobilenet_v2", "resnet50"])
     parser.add_argument("--preset", default="a8w8")
+    parser.add_argument("--bias-type", help="instead of the preset's, e.g. int32 for the CPU form of xint8")
     parser.add_argument("--samples", type=int, default=4, help="calibration inputs")
     parser.add_argument("--threads", type=int, default=1, help="0 for all cores")
     parser.add_argument("--rounds", type=int, default=30)

@@ -36,6 +36,7 @@ ORDER = (
     ("pipeline",),
     ("api",),
     ("option_kinds",),
+    ("option_npu",),
     ("option_table",),
     ("options",),
     ("config",),

@@ -23,7 +23,7 @@ from equiquant.errors import OptionError, nearest
 from equiquant.option_kinds import PowerOfTwoMethod
 from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS
 from equiquant.options import check, lookup
-from equiquant.recipe import PRESETS, Recipe
+from equiquant.recipe import LIMITS, PRESETS, Recipe
 
 if TYPE_CHECKING:
     import onnx
@@ -179,6 +179,8 @@ class QuantizationConfig:
             "bias_type": _bias_type(o),
             "unsigned_relu": o["UseUnsignedReLU"],
             "npu": o["enable_npu_cnn"],
+            "npu_limits": o["NPULimitationCheck"],
+            "limits_off": tuple(name for name in LIMITS if not o[name]),
             "optimize": o["optimize_model"],
             "replace_clip6_relu": o["ReplaceClip6Relu"],
             "cle": o["include_cle"],

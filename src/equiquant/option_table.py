@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
 from equiquant.option_kinds import Option, PowerOfTwoMethod, applied, automatic, planned
+from equiquant.option_npu import NPU_LIMITS
 
 __all__ = ["ARGUMENTS", "EXTRA_OPTIONS", "Option", "PowerOfTwoMethod"]
 
@@ -193,15 +194,19 @@ _EXTRA = [
         "bool",
         False,
         "unsigned_relu",
-        "The output of Relu, and of Clip from 0, uses the whole unsigned range even when activations are symmetric.",
+        "The output of Relu, and of Clip from 0, is asymmetric, with the whole range of its type, even when activations"
+        " are symmetric.",
     ),
     applied(
         "Int32Bias",
         "bool",
         None,
         "bias_type",
-        "int32 bias at scale s_x*s_w; False: the weight's type. Default False with `enable_npu_cnn`, else True.",
+        "int32 bias at scale s_x*s_w; False: the weight's type. Default False with `enable_npu_cnn`, else True. With"
+        " `enable_npu_cnn` the int32 bias has the int8 values of the documented form, which then runs on CPU integer"
+        " kernels.",
     ),
+    *NPU_LIMITS,
     applied(
         "Int16Bias", "bool", False, "bias_type", "Bias as int16, which goes before Int32Bias; power-of-two scales only."
     ),
@@ -287,11 +292,8 @@ _EXTRA = [
     *automatic("Only standard ONNX operators are written.", "bool", UseQDQVitisCustomOps=True),
     *automatic("As the arguments of the same meaning.", "bool", PrintSummary=True, IgnoreWarnings=True),
     *automatic(
-        "What only moves data always shares the scale of what it moves; Concat does with `enable_npu_cnn`.",
+        "What only moves data always shares the scale of what it moves.",
         "bool",
-        AlignConcat=True,
-        AlignPad=True,
-        AlignSlice=True,
         AlignTranspose=False,
         AlignReshape=False,
     ),
@@ -328,18 +330,6 @@ _EXTRA = [
         "ConvertReduceMeanToDPUVersion",
     ),
     *planned("Imitation of the DPU's Softmax.", (False,), "ConvertSoftmaxToDPUVersion"),
-    *planned(
-        "Scales adjusted to the NPU's shift limits, not done yet with either value.",
-        (True, False),
-        "NPULimitationCheck AdjustShiftCut AdjustShiftBias AdjustShiftRead AdjustShiftWrite "
-        "AdjustHardSigmoid AdjustShiftSwish",
-    ),
-    *planned(
-        "Average pools with one scale for input and output, not done yet; max pools always have one.",
-        (True, False),
-        "AlignPool",
-    ),
-    *planned("Rounds of that adjustment.", (5,), "MaxLoopNum"),
     *planned(
         "Activations fused into the operator before them are always quantized once, after both.",
         (True,),

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from equiquant.errors import OptionError, nearest
 
-__all__ = ["IMAGE_RECIPES", "PRESETS", "ImageOptions", "Recipe", "preset"]
+__all__ = ["IMAGE_RECIPES", "LIMITS", "PRESETS", "ImageOptions", "Recipe", "preset"]
 
 ActivationType = Literal["uint8", "int8", "uint16", "int16"]
 WeightType = Literal["int8", "uint8"]
@@ -25,6 +25,19 @@ NonOverflowRounding = Literal["up", "nearest"]
 CLEMethod = Literal["auto", "pairwise", "global"]
 CLEAccept = Literal["measured", "always"]
 WeightRounding = Literal["auto", "nearest", "optimal"]
+LIMITS = (
+    "AlignConcat",
+    "AlignPool",
+    "AlignPad",
+    "AlignSlice",
+    "AdjustShiftCut",
+    "AdjustShiftBias",
+    "AdjustShiftRead",
+    "AdjustShiftWrite",
+    "AdjustHardSigmoid",
+    "AdjustShiftSwish",
+)
+"""The limits of the NPU, by their documented names."""
 
 
 def _check(owner: object) -> None:
@@ -99,9 +112,12 @@ class Recipe:
         weight_symmetric: Zero point 0 for weights.
         per_channel: One weight scale per output channel.
         scale_kind: Any float32 scale, or powers of two only.
-        bias_type: `int32` at scale s_x·s_w, or `int8`/`int16` with a scale of its own.
-        unsigned_relu: A tensor that is never negative gets zero point 0 even when symmetric.
+        bias_type: `int32` at scale s_x·s_w, or `int8`/`int16` with a scale of its own. On the NPU `int32` has the
+            values of `int8`.
+        unsigned_relu: What a Relu, or a Clip from 0, hands on uses the whole range of its type, even when symmetric.
         npu: The target is the documented CNN NPU (`enable_npu_cnn`).
+        npu_limits: The positions of its scales keep within what its shifters can do; off, nothing is aligned either.
+        limits_off: Limits among `LIMITS` that are left out.
         optimize: Fold the graph into its canonical form first.
         replace_clip6_relu: Replace Clip(0, 6) by Relu (changes the function; the report says by how much).
         clip_mode: How a Clip(0, c) is kept while its channels are rescaled: `exact`, only channels that never reach c
@@ -152,6 +168,8 @@ class Recipe:
     bias_type: BiasType = "int32"
     unsigned_relu: bool = False
     npu: bool = False
+    npu_limits: bool = True
+    limits_off: tuple[str, ...] = ()
     optimize: bool = True
     replace_clip6_relu: bool = False
     clip_mode: str = "exact"
@@ -216,6 +234,9 @@ class Recipe:
             raise OptionError(f"Percentile must be in (50, 100]. Got {self.percentile}.")
         if self.histogram_bins is not None and self.histogram_bins < 2:
             raise OptionError(f"NumBins must be at least 2. Got {self.histogram_bins}.")
+        for name in self.limits_off:
+            if name not in LIMITS:
+                raise OptionError(f"limits_off: there is no limit '{name}'.{nearest(name, LIMITS)}")
         if self.calibration_memory is not None and self.calibration_memory < 1:
             raise OptionError(f"CalibMemoryLimit must be at least 1 MiB. Got {self.calibration_memory}.")
 

@@ -125,8 +125,10 @@ class Accumulator:
 
     def _vote(self, x: Array, batch: int, kind: IntType, unsigned: bool) -> None:
         for row in x.reshape(batch, -1):
-            zero = 0 if unsigned and not kind.signed and float(row.min()) >= 0 else kind.center
-            self._votes[zero, minmse_exponent(DyadicHistogram.of(row), kind, zero_point=zero)] += 1
+            histogram = DyadicHistogram.of(row)
+            positive = unsigned and float(row.min()) >= 0
+            for zero in (kind.center, kind.qmin) if positive else (kind.center,):
+                self._votes[zero, minmse_exponent(histogram, kind, zero_point=zero)] += 1
 
     def result(self) -> TensorRecord:
         """Return the figures of everything added so far."""

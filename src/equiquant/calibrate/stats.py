@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.errors import DataError
+from equiquant.numerics.clipping import ChosenRanges
 from equiquant.numerics.exact_sum import ExactSum
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.histogram import DyadicHistogram
@@ -125,7 +126,7 @@ class AppliedScales:
         method: The solver.
         steps: Its sweeps or evaluations.
         z: (classes,) log-scales.
-        ranges: Ends of each range the solver chose, by (kind, name); None if it chose none.
+        ranges: The ranges the solver chose; None if it chose none.
     """
 
     model_hash: str
@@ -134,7 +135,7 @@ class AppliedScales:
     method: str
     steps: int
     z: Array
-    ranges: Mapping[tuple[str, str], tuple[float, ...]] | None = None
+    ranges: ChosenRanges | None = None
 
 
 @dataclass(frozen=True, eq=False)

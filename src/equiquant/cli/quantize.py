@@ -15,6 +15,13 @@ FLAGS = (
     Flag("--calibration", "calibration", "how an activation's range is chosen (default: the preset's)"),
     Flag("--samples", "calibration_samples", "use at most this many samples", "N"),
     Flag("--per-channel", "per_channel", "one weight scale per output channel instead of one per tensor"),
+    Flag(
+        "--bias-type",
+        "bias_type",
+        "with xint8: int8 for the NPU (default), int32 for the same numbers on a CPU's integer kernels, or int16",
+    ),
+    Flag("--no-npu-limits", "npu_limits", "with xint8: do not keep the scales within the NPU's shift limits"),
+    Flag("--unsigned-relu", "unsigned_relu", "results of Relu use the whole range of their type, even when symmetric"),
     Flag("--no-optimize", "optimize", "leave the graph as it is: fold nothing"),
 )
 EQUALIZATION_FLAGS = (

@@ -45,6 +45,8 @@ class QuantizerModel:
         activation_levels: Steps in an activation's range: 127 for symmetric 8 bits, 255 for asymmetric.
         symmetric: Activation ranges are symmetric about 0.
         per_channel: Weights have one step an output channel.
+        unsigned: Names of the tensors that are never negative and use the whole range of their type.
+        unsigned_levels: Steps in theirs.
         bias_levels: Largest integer of a bias with a scale of its own, None where biases are as good as exact.
         bias_corrected: The mean error of every output channel will be taken away by its bias.
     """
@@ -57,6 +59,8 @@ class QuantizerModel:
     per_channel: bool = False
     bias_levels: float | None = None
     bias_corrected: bool = False
+    unsigned: Collection[str] = frozenset()
+    unsigned_levels: float = 255.0
 
 
 def noise_terms(
@@ -232,12 +236,13 @@ def _tensor_term(
         np.broadcast_to(ids.reshape(-1) if ids.size in (1, size) else ids.reshape(-1)[:1], (size,))
     )
     white = gain if gain.size == size else np.full(size, gain.mean())
+    unsigned = (value.name or "") in quantizer.unsigned
     return TensorNoise(
         value.name or "",
         ids,
         np.maximum(figure.high, 0.0),
         np.maximum(-figure.low, 0.0),
         white,
-        quantizer.activation_levels,
-        quantizer.symmetric,
+        quantizer.unsigned_levels if unsigned else quantizer.activation_levels,
+        quantizer.symmetric and not unsigned,
     )

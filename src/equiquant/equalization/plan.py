@@ -14,7 +14,7 @@ from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of, couplings
 from equiquant.equalization.noise_model import Sketches
 from equiquant.graph import query
-from equiquant.numerics.clipping import RangeNoise, WeightRange, solve_clipped
+from equiquant.numerics.clipping import ChosenRanges, RangeNoise, WeightRange, solve_clipped
 from equiquant.numerics.global_solver import solve_global
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.pairwise import DEAD, solve_pairwise
@@ -35,7 +35,7 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 Bounds = tuple[Array, Array]
-Ranges = Mapping[tuple[str, str], tuple[float, ...]]
+Ranges = ChosenRanges
 
 CLIP_MARGIN = 1.02  # a channel counts as clear of a Clip's bound if its largest calibrated value times this is below it
 
@@ -48,7 +48,7 @@ class EqualizationPlan:
         method: The solver that found it.
         z: (classes,) log-scale of each class; 0 for class 0.
         steps: Sweeps of the pairwise solver, evaluations of the global one.
-        ranges: Ends of each range per side of 0, by (kind, name); None leaves them to calibration.
+        ranges: The ranges chosen with the scales; None leaves them to calibration.
     """
 
     method: str

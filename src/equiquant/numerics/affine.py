@@ -160,12 +160,14 @@ def params_from_range(low: Any, high: Any, kind: IntType, *, symmetric: bool, ax
     return QuantParams(scale, zero.astype(kind.name), kind, axis)
 
 
-def power_of_two_params(end: float, kind: IntType) -> QuantParams:
-    """Symmetric parameters whose largest integer stands for `end`, rounded to the nearest power of two.
+def power_of_two_params(end: float, kind: IntType, zero_point: int | None = None) -> QuantParams:
+    """Parameters whose largest integer stands for `end`, the scale rounded to the nearest power of two.
+
+    The zero point is the type's center, unless another is given.
 
     >>> float(power_of_two_params(127.0, INT_TYPES["int8"]).scale)
     1.0
     """
-    half = kind.qmax - kind.center
-    exponent = int(np.clip(np.rint(np.log2(max(end, SMALLEST_SCALE) / half)), -126, 127))
-    return QuantParams.make(np.ldexp(np.float32(1), exponent), kind.center, kind.name)
+    zero = kind.center if zero_point is None else zero_point
+    exponent = int(np.clip(np.rint(np.log2(max(end, SMALLEST_SCALE) / (kind.qmax - zero))), -126, 127))
+    return QuantParams.make(np.ldexp(np.float32(1), exponent), zero, kind.name)

@@ -15,7 +15,7 @@ min(u, c))² counts both. Everything is smooth: L-BFGS-B minimises log J over z 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from equiquant.numerics.coupling import LARGEST_LOG_SCALE
 from equiquant.numerics.noise import WeightNoise
 
-__all__ = ["ClippedResult", "RangeNoise", "RangeProblem", "WeightRange", "solve_clipped"]
+__all__ = ["ChosenRanges", "ClippedResult", "RangeNoise", "RangeProblem", "WeightRange", "solve_clipped"]
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -88,18 +88,32 @@ class RangeNoise:
 
 
 @dataclass(frozen=True, eq=False)
+class ChosenRanges:
+    """Ranges chosen together with the scales.
+
+    Attributes:
+        ends: Ends of each range per side of 0, by (kind, name), in the units of the scaled tensor.
+        costs: Noise of each tensor with steps 2^e around the chosen one, by (kind, name) and e; empty where steps are
+            no powers of two.
+    """
+
+    ends: Mapping[tuple[str, str], tuple[float, ...]]
+    costs: Mapping[tuple[str, str], Mapping[int, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class ClippedResult:
     """The minimum found.
 
     Attributes:
         z: (classes,) log-scale of each class.
-        ranges: Ends of the range per side of 0, by (kind, name), in the units of the scaled tensor.
+        ranges: The ranges.
         value: J there.
         evaluations: Evaluations of J.
     """
 
     z: Array
-    ranges: Mapping[tuple[str, str], tuple[float, ...]]
+    ranges: ChosenRanges
     value: float
     evaluations: int
 
@@ -228,13 +242,23 @@ class RangeProblem:
         self.logs[index] = log
         self.fixed[index] = True
 
-    def result(self) -> ClippedResult:
-        """Return where the solution stands."""
+    def noise_around(self, shifts: Sequence[float]) -> list[list[float]]:
+        """Return the noise of what is behind each range, with that range's log end moved by each shift."""
+        stage = _Stage(self._weights, self._tensors, self.z, self.logs + min(shifts))  # keeps all that may be clipped
+        found = []
+        for index in range(self.logs.size):
+            logs = np.repeat(self.logs[None], len(shifts), axis=0)
+            logs[:, index] += shifts
+            found.append([stage.part(index, self.z, np.exp(row)) for row in logs])
+        return found
+
+    def result(self, costs: Mapping[tuple[str, str], Mapping[int, float]] | None = None) -> ClippedResult:
+        """Return where the solution stands, with what steps around it cost."""
         ends = np.exp(self.logs).tolist()
         ranges: dict[tuple[str, str], tuple[float, ...]] = {}
         for key, end in zip(self.keys, ends, strict=True):
             ranges[key] = (*ranges.get(key, ()), end)
-        return ClippedResult(self.z, ranges, float(np.exp(self._value)), self._evaluations)
+        return ClippedResult(self.z, ChosenRanges(ranges, costs or {}), float(np.exp(self._value)), self._evaluations)
 
 
 def _sides(weight: WeightRange) -> tuple[Ids, Ids]:

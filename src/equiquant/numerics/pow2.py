@@ -36,6 +36,7 @@ __all__ = [
     "minmse_exponent",
     "minmse_margin",
     "nonoverflow_exponent",
+    "squared_errors",
 ]
 
 Array = npt.NDArray[Any]
@@ -167,6 +168,28 @@ def minmse_margin(data: DyadicHistogram, kind: IntType, *, zero_point: int | Non
     return float(others.min() / errors[best] - 1) if errors[best] > 0 else float("inf" if others.min() > 0 else 0)
 
 
+def squared_errors(
+    data: Array | DyadicHistogram, exponents: Array, kind: IntType, *, zero_point: int | None = None
+) -> tuple[Array, float]:
+    """Return the mean squared error of each exponent, and the mean square of the values themselves.
+
+    Args:
+        data: An array of finite values, or the histogram of a stream of them.
+        exponents: (K,) of scales 2.0**e.
+        kind: Storage type.
+        zero_point: The integer that stands for 0; None for the type's center.
+    """
+    if isinstance(data, DyadicHistogram):
+        values, weights = data.occupied()
+        errors = _histogram_errors(data, exponents, _levels(kind, zero_point))
+    else:
+        values, weights = data.reshape(-1).astype(np.float64), np.ones(data.size)
+        levels = _levels(kind, zero_point)
+        errors = np.array([np.square(_residual(values, e, levels)).sum() * 4.0 ** float(e) for e in exponents])
+    count = max(float(weights.sum()), 1.0)
+    return errors / count, float(weights @ np.square(values)) / count
+
+
 def _search_histogram(data: DyadicHistogram, kind: IntType, zero_point: int | None) -> int:
     candidates, errors = _errors(data, kind, zero_point)
     return int(candidates[int(np.argmin(errors))])
@@ -174,14 +197,17 @@ def _search_histogram(data: DyadicHistogram, kind: IntType, zero_point: int | No
 
 def _errors(data: DyadicHistogram, kind: IntType, zero_point: int | None) -> tuple[Array, Array]:
     """Return the candidates, coarsest first, and the squared error of each over a histogram."""
-    values, weights = data.occupied()
-    low, high = _levels(kind, zero_point)
     top = nonoverflow_exponent(data.low, data.high, kind, zero_point=zero_point)
     candidates = _candidates(np.array([top]))[:, 0]
+    return candidates, _histogram_errors(data, candidates, _levels(kind, zero_point))
+
+
+def _histogram_errors(data: DyadicHistogram, exponents: Array, levels: tuple[int, int]) -> Array:
+    values, weights = data.occupied()
     errors = []
-    for exponent in candidates:
-        squared = _residual(values, exponent, (low, high)) ** 2
+    for exponent in exponents:
+        squared = _residual(values, exponent, levels) ** 2
         if exponent <= data.exponent:  # bins straddle rounding boundaries: their centers say nothing of the rounding
             squared = np.maximum(squared, 1 / 12)
         errors.append(np.dot(weights, squared) * 4.0 ** float(exponent))
-    return candidates, np.array(errors)
+    return np.array(errors)

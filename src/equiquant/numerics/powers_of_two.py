@@ -23,6 +23,7 @@ __all__ = ["solve_powers_of_two"]
 Array = npt.NDArray[Any]
 
 WARM = 200  # iterations of a solve that starts from the last one
+AROUND = 4  # steps to either side of the chosen one whose noise is told
 SHARES = (0.5, 0.75, 1.0)  # of the weights and biases, fixed before each of the last solves
 
 
@@ -51,7 +52,18 @@ def solve_powers_of_two(
         count = int(np.ceil(share * order.size))
         _fix(problem, order[:count][~problem.fixed[order[:count]]])
         problem.solve(1, WARM if share < 1 else 2 * WARM)
-    return problem.result()
+    return problem.result(_costs(problem))
+
+
+def _costs(problem: RangeProblem) -> dict[tuple[str, str], dict[int, float]]:
+    """Return the noise of each tensor with the powers of two around its step."""
+    steps = np.arange(-AROUND, AROUND + 1)
+    noise = problem.noise_around((steps * np.log(2.0)).tolist())
+    here = np.rint(_exponents(problem)).astype(int).tolist()
+    return {
+        key: dict(zip((steps + exponent).tolist(), row, strict=True))
+        for key, exponent, row in zip(problem.keys, here, noise, strict=True)
+    }
 
 
 def _exponents(problem: RangeProblem) -> Array:

@@ -119,8 +119,7 @@ class Judge:
             ranges: Ranges chosen with its scales; the others are calibrated.
         """
         survey = target.survey(model, self._recipe)
-        missing = [name for name in survey.calibrated if ("activation", name) not in (ranges or {})]
-        stats = calibrate.collect(model, self.fitted, missing, self._recipe)
+        stats = calibrate.collect(model, self.fitted, target.missing(survey, ranges), self._recipe)
         release_memory()
         quantized = model.clone()
         qdq.insert(quantized, target.choose(model, survey, stats, self._recipe, ranges))

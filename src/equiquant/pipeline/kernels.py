@@ -39,7 +39,7 @@ def fit_kernels(state: RunState, model: ir.Model, quality: Comparison) -> None:
         f"onnxruntime's kernels for uint8 times int8 overflow on this CPU (it has no VNNI): of the output '{name}'"
         f" {kept[name]:.1f} dB would be left"
     )
-    if recipe.npu or not recipe.avoid_overflow:
+    if not recipe.avoid_overflow:
         remedy = "Run the model with the session option session.x64quantprecision=1, or set AvoidOverflow to True."
         state.warn(f"{what}. {remedy}")
         return

@@ -155,12 +155,18 @@ def _plan(
     """Choose what is quantized and how, from the activations of the equalized model."""
     survey = target.survey(model, state.recipe)
     with state.stages("calibrate"):
-        chosen = ranges if ranges and stats_file is None else {}  # a file must serve other options too
-        needed = [name for name in survey.calibrated if ("activation", name) not in chosen]
-        stats = statistics(state, model, survey, needed, stats_file)
+        chosen = ranges if stats_file is None else None  # a file must serve other options too
+        stats = statistics(state, model, survey, target.missing(survey, chosen), stats_file)
     with state.stages("choose"):
         plan = target.choose(model, survey, stats, state.recipe, ranges)
     state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in plan.kept_float.items()]
+    state.decisions += plan.remarks
+    if plan.limits is not None and plan.limits.broken:
+        first = plan.limits.broken[0]
+        state.warn(
+            f"{len(plan.limits.broken)} limits of the target '{plan.limits.target}' cannot be met together, for example"
+            f" {first.option} at '{first.node}' (see the report's decisions); the hardware may refuse the model."
+        )
     return plan, stats
 
 

@@ -171,6 +171,8 @@ def quantizer_model(survey: target.Survey, *, bias_corrected: bool) -> Quantizer
         activation_levels=float(chosen.activation.qmax - zero),
         symmetric=chosen.activation_symmetric,
         per_channel=chosen.per_channel,
+        unsigned=survey.unsigned,
+        unsigned_levels=float(chosen.activation.qmax - chosen.activation.qmin),
         bias_levels=None if chosen.bias.bits == 32 else float(chosen.bias.qmax),
         bias_corrected=bias_corrected,
     )

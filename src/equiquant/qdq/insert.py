@@ -19,7 +19,8 @@ import onnx_ir as ir
 from equiquant.errors import ModelError
 from equiquant.graph.edit import add_initializer
 from equiquant.graph.query import constant, opset
-from equiquant.numerics.affine import QuantParams, quantize
+from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
+from equiquant.qdq.integer_clip import clip_integers
 from equiquant.target.ops import row_of
 from equiquant.target.plan import QuantPlan
 from equiquant.target.targets import PER_AXIS_OPSET, SIXTEEN_BIT_OPSET
@@ -48,11 +49,13 @@ def insert(model: ir.Model, plan: QuantPlan) -> None:
     values = {v.name: v for v in model.graph.inputs} | {v.name: v for n in model.graph for v in n.outputs}
     nodes = {n.name: n for n in model.graph}
     for (name, index), params in plan.constants.items():
-        editor.store(nodes[name], index, params)
+        editor.store(nodes[name], index, params, plan.grids.get((name, index), params))
     quantized = frozenset(plan.nodes)
     for name, params in plan.activations.items():
         editor.round_trip(values[name], params, quantized)
     editor.remove_unread()
+    if plan.integer_clips:
+        clip_integers(model, quantized, editor.name)
 
 
 class _Editor:
@@ -75,14 +78,15 @@ class _Editor:
         self.taken.add(result)
         return result
 
-    def store(self, node: ir.Node, index: int, params: QuantParams) -> None:
-        """Let a node read a constant as integers; readers that agree on the parameters share one copy."""
+    def store(self, node: ir.Node, index: int, params: QuantParams, grid: QuantParams) -> None:
+        """Let a node read a constant, rounded to `grid`, as integers; readers that agree on both share one copy."""
         value = node.inputs[index]
         assert value is not None
-        key = (value, params.type.name, params.axis, params.scale.tobytes(), params.zero_point.tobytes())
+        key = (value, *_key(params), *_key(grid))
         if key not in self.stored:
             array = constant(value)
             assert array is not None
+            array = array if grid is params else fake_quantize(array, grid)
             base = value.name or node.name or "constant"
             integers = add_initializer(self.graph, self.name(f"{base}_quantized"), quantize(array, params))
             self.stored[key] = self._linear("DequantizeLinear", integers, base, self._parameters(base, params), params)
@@ -153,6 +157,10 @@ class _Editor:
                 self.graph.remove(producer, safe=True)
             elif not value.is_graph_input():
                 del self.graph.initializers[value.name or ""]
+
+
+def _key(params: QuantParams) -> tuple[object, ...]:
+    return params.type.name, params.axis, params.scale.tobytes(), params.zero_point.tobytes()
 
 
 def _node(value: ir.Value) -> ir.Node:

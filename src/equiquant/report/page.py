@@ -35,6 +35,7 @@ from equiquant.report.markup import (
 )
 from equiquant.report.refinement import refinement
 from equiquant.report.style import STYLE
+from equiquant.report.target import target
 
 __all__ = ["page"]
 
@@ -53,6 +54,7 @@ def page(data: Mapping[str, Any]) -> str:
             _tiles(data),
             _quality(data["quality"], data["equalization"]),
             equalization(data["equalization"], recipe),
+            target(data.get("target") or {}),
             refinement(data["refinement"]),
             _decisions(data["decisions"]),
             _scales(data["tensors"]),

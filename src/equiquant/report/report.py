@@ -52,6 +52,7 @@ class Report:
         refinement: Empty when nothing was to be refined. Keys, all optional: `trials` (one `{name, sqnr_db}` per
             candidate, first the one without), `kept` (its name), `layers`, `fitted` and `held` (samples).
         tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel.
+        target: `LimitReport.to_dict()`: what the limits of the target did; empty where it has none.
         quality: `Comparison.to_dict()`, with `synthetic` true if its inputs were made up; None when nothing was
             compared.
         warnings: What the user must know.
@@ -66,6 +67,7 @@ class Report:
     equalization: Mapping[str, Any] = field(default_factory=dict)
     refinement: Mapping[str, Any] = field(default_factory=dict)
     tensors: Sequence[Mapping[str, Any]] = ()
+    target: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] | None = None
     warnings: Sequence[str] = ()
     stages: Sequence[StageCost] = ()
@@ -84,6 +86,7 @@ class Report:
                 "equalization": self.equalization,
                 "refinement": self.refinement,
                 "decisions": self.decisions,
+                "target": self.target,
                 "tensors": self.tensors,
                 "stages": self.stages,
             }
@@ -108,6 +111,7 @@ class Report:
                 equalization=data["equalization"],
                 refinement=data["refinement"],
                 tensors=tuple(data["tensors"]),
+                target=data.get("target", {}),
                 quality=data["quality"],
                 warnings=tuple(data["warnings"]),
                 stages=tuple(StageCost(**s) for s in data["stages"]),

@@ -1,18 +1,24 @@
 """The target: what is quantized, and with which scale, zero point and type."""
 
-from equiquant.target.choose import GivenRanges, choose, in_doubt
+from equiquant.target.choose import choose, in_doubt, missing
+from equiquant.target.hardware import HARDWARE, Hardware, Shift
+from equiquant.target.limits import LimitReport
 from equiquant.target.plan import QuantPlan
 from equiquant.target.survey import Group, Survey, survey
 from equiquant.target.targets import Target, required_opset, target_of
 
 __all__ = [
-    "GivenRanges",
+    "HARDWARE",
     "Group",
+    "Hardware",
+    "LimitReport",
     "QuantPlan",
+    "Shift",
     "Survey",
     "Target",
     "choose",
     "in_doubt",
+    "missing",
     "required_opset",
     "survey",
     "target_of",

@@ -6,7 +6,8 @@ moves, or that is aligned, takes the parameters of its group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
@@ -14,55 +15,84 @@ import onnx_ir as ir
 
 from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT
 from equiquant.calibrate.stats import TensorStats
+from equiquant.decisions import Decision
 from equiquant.errors import DataError
-from equiquant.graph.query import attribute, constant
+from equiquant.graph.query import attribute, constant, sole_consumer
 from equiquant.numerics.affine import QuantParams
+from equiquant.numerics.clipping import ChosenRanges
 from equiquant.recipe import Recipe
 from equiquant.target import ranges
+from equiquant.target.alignment import alignments
+from equiquant.target.limits import Bound, Tensor, enforce, position
+from equiquant.target.noise_costs import Cost, from_table, power, relative_noise, summed
 from equiquant.target.ops import OpRow, activation_inputs, row_of, weight_axis
 from equiquant.target.plan import QuantPlan
 from equiquant.target.ranges import Evidence, activation_params, clip_bounds, union
-from equiquant.target.survey import Survey
-from equiquant.target.targets import Target
+from equiquant.target.survey import Group, Survey
 from equiquant.target.weights import bias_params, fit_weight_to_bias, weight_params
+from equiquant.target.widening import widened
 
-__all__ = ["GivenRanges", "choose", "in_doubt"]
+__all__ = ["choose", "in_doubt", "missing"]
 
-GivenRanges = Mapping[tuple[str, str], tuple[float, ...]]
+NOTHING_GIVEN = ChosenRanges({})
 
 
 def choose(
-    model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe, given: GivenRanges | None = None
+    model: ir.Model,
+    survey: Survey,
+    stats: TensorStats,
+    recipe: Recipe,
+    given: ChosenRanges | None = None,
 ) -> QuantPlan:
-    """Choose every scale, zero point and type.
+    """Choose every scale, zero point and type, within the limits of the target.
 
     Args:
         model: The model that was surveyed; only read.
         survey: What to quantize.
-        stats: Statistics of `survey.calibrated`.
+        stats: Statistics of `missing(survey, given)`.
         recipe: The options.
-        given: Ranges already chosen, per side of 0, by ("activation" or "weight", name of the tensor or node); they
-            need no statistics.
+        given: Ranges already chosen, by ("activation", "weight" or "bias", name of the tensor or node), and what the
+            scales around them cost. Of everything else the relative noise of the tensor is what a scale costs.
 
     Raises:
         DataError: Statistics of a tensor are missing, or lack the histogram `minmse` needs.
     """
-    values = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
-    values |= {v.name or "": v for node in model.graph for v in node.outputs}
-    shared: dict[str, QuantParams] = {}
-    for group in survey.groups:
-        evidence = union(_evidence(values[name], stats, survey.target, given or {}) for name in group.sources)
-        chosen = all(("activation", name) in (given or {}) for name in group.sources)
-        params = activation_params(evidence, survey.target, recipe, group.sources[0], chosen=chosen)
-        shared |= dict.fromkeys(group.members, params)
+    chooser = _Chooser(model, survey, stats, recipe, given or NOTHING_GIVEN)
+    activations = chooser.activations()
     wanted = set(survey.nodes)
-    constants: dict[tuple[str, int], QuantParams] = {}
+    constants: dict[tuple[str, int], Tensor] = {}
     for node in model.graph:
         row = row_of(node)
         if row is not None and node.name in wanted:
-            constants |= _constants(node, row, shared, survey.target, recipe, given or {})
-    activations = {name: p for name, p in shared.items() if constant(values[name]) is None}
-    return QuantPlan(activations, constants, survey.nodes, survey.kept_float)
+            constants |= chooser.constants(node, row, activations)
+    target = survey.target
+    limits = None
+    if target.shifts or target.aligned:
+        limits = enforce(model, survey.nodes, target.shifts, activations, constants, target.name)
+        limits = limits.with_counts(*alignments(model, survey.nodes, target.aligned, chooser.alone))
+    plan = QuantPlan(
+        {name: t.params for name, t in activations.items() if constant(chooser.values[name]) is None},
+        {key: t.params for key, t in constants.items()},
+        survey.nodes,
+        survey.kept_float,
+        limits=limits,
+        remarks=() if limits is None else tuple(map(_broken, limits.broken)),
+    )
+    return widened(model, plan, activations) if target.widened else plan
+
+
+def _broken(bound: Bound) -> Decision:
+    reason = (
+        f"the {bound.name} is {bound.value}, outside [{bound.low}, {bound.high}]: no scales satisfy this together with"
+        " the other limits, and these are the closest"
+    )
+    return Decision("target", bound.option, bound.node, False, reason)
+
+
+def missing(survey: Survey, given: ChosenRanges | None) -> tuple[str, ...]:
+    """Return the tensors whose statistics are needed beside ranges already chosen."""
+    known = {name for group in survey.groups if _is_given(group, given or NOTHING_GIVEN) for name in group.sources}
+    return tuple(name for name in survey.calibrated if name not in known)
 
 
 def in_doubt(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe) -> tuple[str, ...]:
@@ -76,87 +106,172 @@ def in_doubt(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe
     """
     if recipe.exact_histograms or survey.target.method != "minmse":
         return ()
-    values = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
-    values |= {v.name or "": v for node in model.graph for v in node.outputs}
+    chooser = _Chooser(model, survey, stats, recipe, NOTHING_GIVEN)
     found: list[str] = []
     for group in survey.groups:
         mine = [name for name in group.sources if name in stats.tensors]
-        evidence = [_evidence(values[name], stats, survey.target, {}) for name in group.sources if name in mine]
+        evidence = [chooser.evidence(name, NOTHING_GIVEN) for name in mine]
         large = any(stats.tensors[name].count > HISTOGRAM_LIMIT * stats.samples for name in mine)
-        if large and ranges.in_doubt(union(evidence), survey.target, recipe, stats.samples):
+        unsigned = survey.unsigned.issuperset(mine)
+        if large and ranges.in_doubt(union(evidence), survey.target, recipe, stats.samples, unsigned=unsigned):
             found += mine
     return tuple(found)
 
 
-def _evidence(value: ir.Value, stats: TensorStats, target: Target, given: GivenRanges) -> Evidence:
-    array = constant(value)
-    if array is not None:
-        return Evidence.of_array(array, target)
-    ends = given.get(("activation", value.name or ""))
-    if ends is not None:
-        return Evidence(-ends[1] if len(ends) > 1 else 0.0, ends[0])
-    record = stats.tensors.get(value.name or "")
-    if record is None:
-        raise DataError(f"There are no statistics of '{value.name}'; calibrate the model that is quantized.")
-    evidence = Evidence.of_record(record, stats.recounted.get(value.name or ""))
-    producer = value.producer()
-    return evidence if producer is None else evidence.clipped(*clip_bounds(producer))
+def _is_given(group: Group, given: ChosenRanges) -> bool:
+    return all(("activation", name) in given.ends for name in group.sources)
 
 
-def _constants(
-    node: ir.Node,
-    row: OpRow,
-    shared: Mapping[str, QuantParams],
-    target: Target,
-    recipe: Recipe,
-    given: GivenRanges,
-) -> dict[tuple[str, int], QuantParams]:
-    """Return the parameters of a node's constant inputs."""
-    name = node.name or ""
-    found: dict[tuple[str, int], QuantParams] = {}
-    for index, value in activation_inputs(node, row):
+class _Chooser:
+    """The choice tensor by tensor, each for itself."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        survey: Survey,
+        stats: TensorStats,
+        recipe: Recipe,
+        given: ChosenRanges,
+    ) -> None:
+        self._survey, self._stats, self._recipe = survey, stats, recipe
+        self._target, self._given = survey.target, given
+        self.values = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
+        self.values |= {v.name or "": v for node in model.graph for v in node.outputs}
+        self._evidence: dict[str, Evidence] = {}  # of the members of each group
+        self.alone: dict[str, int] = {}  # position of each source of a group of several, had it a scale of its own
+
+    def activations(self) -> dict[str, Tensor]:
+        """Return a tensor a group, by the names of its members."""
+        found: dict[str, Tensor] = {}
+        for group in self._survey.groups:
+            given = self._given if _is_given(group, self._given) else NOTHING_GIVEN
+            parts = {name: self.evidence(name, given) for name in group.sources}
+            evidence = union(parts.values())
+            unsigned = self._survey.unsigned.issuperset(group.sources)
+            params = activation_params(
+                evidence, self._target, self._recipe, group.sources[0], chosen=bool(given.ends), unsigned=unsigned
+            )
+            costs = [
+                self._cost(("activation", name), part, params, partial(self._sum_of, name))
+                for name, part in parts.items()
+            ]
+            tensor = Tensor(group.members[0], params, summed(costs))
+            if len(parts) > 1 and self._target.aligned:
+                self._compromise(tensor, parts, bool(given.ends), unsigned)
+            found |= dict.fromkeys(group.members, tensor)
+            self._evidence |= dict.fromkeys(group.members, evidence)
+        return found
+
+    def _compromise(self, tensor: Tensor, parts: Mapping[str, Evidence], chosen: bool, unsigned: bool) -> None:
+        """Give tensors that must share a scale the one of least noise, between those each would have alone."""
+        alone = {
+            name: activation_params(part, self._target, self._recipe, name, chosen=chosen, unsigned=unsigned)
+            for name, part in parts.items()
+        }
+        positions = {name: position(params) for name, params in alone.items()}
+        self.alone |= positions
+        if self._target.method == "minmse":  # the other one never overflows
+            tried = range(min(positions.values()), max(positions.values()) + 1)  # of equals the coarsest
+            tensor.move(min(tried, key=lambda p: tensor.cost(-p)))
+
+    def constants(self, node: ir.Node, row: OpRow, activations: Mapping[str, Tensor]) -> dict[tuple[str, int], Tensor]:
+        """Return a tensor a constant input of a node."""
+        name = node.name or ""
+        found: dict[tuple[str, int], Tensor] = {}
+        for index, value in activation_inputs(node, row):
+            array = constant(value)
+            if array is None:
+                continue
+            shared = activations.get(value.name or "")
+            if shared is None:
+                evidence = Evidence.of_array(array, self._target)
+                params = activation_params(evidence, self._target, self._recipe, value.name or "")
+                shared = Tensor(f"{name}[{index}]", params, relative_noise(array, params))
+            found[name, index] = shared
+        if row.weight is not None:
+            found |= self._weight_and_bias(node, row, found, activations)
+        return found
+
+    def _weight_and_bias(
+        self,
+        node: ir.Node,
+        row: OpRow,
+        operands: Mapping[tuple[str, int], Tensor],
+        activations: Mapping[str, Tensor],
+    ) -> dict[tuple[str, int], Tensor]:
+        name, target = node.name or "", self._target
+        found: dict[tuple[str, int], Tensor] = {}
+        assert row.weight is not None
+        weight_value = node.inputs[row.weight]
+        assert weight_value is not None
+        weight = constant(weight_value)
+        bias = constant(node.inputs[row.bias]) if row.bias is not None and len(node.inputs) > row.bias else None
+        if weight is not None:
+            axis = weight_axis(node, weight.ndim) if target.per_channel else None
+            params = weight_params(weight, axis, target, self._end(("weight", name)) if axis is None else None)
+            cost = self._cost(("weight", name), weight, params)
+            found[name, row.weight] = Tensor(f"{name}[{row.weight}]", params, cost)
+        if bias is None or row.bias is None:
+            return found
+        source = node.inputs[0]
+        assert source is not None
+        input_scale = (operands.get((name, 0)) or activations[source.name or ""]).params.scale
+        step = float(input_scale) * _alpha(node)
+        scale = (found.get((name, row.weight)) or activations[weight_value.name or ""]).params
+        if _bias_fits(bias, step, scale):
+            if weight is not None and target.bias.name == "int32":
+                scale = found[name, row.weight].params = fit_weight_to_bias(scale, weight, bias, step)
+            params = bias_params(bias, step, scale, target, self._end(("bias", name)))
+            cost = self._cost(("bias", name), bias, params, partial(self._signal, node.outputs[0]))
+            found[name, row.bias] = Tensor(f"{name}[{row.bias}]", params, cost)
+        return found
+
+    def _end(self, key: tuple[str, str]) -> float | None:
+        ends = self._given.ends.get(key)
+        return None if ends is None else ends[0]
+
+    def _cost(
+        self,
+        key: tuple[str, str],
+        data: npt.NDArray[Any] | Evidence,
+        params: QuantParams,
+        signal: Callable[[], float | None] = lambda: None,
+    ) -> Cost:
+        table = self._given.costs.get(key)
+        return relative_noise(data, params, signal) if table is None else from_table(table)
+
+    def _sum_of(self, name: str) -> float | None:
+        """Return the mean square of the sum a tensor disappears in, None if it is read by something else too."""
+        readers = [use.node for use in self.values[name].uses()]
+        if not readers or any(node.op_type not in ("Add", "Sub", "Sum") for node in readers):
+            return None
+        sums = [self._signal(node.outputs[0]) for node in readers]
+        return min((power for power in sums if power is not None), default=None)
+
+    def _signal(self, value: ir.Value) -> float | None:
+        """Return the mean square of a node's output, behind what is fused into it; None where it is unknown."""
+        while (value.name or "") not in self._evidence:
+            reader = sole_consumer(value)
+            if reader is None:
+                return None
+            value = reader.outputs[0]
+        return power(self._evidence[value.name or ""]) or None
+
+    def evidence(self, name: str, given: ChosenRanges) -> Evidence:
+        """Return what is known of a tensor."""
+        value = self.values[name]
         array = constant(value)
         if array is not None:
-            params = shared.get(value.name or "")
-            evidence = Evidence.of_array(array, target)
-            found[name, index] = params or activation_params(evidence, target, recipe, value.name or "")
-    if row.weight is not None:
-        found |= _weight_and_bias(node, row, found, shared, target, given)
-    return found
-
-
-def _weight_and_bias(
-    node: ir.Node,
-    row: OpRow,
-    operands: Mapping[tuple[str, int], QuantParams],
-    shared: Mapping[str, QuantParams],
-    target: Target,
-    given: GivenRanges,
-) -> dict[tuple[str, int], QuantParams]:
-    name = node.name or ""
-    found: dict[tuple[str, int], QuantParams] = {}
-    assert row.weight is not None
-    weight_value = node.inputs[row.weight]
-    assert weight_value is not None
-    weight = constant(weight_value)
-    bias = constant(node.inputs[row.bias]) if row.bias is not None and len(node.inputs) > row.bias else None
-    if weight is not None:
-        axis = weight_axis(node, weight.ndim) if target.per_channel else None
-        ends = given.get(("weight", name)) if axis is None else None
-        found[name, row.weight] = weight_params(weight, axis, target, None if ends is None else ends[0])
-    if bias is None or row.bias is None:
-        return found
-    source = node.inputs[0]
-    assert source is not None
-    input_scale = (operands.get((name, 0)) or shared[source.name or ""]).scale
-    step = float(input_scale) * _alpha(node)
-    scale = found.get((name, row.weight)) or shared[weight_value.name or ""]
-    if _bias_fits(bias, step, scale):
-        if weight is not None and target.bias.name == "int32":
-            scale = found[name, row.weight] = fit_weight_to_bias(scale, weight, bias, step)
-        ends = given.get(("bias", name))
-        found[name, row.bias] = bias_params(bias, step, scale, target, None if ends is None else ends[0])
-    return found
+            return Evidence.of_array(array, self._target)
+        ends = given.ends.get(("activation", name))
+        if ends is not None:
+            return Evidence(-ends[1] if len(ends) > 1 else 0.0, ends[0])
+        record = self._stats.tensors.get(name)
+        if record is None:
+            raise DataError(f"There are no statistics of '{name}'; calibrate the model that is quantized.")
+        evidence = Evidence.of_record(record, self._stats.recounted.get(name))
+        producer = value.producer()
+        return evidence if producer is None else evidence.clipped(*clip_bounds(producer))
 
 
 def _alpha(node: ir.Node) -> float:

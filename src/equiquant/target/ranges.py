@@ -1,8 +1,8 @@
 """From what is known of a tensor's values to the scale and zero point of an activation.
 
 Min-max takes the whole range; asymmetric types get it widened to contain 0, so that zero padding is exact. Power-of-two
-scales are symmetric: the zero point is the type's center, or 0 for an unsigned tensor that is never negative when the
-recipe says `unsigned_relu`. The exponent is the one of least squared error, or the smallest without overflow
+scales are symmetric: the zero point is the type's center, or its smallest integer for a tensor that is never negative
+when the recipe says `unsigned_relu`. The exponent is the one of least squared error, or the smallest without overflow
 (`numerics.pow2`). Percentile, entropy and MSE cut the range under a float scale (the numerics module of each name).
 Source: Nagel et al., arXiv:2106.08295, section 2; AMD Quark documentation, `PowerOfTwoMethod`.
 """
@@ -87,31 +87,33 @@ def union(parts: Iterable[Evidence]) -> Evidence:
 
 
 def activation_params(
-    evidence: Evidence, target: Target, recipe: Recipe, name: str, *, chosen: bool = False
+    evidence: Evidence, target: Target, recipe: Recipe, name: str, *, chosen: bool = False, unsigned: bool = False
 ) -> QuantParams:
     """Return scale and zero point of an activation, per tensor.
 
     Args:
         evidence: What is known of its values.
         target: Types and method.
-        recipe: `unsigned_relu` and `symmetric_ranges`.
+        recipe: `minmse_mode`, `nonoverflow_rounding` and those of the range.
         name: The tensor, for the error.
         chosen: The range was chosen beforehand, on the grid of the target: nothing is searched.
+        unsigned: The tensor is never negative and may use the whole range, its zero point the type's smallest integer.
 
     Raises:
         DataError: The method needs a histogram that calibration did not collect.
     """
     kind, low, high = target.activation, evidence.low, evidence.high
+    zero = kind.qmin if unsigned else kind.center
     if chosen and target.scale_kind == "power_of_two":
-        return power_of_two_params(max(-low, high), kind)
+        return power_of_two_params(max(-low, high), kind, zero)
     if target.method in HISTOGRAM_METHODS and evidence.histogram is None:
         raise DataError(
             f"The statistics of '{name}' hold no histogram, which '{target.method}' needs; calibrate again."
         )
     if target.scale_kind == "float":
-        low, high = _float_range(evidence, target, recipe)
-        return params_from_range(low, high, kind, symmetric=target.activation_symmetric)
-    zero = _zero_point(evidence, target, recipe)
+        symmetric = target.activation_symmetric and not unsigned
+        low, high = _float_range(evidence, target, recipe, symmetric=symmetric)
+        return params_from_range(low, high, kind, symmetric=symmetric)
     if target.method == "minmse":
         assert evidence.histogram is not None
         exponent = minmse_exponent(evidence.histogram, kind, zero_point=zero)
@@ -122,7 +124,7 @@ def activation_params(
     return QuantParams.make(np.ldexp(np.float32(1), exponent), zero, kind.name)
 
 
-def in_doubt(evidence: Evidence, target: Target, recipe: Recipe, samples: int) -> bool:
+def in_doubt(evidence: Evidence, target: Target, recipe: Recipe, samples: int, *, unsigned: bool = False) -> bool:
     """True if a sampled histogram leaves it open which power of two has the least squared error.
 
     The squared rounding error of n sampled elements has a relative standard deviation of about 1/√n. Two scales whose
@@ -130,18 +132,14 @@ def in_doubt(evidence: Evidence, target: Target, recipe: Recipe, samples: int) -
     """
     if target.method != "minmse" or recipe.minmse_mode != "all" or evidence.histogram is None:
         return False
-    margin = minmse_margin(evidence.histogram, target.activation, zero_point=_zero_point(evidence, target, recipe))
+    zero = target.activation.qmin if unsigned else target.activation.center
+    margin = minmse_margin(evidence.histogram, target.activation, zero_point=zero)
     return margin < DOUBT / math.sqrt(SAMPLED * max(samples, 1))
 
 
-def _zero_point(evidence: Evidence, target: Target, recipe: Recipe) -> int:
-    unsigned = recipe.unsigned_relu and not target.activation.signed and evidence.low >= 0
-    return 0 if unsigned else target.activation.center
-
-
-def _float_range(evidence: Evidence, target: Target, recipe: Recipe) -> tuple[float, float]:
+def _float_range(evidence: Evidence, target: Target, recipe: Recipe, *, symmetric: bool) -> tuple[float, float]:
     low, high = evidence.low, evidence.high
-    symmetric = recipe.symmetric_ranges or target.activation_symmetric
+    symmetric = symmetric or recipe.symmetric_ranges
     if evidence.histogram is not None and target.method == "percentile":
         low, high = percentile_range(
             evidence.histogram, recipe.percentile, symmetric=symmetric, bins=recipe.histogram_bins

@@ -18,6 +18,7 @@ from equiquant.graph.query import constant, sole_consumer
 from equiquant.recipe import Recipe
 from equiquant.target.ops import OpRow, activation_inputs, data_outputs, moves_data, row_of
 from equiquant.target.select import deselected
+from equiquant.target.signs import never_negative
 from equiquant.target.targets import Target, target_of
 
 __all__ = ["Group", "Survey", "survey"]
@@ -46,6 +47,7 @@ class Survey:
         groups: Every quantized tensor, in the group it shares its parameters with.
         calibrated: Names of the tensors whose statistics are needed, in graph order.
         kept_float: Node name to the reason it stays float.
+        unsigned: Names of the calibrated tensors that are never negative and may use the whole range of their type.
     """
 
     target: Target
@@ -53,6 +55,7 @@ class Survey:
     groups: tuple[Group, ...]
     calibrated: tuple[str, ...]
     kept_float: Mapping[str, str]
+    unsigned: frozenset[str] = frozenset()
 
 
 def survey(model: ir.Model, recipe: Recipe) -> Survey:
@@ -92,7 +95,9 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
     kept = {name: why for name, why in kept.items() if name not in constants}
     values = _values(model)
     calibrated = tuple(s for g in groups for s in g.sources if constant(values[s]) is None)
-    return Survey(target, quantized, groups, calibrated, kept)
+    positive = never_negative(model) if recipe.unsigned_relu else frozenset()
+    unsigned = (group.sources for group in groups if positive.issuperset(group.sources))
+    return Survey(target, quantized, groups, calibrated, kept, frozenset(name for names in unsigned for name in names))
 
 
 def _values(model: ir.Model) -> dict[str, ir.Value]:
@@ -241,13 +246,15 @@ def _groups(
             continue
         inputs = [value for _, value in activation_inputs(node, row)]
         results = _results(node, fused)
-        shares = moves_data(node) or node.op_type in target.aligned
+        moves = moves_data(node)
+        shares = moves or node.op_type in target.aligned
         # A constant operand has parameters of its own at every reader, unless it shares them.
         for value in inputs:
             if shares or constant(value) is None:
                 sets.find(value)
         if shares:
-            derived.update(results)
+            if moves or node.op_type == "Concat":  # no value the inputs lack; an average needs a range of its own
+                derived.update(results)
             for value in (*inputs, *results):
                 sets.unite(inputs[0], value)
         else:

@@ -1,0 +1,82 @@
+"""What a power-of-two scale costs: its squared error over the square of the values, the relative noise of a tensor.
+
+It is measured on an array or a histogram. Where only the ends of the range are known, values count as spread evenly
+between them. What is added, a bias or the operand of an Add, counts against the square of the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.numerics.affine import QuantParams
+from equiquant.numerics.histogram import DyadicHistogram
+from equiquant.numerics.pow2 import squared_errors
+from equiquant.target.ranges import Evidence
+
+__all__ = ["Cost", "from_table", "power", "relative_noise", "summed"]
+
+Array = npt.NDArray[Any]
+Cost = Callable[[int], float]
+"""From the exponent of a scale to its noise over the signal."""
+
+EVEN = 4097  # values that stand for a range of which nothing but the ends is known
+LARGE = 1 << 16  # numbers above which their histogram is looked at
+FARTHEST = 8  # steps beyond a table that still make a difference
+
+
+def relative_noise(
+    data: Array | Evidence, params: QuantParams, signal: Callable[[], float | None] = lambda: None
+) -> Cost:
+    """Return the noise of any scale for a tensor.
+
+    Args:
+        data: The tensor, or what is known of it.
+        params: Its type and zero point.
+        signal: Returns the mean square that the noise is compared with; None for the tensor's own.
+    """
+    values: list[Array | DyadicHistogram] = []  # made on first use
+
+    def cost(exponent: int) -> float:
+        if not values:
+            values.append(_values(data))
+        zero = int(params.zero_point)
+        errors, own = squared_errors(values[0], np.array([exponent]), params.type, zero_point=zero)
+        reference = signal() or own
+        return float(errors[0]) / reference if reference > 0 else 0.0
+
+    return cost
+
+
+def from_table(table: Mapping[int, float]) -> Cost:
+    """Return the cost a table gives; beyond its ends every step costs four times as much."""
+    first, last = min(table), max(table)
+
+    def cost(exponent: int) -> float:
+        nearest = min(max(exponent, first), last)
+        return table[nearest] * 4.0 ** min(abs(exponent - nearest), FARTHEST)
+
+    return cost
+
+
+def summed(costs: list[Cost]) -> Cost:
+    """Return the cost of one scale for several tensors."""
+    return costs[0] if len(costs) == 1 else lambda exponent: sum(cost(exponent) for cost in costs)
+
+
+def power(evidence: Evidence) -> float:
+    """Return the mean square of a tensor."""
+    values = _values(evidence)
+    if isinstance(values, DyadicHistogram):
+        centers, counts = values.occupied()
+        return float(counts @ np.square(centers)) / max(float(counts.sum()), 1.0)
+    return float(np.square(values).mean()) if values.size else 0.0
+
+
+def _values(data: Array | Evidence) -> Array | DyadicHistogram:
+    if not isinstance(data, Evidence):
+        return DyadicHistogram.of(data) if data.size > LARGE else data
+    return np.linspace(data.low, data.high, EVEN) if data.histogram is None else data.histogram

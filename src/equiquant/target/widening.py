@@ -1,0 +1,74 @@
+"""The CPU form of a power-of-two model: int8 biases written as int32 at the scale of the accumulator.
+
+A bias b·2^−p_b with b in 8 bits is b·2^shift steps of 2^−(p_in + p_w), shift = p_in + p_w − p_b: the very same number
+as long as the shift is not negative, and integer kernels take it. A bias finer than the accumulator (shift < 0) is
+rounded to its steps, as the hardware's shifter does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from equiquant.decisions import Decision
+from equiquant.graph.query import attribute, label
+from equiquant.numerics.affine import QuantParams
+from equiquant.target.limits import Tensor
+from equiquant.target.ops import row_of
+from equiquant.target.plan import QuantPlan
+
+__all__ = ["widened"]
+
+FULL_SHIFT = 31 - 8  # bits an int8 may be shifted to the left within int32
+
+
+def widened(model: ir.Model, plan: QuantPlan, activations: Mapping[str, Tensor]) -> QuantPlan:
+    """Return the plan for integer kernels: int8 biases stored as int32 at s_x·s_w, their values unchanged.
+
+    Args:
+        model: The model the plan is for; only read.
+        plan: A plan with power-of-two scales.
+        activations: Value name to tensor.
+    """
+    constants, grids = dict(plan.constants), dict(plan.grids)
+    remarks = list(plan.remarks)
+    for node in model.graph:
+        row, name = row_of(node), node.name or ""
+        if row is None or row.bias is None or row.weight is None or (name, row.bias) not in constants:
+            continue
+        params = constants[name, row.bias]
+        step = _step(node, plan.constants, activations, row.weight)
+        shift = int(np.rint(np.log2(float(params.scale) / step)))
+        why = ""
+        if attribute(node, "alpha", 1.0) != 1.0:
+            why = "its alpha makes the accumulator's scale no power of two, so the bias stays int8"
+        elif shift > FULL_SHIFT:
+            why = f"shifted by {shift} bits the bias does not fit int32, so it stays int8"
+        if why:
+            remarks.append(Decision("target", "int32_bias", label(node), False, why))
+            continue
+        if shift < 0:
+            why = f"the int8 bias is 2^{-shift} times finer than the accumulator and was rounded to its steps"
+            remarks.append(Decision("target", "int32_bias", label(node), True, why))
+        grids[name, row.bias] = params
+        constants[name, row.bias] = QuantParams.make(step, 0, "int32")
+    return dataclasses.replace(plan, constants=constants, grids=grids, integer_clips=True, remarks=tuple(remarks))
+
+
+def _step(
+    node: ir.Node,
+    constants: Mapping[tuple[str, int], QuantParams],
+    activations: Mapping[str, Tensor],
+    weight: int,
+) -> float:
+    """Return s_x·s_w."""
+    scales = []
+    for index in (0, weight):
+        value = node.inputs[index]
+        assert value is not None
+        params = constants.get((node.name or "", index)) or activations[value.name or ""].params
+        scales.append(float(params.scale))
+    return scales[0] * scales[1]
