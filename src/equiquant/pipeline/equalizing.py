@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ from equiquant.pipeline.solving import solve
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Equivalence, Proof, Reference, apply_proven
 
-__all__ = ["equalize", "proof_feeds"]
+__all__ = ["Equalized", "equalize", "proof_feeds"]
 
 Array = npt.NDArray[Any]
 Noise = dict[str, list[float]]
@@ -60,8 +61,24 @@ class _Trial:
     sqnr_db: float | None
 
 
-def equalize(state: RunState, model: ir.Model, reference: Reference) -> tuple[ir.Model, Ranges | None]:
-    """Return the model with its channels rescaled, proven equal and no worse when quantized, and the ranges chosen.
+@dataclass(frozen=True, eq=False)
+class Equalized:
+    """What equalization made.
+
+    Attributes:
+        model: The float model with its channels rescaled.
+        ranges: The ranges chosen with the scales, if any.
+        factors: Where the function was changed on purpose (ReLU6 replaced, or `soft`): what each tensor was multiplied
+            by, by name, arrays that broadcast against the tensor. None where model and original compute the same.
+    """
+
+    model: ir.Model
+    ranges: Ranges | None = None
+    factors: Mapping[str, Array] | None = None
+
+
+def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalized:
+    """Return the model with its channels rescaled, proven equal and no worse when quantized.
 
     Args:
         state: The run; gets the decisions and the report's section.
@@ -96,7 +113,9 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> tuple[ir
     with state.stages("equalize"):
         equalized = model.clone()
         apply(equalized, find_classes(equalized), best.z)
-    return equalized, best.ranges
+    changed = best.name == "soft" or bool(state.equalization.get("replace_clip6_relu"))
+    factors = {v.name or "": np.exp(best.z[ids]) for v, ids in classes.values.items()} if changed else None
+    return Equalized(equalized, best.ranges, factors)
 
 
 def _measured(state: RunState) -> bool:
