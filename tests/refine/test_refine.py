@@ -14,7 +14,7 @@ from equiquant import qdq
 from equiquant.graph.query import constant
 from equiquant.numerics.affine import dequantize, quantize
 from equiquant.recipe import Recipe, preset
-from equiquant.refine import Refined, Refinement, layers_of, refine
+from equiquant.refine import Original, Refined, Refinement, layers_of, refine
 from equiquant.target import QuantPlan, target_of
 from tests.qdq.support import noise, parse, run, sqnr
 from tests.qdq.support import quantize as quantized
@@ -195,3 +195,33 @@ def test_layers_that_cannot_be_refined_say_why() -> None:
     layers, refused = layers_of(model, planned(model, A8W8, feeds))
     assert not layers
     assert [d.reason for d in refused] == ["its weight is a stack of matrices, or a vector"]
+
+
+CLIPPED = """g (float[N, 3, 12, 12] x) => (float[N, 6, 12, 12] y) {
+  a = Conv<kernel_shape=[1, 1]>(x, w1, b1)
+  r = Clip(a, low, high)
+  y = Conv<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(r, w2, b2)
+}"""
+
+
+@pytest.mark.parametrize("wanted", [BIAS, BOTH], ids=["biases", "both"])
+def test_it_aims_at_the_original_where_the_model_computes_something_else(wanted: Refinement) -> None:
+    """As ClipMode 'soft' leaves it: channels scaled through a Clip whose bound stays."""
+    factors = np.array([1, 2, 4, 1, 3, 2, 1, 1], np.float32).reshape(1, 8, 1, 1)
+    w1, w2 = noise(8, 3, 1, 1, seed=1), noise(6, 8, 3, 3, seed=2)
+    b1, b2 = noise(8, seed=3), noise(6, seed=4)
+    bounds = {"low": np.float32(0), "high": np.float32(4)}
+    original = parse(CLIPPED, w1=w1, b1=b1, w2=w2, b2=b2, **bounds)  # type: ignore[arg-type]
+    scale = factors.reshape(8, 1, 1, 1)
+    model = parse(CLIPPED, w1=w1 * scale, b1=b1 * factors.ravel(), w2=w2 / factors, b2=b2, **bounds)  # type: ignore[arg-type]
+    feeds = images(12)
+    plan = planned(model, A8W8, feeds)
+    target = outputs(original, feeds)
+
+    def errors(original_of_run: Original | None) -> tuple[float, float]:
+        got = outputs(inserted(refine(model, plan, target_of(A8W8), feeds, wanted, original_of_run)), feeds)
+        return float(np.abs((got - target).mean(axis=(0, 2, 3))).max()), sqnr(target, got)
+
+    aimed, blind = errors(Original(original, {"r": factors})), errors(None)
+    assert aimed[0] < 0.1 * blind[0]
+    assert aimed[1] > blind[1] + 0.5

@@ -14,7 +14,7 @@ import pytest
 
 from equiquant import QuantizationConfig, quantize
 from equiquant.errors import OptionError
-from equiquant.refine import Refined, Refinement
+from equiquant.refine import Refined
 from tests.refine.test_refine import chain, images
 
 STAGE = importlib.import_module("equiquant.pipeline.refining")
@@ -79,9 +79,9 @@ def test_what_is_held_back_is_never_fitted_to(monkeypatch: pytest.MonkeyPatch) -
     seen: list[np.ndarray] = []
     original = STAGE.refine
 
-    def spy(model: ir.Model, plan: Any, target: Any, feeds: Any, wanted: Refinement, progress: Any) -> Refined:
+    def spy(model: ir.Model, plan: Any, target: Any, feeds: Any, *rest: Any) -> Refined:
         seen.extend(feed["x"] for feed in feeds)
-        result: Refined = original(model, plan, target, feeds, wanted, progress)
+        result: Refined = original(model, plan, target, feeds, *rest)
         return result
 
     monkeypatch.setattr(STAGE, "refine", spy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +32,7 @@ from equiquant.pipeline.solving import solve
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Equivalence, Proof, Reference, apply_proven
 
-__all__ = ["equalize", "equalize_as", "proof_feeds"]
+__all__ = ["Equalized", "equalize", "equalize_as", "proof_feeds"]
 
 Array = npt.NDArray[Any]
 Noise = dict[str, list[float]]
@@ -61,8 +62,24 @@ class _Trial:
     sqnr_db: float | None
 
 
-def equalize(state: RunState, model: ir.Model, reference: Reference) -> tuple[ir.Model, Ranges | None]:
-    """Return the model with its channels rescaled, proven equal and no worse when quantized, and the ranges chosen.
+@dataclass(frozen=True, eq=False)
+class Equalized:
+    """What equalization made.
+
+    Attributes:
+        model: The float model with its channels rescaled.
+        ranges: The ranges chosen with the scales, if any.
+        factors: Where the function was changed on purpose (ReLU6 replaced, or `soft`): what each tensor was multiplied
+            by, by name, arrays that broadcast against the tensor. None where model and original compute the same.
+    """
+
+    model: ir.Model
+    ranges: Ranges | None = None
+    factors: Mapping[str, Array] | None = None
+
+
+def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalized:
+    """Return the model with its channels rescaled, proven equal and no worse when quantized.
 
     Args:
         state: The run; gets the decisions and the report's section.
@@ -91,12 +108,10 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> tuple[ir
         )
     state.decisions += best.decisions
     state.equalization |= _describe(state, classes, best) | _noise(terms, noise)
-    return _applied(state, model, best), best.ranges
+    return _applied(state, model, classes, best)
 
 
-def equalize_as(
-    state: RunState, model: ir.Model, reference: Reference, scales: AppliedScales
-) -> tuple[ir.Model, Ranges | None]:
+def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: AppliedScales) -> Equalized:
     """Return the model with its channels rescaled as an earlier run found best, proven equal; see `equalize`."""
     state.progress("equalize", 0, None)
     with state.stages("equalize"):
@@ -106,7 +121,7 @@ def equalize_as(
     trial = _try(state, model, classes, plan, reference, None)
     state.decisions += trial.decisions
     state.equalization |= _describe(state, classes, trial)
-    return _applied(state, model, trial), trial.ranges
+    return _applied(state, model, classes, trial)
 
 
 def _prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge: Judge | None) -> Reference:
@@ -120,14 +135,16 @@ def _prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge
     return reference
 
 
-def _applied(state: RunState, model: ir.Model, trial: _Trial) -> ir.Model:
+def _applied(state: RunState, model: ir.Model, classes: ScaleClasses, trial: _Trial) -> Equalized:
     """Return a copy of the model with the trial's scales, which are remembered."""
     with state.stages("equalize"):
         equalized = model.clone()
         apply(equalized, find_classes(equalized), trial.z)
     if state.scales is not None:
         state.scales = replace(state.scales, method=trial.name, steps=trial.steps, z=trial.z, ranges=trial.ranges)
-    return equalized
+    changed = trial.name == "soft" or bool(state.equalization.get("replace_clip6_relu"))
+    factors = {v.name or "": np.exp(trial.z[ids]) for v, ids in classes.values.items()} if changed else None
+    return Equalized(equalized, trial.ranges, factors)
 
 
 def _measured(state: RunState) -> bool:

@@ -14,9 +14,10 @@ from equiquant import qdq
 from equiquant.calibrate import SampleView
 from equiquant.decisions import Decision
 from equiquant.io import release_memory
+from equiquant.pipeline.equalizing import Equalized
 from equiquant.pipeline.judging import Yardstick, affordable_feeds
 from equiquant.pipeline.state import RunState
-from equiquant.refine import Layer, Refinement, layers_of, refine, rounding_cost
+from equiquant.refine import Layer, Original, Refinement, layers_of, refine, rounding_cost
 from equiquant.target import QuantPlan, target_of
 
 __all__ = ["refined"]
@@ -42,16 +43,17 @@ class _Trial:
     samples: int
 
 
-def refined(state: RunState, reference: ir.Model, model: ir.Model, plan: QuantPlan) -> tuple[ir.Model, QuantPlan]:
+def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: QuantPlan) -> tuple[ir.Model, QuantPlan]:
     """Return the model and the plan with the refinement that measures best; what was given is not changed.
 
     Args:
         state: The run; gets the decisions and the report's section.
-        reference: The float model that outputs are compared with.
-        model: The float model that is quantized.
+        reference: The float model that outputs are compared with: the original where its function was changed.
+        equalized: The float model that is quantized.
         plan: How.
     """
-    recipe = state.recipe
+    recipe, model = state.recipe, equalized.model
+    original = None if equalized.factors is None else Original(reference, equalized.factors)
     layers, refused = layers_of(model, plan)
     candidates = _candidates(state, layers)
     if not candidates or not layers:
@@ -67,7 +69,7 @@ def refined(state: RunState, reference: ir.Model, model: ir.Model, plan: QuantPl
             def progress(layer: int, of: int, done: int = done) -> None:
                 state.progress("refine", done * of + layer, len(candidates) * of)
 
-            found = refine(model, plan, target_of(recipe), fitted, wanted, progress)
+            found = refine(model, plan, target_of(recipe), fitted, wanted, original, progress)
             sqnr = yardstick.sqnr_db(_inserted(found.model, found.plan))
             trials.append(_Trial(name, found.model, found.plan, sqnr, found.samples))
             release_memory()

@@ -16,7 +16,7 @@ from equiquant.decisions import Decision
 from equiquant.equalization import Ranges
 from equiquant.io import ModelLike, input_specs, load_model, model_bytes, release_memory
 from equiquant.pipeline.calibrating import statistics
-from equiquant.pipeline.equalizing import equalize, equalize_as, proof_feeds
+from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as, proof_feeds
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.refining import refined
@@ -87,23 +87,24 @@ def run(
         model, reference = _fold(state, loaded.model)
         del loaded
         folded = model.clone() if _keeps_float(recipe, model) else None
-        ranges: Ranges | None = None
+        equalized = Equalized(model)
         scales = recalled_scales(stats_file, model, recipe) if quantize else None
         if stats_file is not None and recipe.cle:
             state.scales = scales or new_scales(model, recipe)
         if scales is not None:
-            model, ranges = equalize_as(state, model, reference, scales)
+            equalized = equalize_as(state, model, reference, scales)
         elif recipe.cle or recipe.calibration == "noise":
-            model, ranges = equalize(state, model, reference)
-            release_memory()
+            equalized = equalize(state, model, reference)
+        model = equalized.model
+        release_memory()
         if not quantize:
             _sign(model, state)
             return Outcome(model, report_of(state))
-        plan, stats = _plan(state, model, ranges, stats_file)
+        plan, stats = _plan(state, model, equalized.ranges, stats_file)
         if stream.synthetic and not stats.synthetic:
             state.decisions.append(Decision("refine", "no_data", "whole network", False, NO_REFINEMENT))
         else:
-            model, plan = refined(state, folded or model, model, plan)
+            model, plan = refined(state, folded or model, equalized, plan)
         quantized = model.clone()
         with state.stages("insert"):
             qdq.insert(quantized, plan)

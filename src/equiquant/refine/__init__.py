@@ -2,7 +2,7 @@
 
 from equiquant.refine.cost import rounding_cost
 from equiquant.refine.layers import Layer, layers_of
-from equiquant.refine.run import Refined, refine
+from equiquant.refine.run import Original, Refined, refine
 from equiquant.refine.solve import Refinement
 
-__all__ = ["Layer", "Refined", "Refinement", "layers_of", "refine", "rounding_cost"]
+__all__ = ["Layer", "Original", "Refined", "Refinement", "layers_of", "refine", "rounding_cost"]

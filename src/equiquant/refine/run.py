@@ -7,7 +7,7 @@ exactly the integers that were found.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,25 @@ from equiquant.target.plan import QuantPlan
 from equiquant.target.targets import Target
 from equiquant.target.weights import bias_params
 
-__all__ = ["Refined", "refine"]
+__all__ = ["Original", "Refined", "refine"]
 
 Array = npt.NDArray[Any]
 
 MEMORY = 1 << 30  # bytes of activations held, of all samples and both networks; fixed, so that a run can be repeated
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """The network to aim at where the one to quantize computes something else.
+
+    Attributes:
+        model: It; its layers have the names of those to refine.
+        factors: What its tensors are multiplied by to be those of the model to quantize, by name; arrays that
+            broadcast.
+    """
+
+    model: ir.Model
+    factors: Mapping[str, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +68,7 @@ def refine(
     target: Target,
     feeds: Iterable[Mapping[str, Array]],
     wanted: Refinement,
+    original: Original | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Refined:
     """Return the model and the plan with refined weights and biases; neither is changed.
@@ -66,6 +81,7 @@ def refine(
         target: What it is quantized for.
         feeds: Samples to fit to.
         wanted: What to do.
+        original: The network to aim at; None for `model` itself.
         progress: Called with layers done and layers in all.
 
     Raises:
@@ -75,13 +91,15 @@ def refine(
     plan, added = _own_constants(refined, plan, target, wanted)
     quantized = refined.clone()
     qdq.insert(quantized, plan)
-    places, twins, sources = (_nodes(m) for m in (refined, quantized, model))
-    walk = Walk([model, quantized], feeds, MEMORY)
+    original = original or Original(model, {})
+    places, twins, sources = (_nodes(m) for m in (refined, quantized, original.model))
+    walk = Walk([original.model, quantized], feeds, MEMORY)
     layers = [dataclasses.replace(x, bias_params=None) if x.name in added else x for x in layers_of(refined, plan)[0]]
     constants = dict(plan.constants)
     for index, layer in enumerate(layers):
         inputs = [_data(nodes[layer.name]) for nodes in (sources, twins)]
-        solution = solve(layer, walk.read(inputs), walk.count, wanted)
+        pairs = _scaled(walk.read(inputs), original.factors.get(inputs[0].name or ""))
+        solution = solve(layer, pairs, walk.count, wanted)
         weight = dequantize(solution.weight, layer.weight_params)
         _store(places[layer.name], twins[layer.name], 1, weight, layer.weight_params)
         if wanted.correct_bias and layer.takes_bias:
@@ -92,6 +110,12 @@ def refine(
         if progress is not None:
             progress(index + 1, len(layers))
     return Refined(refined, dataclasses.replace(plan, constants=constants), walk.count)
+
+
+def _scaled(pairs: Iterator[list[Array]], factor: Array | None) -> Iterator[list[Array]]:
+    """Multiply the first of every pair."""
+    for exact, integers in pairs:
+        yield [exact if factor is None else (exact * factor).astype(exact.dtype), integers]
 
 
 def _data(node: ir.Node) -> ir.Value:
