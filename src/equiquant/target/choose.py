@@ -24,8 +24,8 @@ from equiquant.recipe import Recipe
 from equiquant.target import ranges
 from equiquant.target.alignment import alignments
 from equiquant.target.limits import Bound, Tensor, enforce, position
-from equiquant.target.noise_costs import Cost, from_table, power, relative_noise, summed
-from equiquant.target.ops import OpRow, activation_inputs, row_of, weight_axis
+from equiquant.target.noise_costs import Cost, Use, from_table, power, relative_noise, summed
+from equiquant.target.ops import OpRow, activation_inputs, row_of, weight_axis, window_size
 from equiquant.target.plan import QuantPlan
 from equiquant.target.ranges import Evidence, activation_params, clip_bounds, union
 from equiquant.target.survey import Group, Survey
@@ -137,7 +137,7 @@ class _Chooser:
         self._target, self._given = survey.target, given
         self.values = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
         self.values |= {v.name or "": v for node in model.graph for v in node.outputs}
-        self._evidence: dict[str, Evidence] = {}  # of the members of each group
+        self._evidence: dict[str, Evidence] = {}  # of every member of a group; of those calibrated, their own
         self.alone: dict[str, int] = {}  # position of each source of a group of several, had it a scale of its own
 
     def activations(self) -> dict[str, Tensor]:
@@ -147,19 +147,18 @@ class _Chooser:
             given = self._given if _is_given(group, self._given) else NOTHING_GIVEN
             parts = {name: self.evidence(name, given) for name in group.sources}
             evidence = union(parts.values())
+            self._evidence |= dict.fromkeys(group.members, evidence) | parts
             unsigned = self._survey.unsigned.issuperset(group.sources)
             params = activation_params(
                 evidence, self._target, self._recipe, group.sources[0], chosen=bool(given.ends), unsigned=unsigned
             )
             costs = [
-                self._cost(("activation", name), part, params, partial(self._sum_of, name))
-                for name, part in parts.items()
+                self._cost(("activation", name), part, params, partial(self._use, name)) for name, part in parts.items()
             ]
             tensor = Tensor(group.members[0], params, summed(costs))
             if len(parts) > 1 and self._target.aligned:
                 self._compromise(tensor, parts, bool(given.ends), unsigned)
             found |= dict.fromkeys(group.members, tensor)
-            self._evidence |= dict.fromkeys(group.members, evidence)
         return found
 
     def _compromise(self, tensor: Tensor, parts: Mapping[str, Evidence], chosen: bool, unsigned: bool) -> None:
@@ -222,7 +221,7 @@ class _Chooser:
             if weight is not None and target.bias.name == "int32":
                 scale = found[name, row.weight].params = fit_weight_to_bias(scale, weight, bias, step)
             params = bias_params(bias, step, scale, target, self._end(("bias", name)))
-            cost = self._cost(("bias", name), bias, params, partial(self._signal, node.outputs[0]))
+            cost = self._cost(("bias", name), bias, params, lambda: Use(self._signal(node.outputs[0])))
             found[name, row.bias] = Tensor(f"{name}[{row.bias}]", params, cost)
         return found
 
@@ -235,18 +234,22 @@ class _Chooser:
         key: tuple[str, str],
         data: npt.NDArray[Any] | Evidence,
         params: QuantParams,
-        signal: Callable[[], float | None] = lambda: None,
+        use: Callable[[], Use] = Use,
     ) -> Cost:
         table = self._given.costs.get(key)
-        return relative_noise(data, params, signal) if table is None else from_table(table)
+        return relative_noise(data, params, use) if table is None else from_table(table)
 
-    def _sum_of(self, name: str) -> float | None:
-        """Return the mean square of the sum a tensor disappears in, None if it is read by something else too."""
+    def _use(self, name: str) -> Use:
+        """Return what a tensor disappears in, if nothing else reads it: sums, or averages."""
         readers = [use.node for use in self.values[name].uses()]
-        if not readers or any(node.op_type not in ("Add", "Sub", "Sum") for node in readers):
-            return None
-        sums = [self._signal(node.outputs[0]) for node in readers]
-        return min((power for power in sums if power is not None), default=None)
+        kinds = {node.op_type for node in readers}
+        signals = [self._signal(node.outputs[0]) for node in readers]
+        signal = min((power for power in signals if power is not None), default=None)
+        if kinds and kinds <= {"Add", "Sub", "Sum"}:
+            return Use(signal)
+        if kinds and kinds <= {"AveragePool", "GlobalAveragePool"}:
+            return Use(signal, min(window_size(node) for node in readers))
+        return Use()
 
     def _signal(self, value: ir.Value) -> float | None:
         """Return the mean square of a node's output, behind what is fused into it; None where it is unknown."""

@@ -1,12 +1,14 @@
 """What a power-of-two scale costs: its squared error over the square of the values, the relative noise of a tensor.
 
 It is measured on an array or a histogram. Where only the ends of the range are known, values count as spread evenly
-between them. What is added, a bias or the operand of an Add, counts against the square of the sum.
+between them. What is added, a bias or the operand of an Add, counts against the square of the sum; what is averaged
+by a pool, against the square of the average.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from equiquant.numerics.histogram import DyadicHistogram
 from equiquant.numerics.pow2 import squared_errors
 from equiquant.target.ranges import Evidence
 
-__all__ = ["Cost", "from_table", "power", "relative_noise", "summed"]
+__all__ = ["Cost", "Use", "from_table", "power", "relative_noise", "summed"]
 
 Array = npt.NDArray[Any]
 Cost = Callable[[int], float]
@@ -28,15 +30,26 @@ LARGE = 1 << 16  # numbers above which their histogram is looked at
 FARTHEST = 8  # steps beyond a table that still make a difference
 
 
-def relative_noise(
-    data: Array | Evidence, params: QuantParams, signal: Callable[[], float | None] = lambda: None
-) -> Cost:
+@dataclass(frozen=True)
+class Use:
+    """What becomes of a tensor's noise.
+
+    Attributes:
+        signal: Mean square that the noise is compared with; None for the tensor's own.
+        averaged: Number of values it is averaged over; what was clipped has one sign and does not average out.
+    """
+
+    signal: float | None = None
+    averaged: int = 1
+
+
+def relative_noise(data: Array | Evidence, params: QuantParams, use: Callable[[], Use] = Use) -> Cost:
     """Return the noise of any scale for a tensor.
 
     Args:
         data: The tensor, or what is known of it.
         params: Its type and zero point.
-        signal: Returns the mean square that the noise is compared with; None for the tensor's own.
+        use: Asked for what becomes of the noise, once it matters.
     """
     values: list[Array | DyadicHistogram] = []  # made on first use
 
@@ -45,8 +58,11 @@ def relative_noise(
             values.append(_values(data))
         zero = int(params.zero_point)
         errors, own = squared_errors(values[0], np.array([exponent]), params.type, zero_point=zero)
-        reference = signal() or own
-        return float(errors[0]) / reference if reference > 0 else 0.0
+        found = use()
+        rounding = min(float(errors[0]), 4.0**exponent / 12)
+        noise = float(errors[0]) - rounding + rounding / found.averaged
+        reference = found.signal or own
+        return noise / reference if reference > 0 else 0.0
 
     return cost
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.graph.query import attribute, constant
+from equiquant.graph.query import attribute, constant, static_shape
 
-__all__ = ["OPS", "OpRow", "activation_inputs", "data_outputs", "moves_data", "row_of", "weight_axis"]
+__all__ = ["OPS", "OpRow", "activation_inputs", "data_outputs", "moves_data", "row_of", "weight_axis", "window_size"]
 
 
 @dataclass(frozen=True)
@@ -155,3 +155,13 @@ def weight_axis(node: ir.Node, weight_rank: int) -> int | None:
     if node.op_type == "Gemm":
         return 0 if attribute(node, "transB", 0) else 1
     return weight_rank - 1 if weight_rank == 2 else None
+
+
+def window_size(node: ir.Node) -> int:
+    """Return how many values an average pool averages; 1 where a dimension is unknown."""
+    sizes = attribute(node, "kernel_shape", None)
+    if node.op_type == "GlobalAveragePool":
+        value = node.inputs[0]
+        shape = None if value is None else static_shape(value)
+        sizes = None if shape is None else shape[2:]
+    return 1 if sizes is None or None in sizes else int(np.prod(sizes, dtype=np.int64))
