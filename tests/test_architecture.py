@@ -26,6 +26,7 @@ ORDER = (
     ("graph",),
     ("io",),
     ("canonical",),
+    ("hardware",),
     ("equalization",),
     ("calibrate",),
     ("target",),

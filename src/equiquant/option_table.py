@@ -15,7 +15,8 @@ from collections.abc import Mapping
 
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
-from equiquant.option_kinds import Option, PowerOfTwoMethod, applied, automatic, planned
+from equiquant.option_kinds import Option, PowerOfTwoMethod, applied, automatic, on_the_npu, planned
+from equiquant.recipe import FUSED_ACTIVATIONS
 
 __all__ = ["ARGUMENTS", "EXTRA_OPTIONS", "Option", "PowerOfTwoMethod"]
 
@@ -278,6 +279,38 @@ _EXTRA = [
         "exact_histograms",
         "Our own: count every element of an activation instead of a sample of large ones.",
     ),
+    *on_the_npu(
+        ConvertBNToConv=("bn_to_conv", "a BatchNormalization that no layer absorbs becomes a depthwise Conv."),
+        ConvertReduceMeanToGlobalAvgPool=(
+            "reduce_mean_to_pool",
+            "a ReduceMean over height and width becomes a GlobalAveragePool.",
+        ),
+        SplitLargeKernelPool=("split_large_pool", "a GlobalAveragePool over more than 512 values becomes two pools."),
+        ConvertSplitToSlice=("split_to_slice", "a Split becomes Slices."),
+        SimulateDPU=("simulate_dpu", "change operators to what the NPU computes, as the Convert…ToDPUVersion say."),
+        ConvertLeakyReluToDPUVersion=("dpu_leaky_relu", "the slope of a LeakyRelu becomes n/256."),
+        ConvertSigmoidToHardSigmoid=("dpu_sigmoid", "a Sigmoid becomes HardSigmoid(x/6 + 1/2)."),
+        ConvertHardSigmoidToDPUVersion=("dpu_hard_sigmoid", "a HardSigmoid is multiplied by 6 · 2731/16384."),
+        ConvertAvgPoolToDPUVersion=("dpu_average_pool", "an average pool gets the factor of the NPU's k/2^s."),
+        ConvertReduceMeanToDPUVersion=("dpu_reduce_mean", "a ReduceMean gets the factor of the NPU's k/2^s."),
+    ),
+    applied(
+        "ConvertClipToDPUVersion",
+        "bool",
+        False,
+        "dpu_clip",
+        "With `enable_npu_cnn` and SimulateDPU: the bounds of a Clip become whole numbers of an int8.",
+    ),
+    *(
+        applied(
+            f"RemoveQDQConv{activation}",
+            "bool",
+            True,
+            "separate",
+            f"A {activation} is quantized together with the Conv, Gemm or Add before it; False quantizes both.",
+        )
+        for activation in FUSED_ACTIVATIONS
+    ),
     *automatic(
         "Without calibration data, synthetic inputs are used in any case, with a warning.", "bool", UseRandomData=False
     ),
@@ -315,17 +348,9 @@ _EXTRA = [
     *planned("Initializers that are graph inputs, when constant, always become constants.", (True,), "RemoveInputInit"),
     *planned("False keeps BatchNormalization apart; so does `optimize_model=False`.", (True,), "FoldBatchNorm"),
     *planned(
-        "Rewrites for the NPU, not done yet with either value.",
+        "Fusions of normalizations and Gelu, not done yet with either value.",
         (True, False),
-        "ConvertBNToConv ConvertReduceMeanToGlobalAvgPool SplitLargeKernelPool "
-        "ConvertSplitToSlice FuseInstanceNorm FuseL2Norm FuseGelu FuseLayerNorm",
-    ),
-    *planned(
-        "Imitation of the DPU's operators, not done yet with either value.",
-        (True, False),
-        "SimulateDPU ConvertLeakyReluToDPUVersion ConvertSigmoidToHardSigmoid "
-        "ConvertHardSigmoidToDPUVersion ConvertAvgPoolToDPUVersion ConvertClipToDPUVersion "
-        "ConvertReduceMeanToDPUVersion",
+        "FuseInstanceNorm FuseL2Norm FuseGelu FuseLayerNorm",
     ),
     *planned("Imitation of the DPU's Softmax.", (False,), "ConvertSoftmaxToDPUVersion"),
     *planned(
@@ -340,11 +365,6 @@ _EXTRA = [
         "AlignPool",
     ),
     *planned("Rounds of that adjustment.", (5,), "MaxLoopNum"),
-    *planned(
-        "Activations fused into the operator before them are always quantized once, after both.",
-        (True,),
-        "RemoveQDQConvRelu RemoveQDQConvClip RemoveQDQConvLeakyRelu RemoveQDQConvPRelu",
-    ),
     *planned(
         "No quantization between other operators.",
         (False,),

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from equiquant.cli.console import output, warn
 from equiquant.report.equalization import METHODS
+from equiquant.report.hardware import TITLES
 from equiquant.report.markup import (
     TIMES,
     bytes_text,
@@ -59,6 +60,10 @@ def _run_facts(report: Report, source: str, target: str, report_dir: str | None)
     folded = Counter(d.rule for d in report.decisions if d.applied and d.stage == "canonical")
     if folded:
         yield "Folded", ", ".join(f"{rule.replace('_', ' ')} ({count})" for rule, count in folded.most_common())
+    for row in report.hardware:
+        if row["rule"] != "together":
+            left = "" if row["sqnr_db"] is None else f": {decibels(row['sqnr_db'])} of the float output are left by it"
+            yield "For the NPU", f"{TITLES[row['rule']]} ({row['nodes']}){left}"
     equalized = _equalized(report.equalization)
     if equalized:
         yield "Equalized", equalized

@@ -2,6 +2,7 @@
 
 from equiquant.target.choose import GivenRanges, choose, in_doubt
 from equiquant.target.plan import QuantPlan
+from equiquant.target.select import left_float
 from equiquant.target.survey import Group, Survey, survey
 from equiquant.target.targets import Target, required_opset, target_of
 
@@ -13,6 +14,7 @@ __all__ = [
     "Target",
     "choose",
     "in_doubt",
+    "left_float",
     "required_opset",
     "survey",
     "target_of",

@@ -16,6 +16,7 @@ from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT
 from equiquant.calibrate.stats import TensorStats
 from equiquant.errors import DataError
 from equiquant.graph.query import attribute, constant
+from equiquant.hardware import is_hardware_factor
 from equiquant.numerics.affine import QuantParams
 from equiquant.recipe import Recipe
 from equiquant.target import ranges
@@ -59,6 +60,8 @@ def choose(
     constants: dict[tuple[str, int], QuantParams] = {}
     for node in model.graph:
         row = row_of(node)
+        if survey.target.factors and is_hardware_factor(node):
+            continue  # its factor is what it is
         if row is not None and node.name in wanted:
             constants |= _constants(node, row, shared, survey.target, recipe, given or {})
     activations = {name: p for name, p in shared.items() if constant(values[name]) is None}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from equiquant.numerics.affine import INT_TYPES, IntType
-from equiquant.recipe import CalibrationMethod, Recipe, ScaleKind
+from equiquant.recipe import FUSED_ACTIVATIONS, CalibrationMethod, Recipe, ScaleKind
 from equiquant.target.ops import OPS
 
 __all__ = ["PER_AXIS_OPSET", "SIXTEEN_BIT_OPSET", "Target", "required_opset", "target_of"]
@@ -38,6 +38,7 @@ class Target:
         lazy: Op types among them that stay float when nobody reads the result as integers.
         float_output: Op types with an integer kernel that can return float when nobody reads the result as integers.
         fused: Activations computed before the producer's result is rounded: no QuantizeLinear in between.
+        factors: The factor the NPU multiplies a mean by belongs to it: no QuantizeLinear in between.
         aligned: Op types whose inputs and output share one scale although the op does not merely move data.
     """
 
@@ -53,6 +54,7 @@ class Target:
     lazy: frozenset[str]
     float_output: frozenset[str]
     fused: frozenset[str]
+    factors: bool
     aligned: frozenset[str]
 
 
@@ -71,7 +73,8 @@ def target_of(recipe: Recipe) -> Target:
         quantized=frozenset(op for op, row in OPS.items() if (row.npu if npu else row.cpu)),
         lazy=frozenset() if npu else frozenset(op for op, row in OPS.items() if row.lazy),
         float_output=frozenset() if npu else frozenset({"Gemm", "MatMul"}),
-        fused=frozenset({"Relu", "Clip", "LeakyRelu", "PRelu"} if npu else {"Relu", "Clip", "LeakyRelu"}),
+        fused=frozenset(FUSED_ACTIVATIONS) - {*recipe.separate, *(() if npu else ("PRelu",))},
+        factors=npu,
         aligned=frozenset({"Concat"}) if npu else frozenset(),
     )
 
