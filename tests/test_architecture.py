@@ -37,6 +37,7 @@ ORDER = (
     ("pipeline",),
     ("api",),
     ("option_kinds",),
+    ("npu_options",),
     ("option_table",),
     ("options",),
     ("config",),

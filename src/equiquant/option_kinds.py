@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-__all__ = ["Kind", "Option", "PowerOfTwoMethod", "applied", "automatic", "on_the_npu", "planned"]
+__all__ = ["Kind", "Option", "PowerOfTwoMethod", "applied", "automatic", "planned"]
 
 Kind = str | tuple[type[Enum], ...]
 
@@ -59,13 +59,6 @@ def applied(name: str, kind: Kind, default: object, fields: str, doc: str, accep
 def automatic(doc: str, kind: Kind, **defaults: object) -> list[Option]:
     """Return options, name=default, that change nothing here."""
     return [Option(name, "automatic", kind, default, doc) for name, default in defaults.items()]
-
-
-def on_the_npu(**options: tuple[str, str]) -> list[Option]:
-    """Return options, name=(recipe field, what is done), on by default; they take effect with `enable_npu_cnn`."""
-    return [
-        applied(name, "bool", True, field, f"With `enable_npu_cnn`: {doc}") for name, (field, doc) in options.items()
-    ]
 
 
 def planned(doc: str, accepts: tuple[object, ...], names: str) -> list[Option]:

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
-from equiquant.option_kinds import Option, PowerOfTwoMethod, applied, automatic, on_the_npu, planned
-from equiquant.recipe import FUSED_ACTIVATIONS
+from equiquant.npu_options import NPU_OPTIONS
+from equiquant.option_kinds import Option, PowerOfTwoMethod, applied, automatic, planned
 
 __all__ = ["ARGUMENTS", "EXTRA_OPTIONS", "Option", "PowerOfTwoMethod"]
 
@@ -279,38 +279,7 @@ _EXTRA = [
         "exact_histograms",
         "Our own: count every element of an activation instead of a sample of large ones.",
     ),
-    *on_the_npu(
-        ConvertBNToConv=("bn_to_conv", "a BatchNormalization that no layer absorbs becomes a depthwise Conv."),
-        ConvertReduceMeanToGlobalAvgPool=(
-            "reduce_mean_to_pool",
-            "a ReduceMean over height and width becomes a GlobalAveragePool.",
-        ),
-        SplitLargeKernelPool=("split_large_pool", "a GlobalAveragePool over more than 512 values becomes two pools."),
-        ConvertSplitToSlice=("split_to_slice", "a Split becomes Slices."),
-        SimulateDPU=("simulate_dpu", "change operators to what the NPU computes, as the Convert…ToDPUVersion say."),
-        ConvertLeakyReluToDPUVersion=("dpu_leaky_relu", "the slope of a LeakyRelu becomes n/256."),
-        ConvertSigmoidToHardSigmoid=("dpu_sigmoid", "a Sigmoid becomes HardSigmoid(x/6 + 1/2)."),
-        ConvertHardSigmoidToDPUVersion=("dpu_hard_sigmoid", "a HardSigmoid is multiplied by 6 · 2731/16384."),
-        ConvertAvgPoolToDPUVersion=("dpu_average_pool", "an average pool gets the factor of the NPU's k/2^s."),
-        ConvertReduceMeanToDPUVersion=("dpu_reduce_mean", "a ReduceMean gets the factor of the NPU's k/2^s."),
-    ),
-    applied(
-        "ConvertClipToDPUVersion",
-        "bool",
-        False,
-        "dpu_clip",
-        "With `enable_npu_cnn` and SimulateDPU: the bounds of a Clip become whole numbers of an int8.",
-    ),
-    *(
-        applied(
-            f"RemoveQDQConv{activation}",
-            "bool",
-            True,
-            "separate",
-            f"A {activation} is quantized together with the Conv, Gemm or Add before it; False quantizes both.",
-        )
-        for activation in FUSED_ACTIVATIONS
-    ),
+    *NPU_OPTIONS,
     *automatic(
         "Without calibration data, synthetic inputs are used in any case, with a warning.", "bool", UseRandomData=False
     ),

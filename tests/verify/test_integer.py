@@ -284,6 +284,7 @@ def test_numbers_too_large_for_int64_are_refused() -> None:
 
 
 @pytest.mark.shared
+@pytest.mark.filterwarnings("ignore:onnxruntime's kernels for uint8 times int8 overflow")  # not the nodes as written
 @pytest.mark.parametrize("bias", ["int8", "int32"])
 @pytest.mark.parametrize("name", ["mobilenetv1_025", "posenet_mnv1_075", "ultraface_rfb_320", "kws_dscnn"])
 def test_real_models(shared_data: Path, name: str, bias: str) -> None:
