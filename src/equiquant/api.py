@@ -15,7 +15,7 @@ from equiquant.io import ModelLike, check_writable, input_specs, load_model, sav
 from equiquant.pipeline import Progress
 from equiquant.recipe import Recipe, preset
 from equiquant.report import Inspection, Report, inspect_model
-from equiquant.verify import Comparison, compare_models
+from equiquant.verify import INTEGER_FEEDS, Comparison, IntegerAgreement, compare_models, integer_agreement
 
 if TYPE_CHECKING:
     import onnx
@@ -184,7 +184,13 @@ def run_recipe(
 
 
 def compare(
-    float_model: ModelLike, quantized_model: ModelLike, data: Any, *, progress: Progress | None = None, **overrides: Any
+    float_model: ModelLike,
+    quantized_model: ModelLike,
+    data: Any,
+    *,
+    integer: bool = False,
+    progress: Progress | None = None,
+    **overrides: Any,
 ) -> Comparison:
     """Compare a float model with its quantized twin, per output and per tensor.
 
@@ -192,6 +198,8 @@ def compare(
         float_model: The reference.
         quantized_model: The model to judge.
         data: As in `quantize`.
+        integer: Also run the quantized model with integers and shifts only, on the first samples, and compare that with
+            onnxruntime; its scales must be powers of two.
         progress: As in `quantize`.
         **overrides: Fields of `Recipe` that say how to read the data: `image`, `calibration_samples`.
 
@@ -201,9 +209,15 @@ def compare(
     reference = load_model(float_model, allow_quantized=True).model
     candidate = load_model(quantized_model, allow_quantized=True).model
     with open_samples(data, input_specs(reference), _recipe("a8w8", overrides)) as stream:
+        agreement: IntegerAgreement | None = None
+        if integer:  # first, since it refuses what it cannot run
+            feeds = stream.first(INTEGER_FEEDS)
+            count = None if progress is None else (lambda done: progress("integers", done, len(feeds)))
+            agreement = integer_agreement(candidate, feeds, progress=count)
         total = stream.known
         tell = None if progress is None else (lambda done: progress("compare", done, total))
-        return compare_models(reference, candidate, stream, progress=tell)
+        comparison = compare_models(reference, candidate, stream, progress=tell)
+        return dataclasses.replace(comparison, integer=agreement)
 
 
 def inspect(

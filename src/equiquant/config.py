@@ -23,7 +23,7 @@ from equiquant.errors import OptionError, nearest
 from equiquant.option_kinds import PowerOfTwoMethod
 from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS
 from equiquant.options import check, lookup
-from equiquant.recipe import LIMITS, PRESETS, Recipe
+from equiquant.recipe import FUSED_ACTIVATIONS, LIMITS, PRESETS, Recipe
 
 if TYPE_CHECKING:
     import onnx
@@ -169,44 +169,24 @@ class QuantizationConfig:
         _refuse_unavailable(o)
         _refuse_contradictions(o)
         power_of_two = isinstance(o["calibrate_method"], PowerOfTwoMethod)
-        values: dict[str, Any] = {
+        rows = (*ARGUMENTS.values(), *EXTRA_OPTIONS.values())
+        values: dict[str, Any] = {row.fields[0]: o[row.name] for row in rows if len(row.fields) == 1}
+        values |= {  # those that are not simply what was given
             "activation_type": _ACTIVATION_TYPES[o["activation_type"]],
             "activation_symmetric": _default(o["ActivationSymmetric"], o["enable_npu_cnn"]),
             "weight_type": _WEIGHT_TYPES[o["weight_type"]],
             "weight_symmetric": _default(o["WeightSymmetric"], o["weight_type"] is QuantType.QInt8),
-            "per_channel": o["per_channel"],
             "scale_kind": "power_of_two" if power_of_two else "float",
             "bias_type": _bias_type(o),
-            "unsigned_relu": o["UseUnsignedReLU"],
-            "npu": o["enable_npu_cnn"],
-            "npu_limits": o["NPULimitationCheck"],
             "limits_off": tuple(name for name in LIMITS if not o[name]),
-            "optimize": o["optimize_model"],
-            "replace_clip6_relu": o["ReplaceClip6Relu"],
-            "cle": o["include_cle"],
-            "cle_method": o["CLEMethod"],
-            "cle_accept": o["CLEAccept"],
-            "clip_mode": o["ClipMode"],
-            "cle_steps": o["CLESteps"],
-            "bias_correction": o["BiasCorrection"],
-            "weight_rounding": o["WeightRounding"],
-            "cle_append_bias": o["CLEScaleAppendBias"],
+            "separate": tuple(a for a in FUSED_ACTIVATIONS if not o[f"RemoveQDQConv{a}"]),
             "calibration": _CALIBRATION[o["calibrate_method"]],
-            "calibration_samples": o["CalibDataSize"],
-            "moving_average": o["CalibMovingAverage"],
-            "moving_average_constant": o["CalibMovingAverageConstant"],
             "percentile": float(o["Percentile"]),
-            "histogram_bins": o["NumBins"],
             "minmse_mode": _MINMSE_MODES[o["MinMSEModePof2Scale"] if o["MinMSEMode"] == "All" else o["MinMSEMode"]],
-            "nonoverflow_rounding": o["NonOverflowRounding"],
-            "exact_histograms": o["CalibExactHistograms"],
-            "calibration_memory": o["CalibMemoryLimit"],
             "symmetric_ranges": not power_of_two
             and _default(o["CalibTensorRangeSymmetric"], o["calibrate_method"] is CalibrationMethod.Distribution),
             "nodes_to_quantize": _patterns(o["nodes_to_quantize"]),
             "nodes_to_exclude": _patterns(o["nodes_to_exclude"]),
-            "subgraphs_to_exclude": o["subgraphs_to_exclude"],
-            "op_types_to_quantize": o["op_types_to_quantize"],
         }
         recipe = Recipe(**values)
         named = (dataclasses.replace(recipe, name=name) for name in PRESETS)

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
 from equiquant.option_kinds import Option, PowerOfTwoMethod, applied, automatic, planned
-from equiquant.option_npu import NPU_LIMITS
+from equiquant.option_limits import NPU_LIMITS
+from equiquant.option_rewrites import NPU_OPTIONS
 
 __all__ = ["ARGUMENTS", "EXTRA_OPTIONS", "Option", "PowerOfTwoMethod"]
 
@@ -283,6 +284,7 @@ _EXTRA = [
         "exact_histograms",
         "Our own: count every element of an activation instead of a sample of large ones.",
     ),
+    *NPU_OPTIONS,
     *automatic(
         "Without calibration data, synthetic inputs are used in any case, with a warning.", "bool", UseRandomData=False
     ),
@@ -317,24 +319,11 @@ _EXTRA = [
     *planned("Initializers that are graph inputs, when constant, always become constants.", (True,), "RemoveInputInit"),
     *planned("False keeps BatchNormalization apart; so does `optimize_model=False`.", (True,), "FoldBatchNorm"),
     *planned(
-        "Rewrites for the NPU, not done yet with either value.",
+        "Fusions of normalizations and Gelu, not done yet with either value.",
         (True, False),
-        "ConvertBNToConv ConvertReduceMeanToGlobalAvgPool SplitLargeKernelPool "
-        "ConvertSplitToSlice FuseInstanceNorm FuseL2Norm FuseGelu FuseLayerNorm",
-    ),
-    *planned(
-        "Imitation of the DPU's operators, not done yet with either value.",
-        (True, False),
-        "SimulateDPU ConvertLeakyReluToDPUVersion ConvertSigmoidToHardSigmoid "
-        "ConvertHardSigmoidToDPUVersion ConvertAvgPoolToDPUVersion ConvertClipToDPUVersion "
-        "ConvertReduceMeanToDPUVersion",
+        "FuseInstanceNorm FuseL2Norm FuseGelu FuseLayerNorm",
     ),
     *planned("Imitation of the DPU's Softmax.", (False,), "ConvertSoftmaxToDPUVersion"),
-    *planned(
-        "Activations fused into the operator before them are always quantized once, after both.",
-        (True,),
-        "RemoveQDQConvRelu RemoveQDQConvClip RemoveQDQConvLeakyRelu RemoveQDQConvPRelu",
-    ),
     *planned(
         "No quantization between other operators.",
         (False,),

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from equiquant.errors import OptionError, nearest
 
-__all__ = ["IMAGE_RECIPES", "LIMITS", "PRESETS", "ImageOptions", "Recipe", "preset"]
+__all__ = ["FUSED_ACTIVATIONS", "IMAGE_RECIPES", "LIMITS", "PRESETS", "ImageOptions", "Recipe", "preset"]
 
 ActivationType = Literal["uint8", "int8", "uint16", "int16"]
 WeightType = Literal["int8", "uint8"]
@@ -38,6 +38,9 @@ LIMITS = (
     "AdjustShiftSwish",
 )
 """The limits of the NPU, by their documented names."""
+
+FUSED_ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu")
+"""What is quantized together with the Conv or Add before it."""
 
 
 def _check(owner: object) -> None:
@@ -118,6 +121,19 @@ class Recipe:
         npu: The target is the documented CNN NPU (`enable_npu_cnn`).
         npu_limits: The positions of its scales keep within what its shifters can do; off, nothing is aligned either.
         limits_off: Limits among `LIMITS` that are left out.
+        simulate_dpu: Compute what the NPU computes instead of these operators; this and the next ten take effect with
+            `npu` only.
+        dpu_leaky_relu: The slope of a LeakyRelu becomes n/256.
+        dpu_sigmoid: A Sigmoid becomes a HardSigmoid.
+        dpu_hard_sigmoid: A HardSigmoid gets the NPU's factor.
+        dpu_average_pool: An average pool gets the factor of the NPU's fixed-point mean.
+        dpu_reduce_mean: A ReduceMean too.
+        dpu_clip: The bounds of a Clip become whole numbers.
+        bn_to_conv: A BatchNormalization that is left becomes a depthwise Conv; needs no `simulate_dpu`, as the rest.
+        reduce_mean_to_pool: A ReduceMean over height and width becomes a GlobalAveragePool.
+        split_large_pool: A GlobalAveragePool over more than 512 values becomes two pools.
+        split_to_slice: A Split becomes Slices.
+        separate: Activation functions that are quantized on their own, not together with the Conv or Add before them.
         optimize: Fold the graph into its canonical form first.
         replace_clip6_relu: Replace Clip(0, 6) by Relu (changes the function; the report says by how much).
         clip_mode: How a Clip(0, c) is kept while its channels are rescaled: `exact`, only channels that never reach c
@@ -170,6 +186,18 @@ class Recipe:
     npu: bool = False
     npu_limits: bool = True
     limits_off: tuple[str, ...] = ()
+    simulate_dpu: bool = True
+    dpu_leaky_relu: bool = True
+    dpu_sigmoid: bool = True
+    dpu_hard_sigmoid: bool = True
+    dpu_average_pool: bool = True
+    dpu_reduce_mean: bool = True
+    dpu_clip: bool = False
+    bn_to_conv: bool = True
+    reduce_mean_to_pool: bool = True
+    split_large_pool: bool = True
+    split_to_slice: bool = True
+    separate: tuple[str, ...] = ()
     optimize: bool = True
     replace_clip6_relu: bool = False
     clip_mode: str = "exact"
@@ -202,6 +230,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check(self)
+        if bad := set(self.separate) - set(FUSED_ACTIVATIONS):
+            known = ", ".join(FUSED_ACTIVATIONS)
+            raise OptionError(f"The 'separate' option takes {known}. Got {', '.join(sorted(bad))} instead.")
         if self.cle_steps < 1 and self.cle_steps != -1:
             raise OptionError(
                 f"CLESteps must be a positive number of sweeps, or -1 to sweep until convergence. Got {self.cle_steps}."

@@ -93,6 +93,33 @@ def test_overrides_reach_the_api(model: Path, monkeypatch: pytest.MonkeyPatch, t
     }
 
 
+def test_compare_on_integers(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.onnx"
+    assert main(["quantize", str(model), "-o", str(output), "--data", str(data), "-q"]) == 0
+    command = ["compare", str(model), str(output), "--data", str(data), "--integer"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    for word in ("Integers", "agrees", "0 in float", "y: 0 of 30 values differ"):
+        assert word in shown, word
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["integer"]["agrees"] is True
+
+
+def test_a_float_model_has_no_integers(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(model), str(model), "--data", str(data), "--integer"]) == 1
+    assert "no QuantizeLinear" in capsys.readouterr().err
+
+
+def test_compare_fails_where_the_integers_disagree(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.onnx"
+    assert main(["quantize", str(model), "-o", str(output), "--data", str(data), "-q"]) == 0
+    monkeypatch.setattr("equiquant.verify.integer.exact.halve_to_even", lambda codes, bits: codes >> (bits + 1))
+    assert main(["compare", str(model), str(output), "--data", str(data), "--integer"]) == 1
+    assert "tensors disagree" in capsys.readouterr().out
+
+
 def test_equalize_then_compare(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "equalized.onnx"
     assert main(["equalize", str(model), "-o", str(output), "--cle-method", "pairwise", "--cle-steps", "2"]) == 0

@@ -42,6 +42,11 @@ def report(**changes: Any) -> Report:
                 {"tensor": "dead", "channels": 4, "spread_before": math.inf, "spread_after": math.inf},
             ],
         },
+        "hardware": [
+            {"rule": "split_to_slice", "nodes": 2, "sqnr_db": None},
+            {"rule": NASTY, "nodes": 1, "sqnr_db": 31.5},
+            {"rule": "together", "nodes": 1, "sqnr_db": math.inf},
+        ],
         "tensors": [
             {"name": NASTY, "scale": 0.25, "zero_point": 128, "type": "uint8", "low": -1.0, "high": 2.0},
             {"name": "w", "scale": [0.1, 0.2], "zero_point": [0, 0], "type": "int8", "axis": 0},

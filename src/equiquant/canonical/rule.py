@@ -7,7 +7,7 @@ refuses with a reason; `rewrite` only writes. A refusal becomes a `Decision` wit
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 import onnx_ir as ir
@@ -57,8 +57,16 @@ class Rule(ABC, Generic[Match, Plan]):
         """Change the graph and return what was done."""
 
 
-def apply_rules(model: ir.Model, rules: Sequence[Rule[Any, Any]]) -> list[Decision]:
+def apply_rules(
+    model: ir.Model, rules: Sequence[Rule[Any, Any]], *, stage: str = STAGE, skip: Collection[str] = ()
+) -> list[Decision]:
     """Apply `rules` to the main graph, in order at each node, in sweeps until nothing changes.
+
+    Args:
+        model: The model, changed in place.
+        rules: The rules.
+        stage: What the decisions are filed under.
+        skip: Names of nodes that are left alone.
 
     Returns:
         What was applied, in order, then the refusals that stand at the end.
@@ -70,7 +78,7 @@ def apply_rules(model: ir.Model, rules: Sequence[Rule[Any, Any]]) -> list[Decisi
     while changed:
         changed = False
         for node in tuple(model.graph):
-            if node.graph is None or node.domain not in ("", "ai.onnx"):
+            if node.graph is None or node.domain not in ("", "ai.onnx") or node.name in skip:
                 continue
             for rule in rules:
                 if node.op_type not in rule.op_types or (match := rule.pattern(node)) is None:
@@ -81,9 +89,9 @@ def apply_rules(model: ir.Model, rules: Sequence[Rule[Any, Any]]) -> list[Decisi
                 except Refused as refusal:
                     refused[rule.name, node] = str(refusal)
                     continue
-                applied.append(Decision(STAGE, rule.name, where, True, rule.rewrite(match, plan, names)))
+                applied.append(Decision(stage, rule.name, where, True, rule.rewrite(match, plan, names)))
                 refused.pop((rule.name, node), None)
                 changed = True
                 break
     standing = ((rule, node, reason) for (rule, node), reason in refused.items() if node.graph is not None)
-    return applied + [Decision(STAGE, rule, label(node), False, reason) for rule, node, reason in standing]
+    return applied + [Decision(stage, rule, label(node), False, reason) for rule, node, reason in standing]

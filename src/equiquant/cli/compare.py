@@ -33,6 +33,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--worst", metavar="N", type=int, default=10, help="how many tensors to list (default: %(default)s)"
     )
+    parser.add_argument(
+        "--integer",
+        action="store_true",
+        help="also run the quantized model with integers and shifts only, and compare; exit code 1 if they disagree",
+    )
     parser.add_argument("--json", action="store_true", help="print all figures as JSON instead")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     add_image_flags(parser)
@@ -48,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from equiquant.cli.console import ProgressBar
     from equiquant.cli.summary import show_comparison
 
+    options["integer"] = args.integer
     with ProgressBar(args.quiet) as progress:
         comparison = api.compare(args.float_model, args.quantized_model, args.data, progress=progress, **options)
     if args.json:
@@ -56,4 +62,4 @@ def run(args: argparse.Namespace) -> int:
         print(dumps(comparison.to_dict()), end="")
     else:
         show_comparison(comparison, args.worst)
-    return 0
+    return 1 if comparison.integer is not None and not comparison.integer.agrees else 0

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from equiquant.cli.console import output, warn
 from equiquant.report.equalization import METHODS
+from equiquant.report.hardware import TITLES
 from equiquant.report.markup import (
     TIMES,
     bytes_text,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from equiquant.report import Inspection, Report
     from equiquant.verify.compare import Comparison
+    from equiquant.verify.integer import IntegerAgreement
 
 __all__ = ["COLORS", "NAME_CHARS", "graded", "result_table", "show_comparison", "show_inspection", "show_run"]
 
@@ -58,6 +60,10 @@ def _run_facts(report: Report, source: str, target: str, report_dir: str | None)
     folded = Counter(d.rule for d in report.decisions if d.applied and d.stage == "canonical")
     if folded:
         yield "Folded", ", ".join(f"{rule.replace('_', ' ')} ({count})" for rule, count in folded.most_common())
+    for row in report.hardware:
+        if row["rule"] != "together":
+            left = "" if row["sqnr_db"] is None else f": {decibels(row['sqnr_db'])} of the float output are left by it"
+            yield "For the NPU", f"{TITLES[row['rule']]} ({row['nodes']}){left}"
     equalized = _equalized(report.equalization)
     if equalized:
         yield "Equalized", equalized
@@ -171,9 +177,33 @@ def show_comparison(comparison: Comparison, worst: int) -> None:
             )
         console.print(f"\nThe {len(shown)} worst of {len(comparison.tensors)} tensors", style="bold")
         console.print(tensors)
+    if comparison.integer is not None:
+        _facts(console, _integer_facts(comparison.integer))
     console.print(
         f"\n{figure(comparison.samples)} samples. Below 10 dB the noise is over 10% of the energy.", style="dim"
     )
+
+
+def _integer_facts(found: IntegerAgreement) -> Iterable[tuple[str, Text | str]]:
+    """Say how far the integer reference agrees with onnxruntime, and which nodes it ran in float."""
+    exact = [t for t in found.tensors if t.exact]
+    wrong = [t for t in found.tensors if not t.agrees]
+    verdict = Text("agrees", COLORS["good"]) if found.agrees else Text(f"{len(wrong)} tensors disagree", COLORS["poor"])
+    yield "Integers", verdict.append(f" with onnxruntime, {figure(found.feeds)} feeds")
+    rest = len(found.tensors) - len(exact)
+    yield (
+        "Tensors",
+        f"{len(exact)} where float32 is exact: {sum(t.different for t in exact):,} values differ; {rest} others:"
+        f" {sum(t.different for t in found.tensors) - sum(t.different for t in exact):,} differ,"
+        f" by at most {max((t.largest for t in found.tensors if not t.exact), default=0)} steps",
+    )
+    for tensor in wrong[:5]:
+        yield "Wrong", f"{tensor.name}: {tensor.different:,} of {tensor.values:,}, by up to {tensor.largest} steps"
+    for row in found.outputs:
+        yield "Output", f"{row.name}: {row.different:,} of {row.values:,} values differ in the whole run"
+    yield "Nodes", f"{found.integer_nodes} on integers, {len(found.float_nodes)} in float"
+    for node, why in found.float_nodes.items():
+        yield "In float", f"{node}: {why}"
 
 
 def show_inspection(inspection: Inspection) -> None:

@@ -20,11 +20,11 @@ from equiquant.equalization.builder import ClipSite, Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of
 from equiquant.graph import query
-from equiquant.numerics.clipping import RangeNoise, WeightRange
 from equiquant.numerics.coupling import grouped
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
 from equiquant.numerics.parallel import parallel
+from equiquant.numerics.range_noise import RangeNoise, WeightRange
 from equiquant.numerics.sketch import MagnitudeSketch
 
 __all__ = ["QuantizerModel", "Sketches", "noise_terms", "range_terms"]

@@ -14,12 +14,13 @@ from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of, couplings
 from equiquant.equalization.noise_model import Sketches
 from equiquant.graph import query
-from equiquant.numerics.clipping import ChosenRanges, RangeNoise, WeightRange, solve_clipped
+from equiquant.numerics.clipping import ChosenRanges, solve_clipped
 from equiquant.numerics.global_solver import solve_global
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.pairwise import DEAD, solve_pairwise
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.powers_of_two import solve_powers_of_two
+from equiquant.numerics.range_noise import RangeNoise, WeightRange
 
 __all__ = [
     "Bounds",

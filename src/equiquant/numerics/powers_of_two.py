@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.numerics.clipping import ClippedResult, RangeNoise, RangeProblem, WeightRange
+from equiquant.numerics.clipping import ClippedResult, RangeProblem
+from equiquant.numerics.range_noise import RangeNoise, WeightRange
 from equiquant.numerics.shifting import best_shifts
 
 __all__ = ["solve_powers_of_two"]

@@ -1,16 +1,20 @@
-"""The graph in its canonical form, at an opset the target can use."""
+"""The graph in its canonical form, at an opset the target can use, and in the operators of the NPU."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import onnx_ir as ir
 
-from equiquant import canonical, target
+from equiquant import canonical, hardware, target
+from equiquant.canonical.rule import Rule
 from equiquant.decisions import Decision
 from equiquant.graph.query import opset
 from equiquant.io import upgrade_opset
 from equiquant.recipe import Recipe
 
-__all__ = ["canonical_form"]
+__all__ = ["canonical_form", "hardware_form", "rewritten"]
 
 
 def canonical_form(model: ir.Model, recipe: Recipe, *, optimize: bool) -> list[Decision]:
@@ -18,3 +22,14 @@ def canonical_form(model: ir.Model, recipe: Recipe, *, optimize: bool) -> list[D
     if opset(model) < (needed := target.required_opset(recipe)):
         upgrade_opset(model, needed)
     return canonical.canonicalize(model, optimize=optimize)
+
+
+def hardware_form(model: ir.Model, recipe: Recipe) -> list[Decision]:
+    """Write a canonical model in the operators of the NPU, in place; nothing happens for other targets."""
+    exact, values = hardware.wanted(recipe)
+    return rewritten(model, recipe, exact) + rewritten(model, recipe, values)
+
+
+def rewritten(model: ir.Model, recipe: Recipe, rules: Sequence[Rule[Any, Any]]) -> list[Decision]:
+    """Apply some of the rewrites to what will be quantized, in place."""
+    return hardware.rewrite(model, rules, target.left_float(model, recipe)) if rules else []

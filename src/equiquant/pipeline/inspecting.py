@@ -22,7 +22,7 @@ from equiquant.graph import query
 from equiquant.io import LoadedModel, input_specs
 from equiquant.numerics.noise import NoiseTerm, objective
 from equiquant.numerics.sqnr import decibels
-from equiquant.pipeline.folding import canonical_form
+from equiquant.pipeline.folding import canonical_form, hardware_form
 from equiquant.pipeline.judging import affordable_feeds
 from equiquant.pipeline.solving import solve
 from equiquant.recipe import Recipe
@@ -64,6 +64,7 @@ def foresee(loaded: LoadedModel, data: Any, recipe: Recipe) -> Outlook | str:
 def _foresee(loaded: LoadedModel, stream: SampleStream, recipe: Recipe) -> Outlook:
     model = loaded.model.clone()
     canonical_form(model, recipe, optimize=recipe.optimize)
+    hardware_form(model, recipe)
     affordable = affordable_feeds(model, stream, SECONDS)
     samples = SampleView(stream, 0, stream.count_up_to(max(1, min(MOST_FEEDS, affordable))))
     classes = find_classes(model)

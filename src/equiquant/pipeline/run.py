@@ -22,6 +22,7 @@ from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.reusing import new_scales, recalled_scales
+from equiquant.pipeline.rewriting import rewrite_for_npu
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.recipe import Recipe
 from equiquant.report import Report, Stages, versions
@@ -87,6 +88,9 @@ def run(
         model, reference = _fold(state, loaded.model)
         del loaded
         folded = model.clone() if _keeps_float(recipe, model) else None
+        if quantize and recipe.npu:
+            with state.stages("rewrite"):
+                model, reference = rewrite_for_npu(state, model, reference)
         equalized = Equalized(model)
         scales = recalled_scales(stats_file, model, recipe) if quantize else None
         if stats_file is not None and recipe.cle:

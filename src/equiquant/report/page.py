@@ -12,6 +12,7 @@ from typing import Any
 
 from equiquant.report.charts import sqnr_chart
 from equiquant.report.equalization import equalization
+from equiquant.report.hardware import hardware
 from equiquant.report.markup import (
     MINUS,
     TIMES,
@@ -53,6 +54,7 @@ def page(data: Mapping[str, Any]) -> str:
             _warnings(data["warnings"]),
             _tiles(data),
             _quality(data["quality"], data["equalization"]),
+            hardware(data["hardware"]),
             equalization(data["equalization"], recipe),
             target(data.get("target") or {}),
             refinement(data["refinement"]),

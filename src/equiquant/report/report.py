@@ -51,6 +51,8 @@ class Report:
             and `spread_after` (the largest), `equivalence_error`, `tolerance`, `rolled_back` (a list of names).
         refinement: Empty when nothing was to be refined. Keys, all optional: `trials` (one `{name, sqnr_db}` per
             candidate, first the one without), `kept` (its name), `layers`, `fitted` and `held` (samples).
+        hardware: One `{rule, nodes, sqnr_db}` for each kind of rewrite for the NPU: how much of the signal of the worst
+            output is left by it alone, None where the function is kept; the last row, `together`, is all of them.
         tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel.
         target: `LimitReport.to_dict()`: what the limits of the target did; empty where it has none.
         quality: `Comparison.to_dict()`, with `synthetic` true if its inputs were made up; None when nothing was
@@ -66,6 +68,7 @@ class Report:
     decisions: Sequence[Decision] = ()
     equalization: Mapping[str, Any] = field(default_factory=dict)
     refinement: Mapping[str, Any] = field(default_factory=dict)
+    hardware: Sequence[Mapping[str, Any]] = ()
     tensors: Sequence[Mapping[str, Any]] = ()
     target: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] | None = None
@@ -85,6 +88,7 @@ class Report:
                 "quality": self.quality,
                 "equalization": self.equalization,
                 "refinement": self.refinement,
+                "hardware": self.hardware,
                 "decisions": self.decisions,
                 "target": self.target,
                 "tensors": self.tensors,
@@ -110,6 +114,7 @@ class Report:
                 decisions=tuple(Decision(**d) for d in data["decisions"]),
                 equalization=data["equalization"],
                 refinement=data["refinement"],
+                hardware=tuple(data["hardware"]),
                 tensors=tuple(data["tensors"]),
                 target=data.get("target", {}),
                 quality=data["quality"],

@@ -4,6 +4,7 @@ from equiquant.target.choose import choose, in_doubt, missing
 from equiquant.target.hardware import HARDWARE, Hardware, Shift
 from equiquant.target.limits import LimitReport
 from equiquant.target.plan import QuantPlan
+from equiquant.target.select import left_float
 from equiquant.target.survey import Group, Survey, survey
 from equiquant.target.targets import Target, required_opset, target_of
 
@@ -18,6 +19,7 @@ __all__ = [
     "Target",
     "choose",
     "in_doubt",
+    "left_float",
     "missing",
     "required_opset",
     "survey",

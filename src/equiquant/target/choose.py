@@ -18,6 +18,7 @@ from equiquant.calibrate.stats import TensorStats
 from equiquant.decisions import Decision
 from equiquant.errors import DataError
 from equiquant.graph.query import attribute, constant, sole_consumer
+from equiquant.hardware import is_hardware_factor
 from equiquant.numerics.affine import QuantParams
 from equiquant.numerics.clipping import ChosenRanges
 from equiquant.recipe import Recipe
@@ -63,6 +64,8 @@ def choose(
     constants: dict[tuple[str, int], Tensor] = {}
     for node in model.graph:
         row = row_of(node)
+        if survey.target.factors and is_hardware_factor(node):
+            continue  # its factor is what it is
         if row is not None and node.name in wanted:
             constants |= chooser.constants(node, row, activations)
     target = survey.target

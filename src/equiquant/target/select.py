@@ -7,6 +7,7 @@ A pattern that matches nothing is an error: a misspelt exclusion would otherwise
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -16,9 +17,9 @@ import onnx_ir as ir
 from equiquant.errors import OptionError, nearest
 from equiquant.recipe import Recipe
 from equiquant.target.ops import OPS
-from equiquant.target.targets import Target
+from equiquant.target.targets import Target, target_of
 
-__all__ = ["deselected", "match_names"]
+__all__ = ["deselected", "left_float", "match_names"]
 
 
 def match_names(patterns: Sequence[str], names: Sequence[str], option: str) -> dict[str, str]:
@@ -80,6 +81,16 @@ def deselected(model: ir.Model, recipe: Recipe, target: Target) -> dict[str, str
         elif types is None and node.op_type not in target.quantized:
             result.setdefault(node.name or "", f"'{node.op_type}' stays float on this target")
     return result
+
+
+def left_float(model: ir.Model, recipe: Recipe) -> frozenset[str]:
+    """Return the names of the nodes the options leave float, whatever the target can run.
+
+    Raises:
+        OptionError: As `deselected`.
+    """
+    every = dataclasses.replace(target_of(recipe), quantized=frozenset(n.op_type for n in model.graph.all_nodes()))
+    return frozenset(deselected(model, recipe, every))
 
 
 def _op_types(model: ir.Model, recipe: Recipe) -> frozenset[str] | None:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from equiquant.errors import ModelError
 from equiquant.graph.query import constant, sole_consumer
+from equiquant.hardware import is_hardware_factor
 from equiquant.recipe import Recipe
 from equiquant.target.ops import OpRow, activation_inputs, data_outputs, moves_data, row_of
 from equiquant.target.select import deselected
@@ -144,7 +145,8 @@ def _fuse(
 ) -> dict[ir.Node, ir.Node]:
     """Return each producer with the activation fused into it; a fused activation follows its producer in or out.
 
-    The Min of a constant behind a fused Relu is the second half of a ReLU with a bound per channel: fused as well.
+    The Min of a constant behind a fused Relu is the second half of a ReLU with a bound per channel: fused as well. So
+    is the factor the NPU multiplies a mean by before it rounds it.
     An activation excluded by name, or inside an excluded subgraph, stays on its own.
     """
     fused: dict[ir.Node, ir.Node] = {}
@@ -168,6 +170,8 @@ def _may_fuse(
 ) -> bool:
     if node.op_type == "Min" and host.op_type == "Relu":
         return host in fused.values() and len(node.inputs) == 2 and constant(node.inputs[1]) is not None
+    if target.factors and is_hardware_factor(node):
+        return host in chosen
     return node.op_type in target.fused and host in chosen and chosen[host].hosts
 
 

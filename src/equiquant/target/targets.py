@@ -35,6 +35,7 @@ class Target:
         lazy: Op types among them that stay float when nobody reads the result as integers.
         float_output: Op types with an integer kernel that can return float when nobody reads the result as integers.
         fused: Activations computed before the producer's result is rounded: no QuantizeLinear in between.
+        factors: The factor the NPU multiplies a mean by belongs to it: no QuantizeLinear in between.
         aligned: Op types whose inputs and output share one scale although the op need not merely move data, with the
             option that says so.
         shifts: Limits on the positions of power-of-two scales.
@@ -54,6 +55,7 @@ class Target:
     lazy: frozenset[str]
     float_output: frozenset[str]
     fused: frozenset[str]
+    factors: bool
     aligned: Mapping[str, str]
     shifts: tuple[Shift, ...]
 
@@ -82,7 +84,8 @@ def target_of(recipe: Recipe) -> Target:
         quantized=hardware.quantized,
         lazy=hardware.lazy,
         float_output=hardware.float_output,
-        fused=hardware.fused,
+        fused=hardware.fused - {*recipe.separate},
+        factors=recipe.npu,
         aligned={o: name for o, name in hardware.aligned.items() if recipe.npu_limits and name not in off},
         shifts=tuple(s for s in hardware.shifts if recipe.npu_limits and s.option not in off),
     )

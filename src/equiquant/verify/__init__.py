@@ -2,12 +2,16 @@
 
 from equiquant.verify.compare import Comparison, OutputQuality, TensorQuality, compare_models
 from equiquant.verify.equivalence import Equivalence, Reference, equivalence
+from equiquant.verify.integer import INTEGER_FEEDS, IntegerAgreement, IntegerModel, integer_agreement
 from equiquant.verify.kernels import kernel_sqnr_db
 from equiquant.verify.proof import Proof, apply_proven
 
 __all__ = [
+    "INTEGER_FEEDS",
     "Comparison",
     "Equivalence",
+    "IntegerAgreement",
+    "IntegerModel",
     "OutputQuality",
     "Proof",
     "Reference",
@@ -15,5 +19,6 @@ __all__ = [
     "apply_proven",
     "compare_models",
     "equivalence",
+    "integer_agreement",
     "kernel_sqnr_db",
 ]

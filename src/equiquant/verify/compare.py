@@ -24,6 +24,7 @@ from equiquant.errors import DataError, ModelError
 from equiquant.graph.edit import infer_shapes
 from equiquant.io.runtime import Runner
 from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
+from equiquant.verify.integer import IntegerAgreement
 
 __all__ = ["Comparison", "OutputQuality", "TensorQuality", "compare_models"]
 
@@ -84,21 +85,24 @@ class Comparison:
         outputs: In graph order.
         tensors: Intermediate tensors by aligned SQNR, worst first.
         order: Names of the tensors in graph order.
+        integer: The quantized model against its integer reference, where that was asked for.
     """
 
     samples: int
     outputs: tuple[OutputQuality, ...]
     tensors: tuple[TensorQuality, ...]
     order: tuple[str, ...]
+    integer: IntegerAgreement | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; each tensor carries its `position` in graph order."""
         position = {name: i for i, name in enumerate(self.order)}
-        return {
+        plain: dict[str, Any] = {
             "samples": self.samples,
             "outputs": [o.to_dict() for o in self.outputs],
             "tensors": [{**t.to_dict(), "position": position[t.name]} for t in self.tensors],
         }
+        return plain if self.integer is None else {**plain, "integer": self.integer.to_dict()}
 
 
 @dataclass(frozen=True)

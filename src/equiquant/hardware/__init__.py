@@ -1,0 +1,6 @@
+"""The graph in the operators of the NPU: one rewrite a file, each an option, those that change values apart."""
+
+from equiquant.hardware.factors import is_hardware_factor
+from equiquant.hardware.rewrites import rewrite, wanted
+
+__all__ = ["is_hardware_factor", "rewrite", "wanted"]

@@ -1,0 +1,125 @@
+"""Rewriting for the NPU, measured: what should keep the function is proven to, and what does not says by how much.
+
+Each kind of rewrite is compared with the model just before it, and all of them with the model the user gave. The figure
+is the signal-to-noise ratio of the worst of the outputs and of the values before a final Softmax or Sigmoid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant import hardware
+from equiquant.decisions import Decision
+from equiquant.graph.decisions import decision_values
+from equiquant.io import Runner, model_bytes
+from equiquant.numerics.sqnr import ErrorAccumulator
+from equiquant.pipeline.equalizing import LARGE, proof_feeds
+from equiquant.pipeline.folding import rewritten
+from equiquant.pipeline.state import RunState
+from equiquant.verify import Reference
+
+__all__ = ["rewrite_for_npu"]
+
+Array = npt.NDArray[Any]
+Feed = Mapping[str, Array]
+Outputs = list[list[Array]]
+
+FEEDS = 8  # feeds a rewrite is measured on; one of a large model has outputs enough
+AUDIBLE_DB = 20.0  # where less of the float output is left, 1% of its energy is noise: worth a warning
+
+
+def rewrite_for_npu(state: RunState, model: ir.Model, reference: Reference) -> tuple[ir.Model, Reference]:
+    """Write a canonical model in the operators of the NPU; nothing happens for other targets.
+
+    Args:
+        state: The run; gets the decisions, and a row for each kind of rewrite.
+        model: The canonical model; it is changed.
+        reference: Outputs of the model as the user gave it.
+
+    Returns:
+        The model, and the outputs that equalization has to keep.
+    """
+    exact, values = hardware.wanted(state.recipe)
+    original = model.clone()
+    done = rewritten(model, state.recipe, exact)
+    if any(d.applied for d in done) and (result := reference.measure(model)).error > state.recipe.equivalence_tolerance:
+        state.warn(
+            f"Rewriting for the NPU changed '{result.output}' by {result.error:.1e} of its magnitude; it was undone."
+        )
+        model, done = original.clone(), []
+    state.decisions += done
+    state.hardware += [_row(kind, count, None) for kind, count in _counted(done)]
+    changed = False
+    meter: _Meter | None = None
+    for rule in values:
+        done = rewritten(model, state.recipe, [rule])
+        state.decisions += done
+        for kind, count in _counted(done):
+            meter = meter or _Meter(state, original)
+            state.hardware.append(_row(kind, count, meter.step_db(model)))
+            changed = True
+    if meter is None or not changed:
+        return model, reference
+    _sum_up(state, meter.total_db())
+    return model, Reference(model, state.stream.first(proof_feeds(model)))
+
+
+def _sum_up(state: RunState, left: float) -> None:
+    """Add the row of all kinds together, and warn where they cost much."""
+    rows = [row for row in state.hardware if row["sqnr_db"] is not None]
+    state.hardware.append(_row("together", sum(row["nodes"] for row in rows), left))
+    if left < AUDIBLE_DB:
+        worst = min(rows, key=lambda row: float(row["sqnr_db"]))
+        state.warn(
+            f"What the NPU computes differs from the float model: {left:.1f} dB of it are left before any rounding,"
+            f" {worst['sqnr_db']:.1f} dB by '{worst['rule']}' ({worst['nodes']} nodes) alone. SimulateDPU=False leaves"
+            " the operators as they are; docs/hardware.md names the option of each rewrite."
+        )
+
+
+def _row(kind: str, count: int, sqnr_db: float | None) -> dict[str, Any]:
+    return {"rule": kind, "nodes": count, "sqnr_db": sqnr_db}
+
+
+def _counted(decisions: Sequence[Decision]) -> list[tuple[str, int]]:
+    """Return each kind of rewrite with how often it was applied."""
+    kinds = dict.fromkeys(d.rule for d in decisions if d.applied)
+    return [(kind, sum(d.applied and d.rule == kind for d in decisions)) for kind in kinds]
+
+
+class _Meter:
+    """Runs one version of a model after the other on the same feeds."""
+
+    def __init__(self, state: RunState, original: ir.Model) -> None:
+        self._feeds = state.stream.first(FEEDS if model_bytes(original) <= LARGE else 1)
+        self._names = list(dict.fromkeys([*decision_values(original), *(str(v.name) for v in original.graph.outputs)]))
+        self._first = self._last = self._run(original)
+
+    def step_db(self, model: ir.Model) -> float:
+        """Return the signal over the change since the version before."""
+        before, self._last = self._last, self._run(model)
+        return _worst_db(before, self._last)
+
+    def total_db(self) -> float:
+        """Return the signal over the change since the first version."""
+        return _worst_db(self._first, self._last)
+
+    def _run(self, model: ir.Model) -> Outputs:
+        runner = Runner(model, self._names, optimize=False)
+        return [runner.run(feed) for feed in self._feeds]
+
+
+def _worst_db(before: Outputs, after: Outputs) -> float:
+    figures = []
+    for index in range(len(before[0])):
+        sums = ErrorAccumulator()
+        for old, new in zip(before, after, strict=True):
+            if np.issubdtype(old[index].dtype, np.floating):
+                sums.add(old[index], new[index])
+        figures.append(sums.figures().sqnr_db)
+    return min(figures)
