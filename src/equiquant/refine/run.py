@@ -73,7 +73,8 @@ def refine(
 ) -> Refined:
     """Return the model and the plan with refined weights and biases; neither is changed.
 
-    Scales stay those of the plan. A Conv, ConvTranspose or Gemm without a bias gets one where biases are corrected.
+    Scales stay those of the plan, but for an int8 bias that no longer fits. A Conv, ConvTranspose or Gemm without a bias
+    gets one where biases are corrected.
 
     Args:
         model: The float model.
@@ -103,9 +104,10 @@ def refine(
         weight = dequantize(solution.weight, layer.weight_params)
         _store(places[layer.name], twins[layer.name], 1, weight, layer.weight_params)
         if wanted.correct_bias and layer.takes_bias:
-            bias, params = solution.bias.astype(np.float32), layer.bias_params
-            if layer.name in added:
-                params = constants[layer.name, 2] = _new_bias(layer, bias, target)
+            bias = solution.bias.astype(np.float32)
+            params = _new_bias(layer, bias, target) if layer.name in added else solution.bias_params
+            if params is not None:
+                constants[layer.name, 2] = params
             _store(places[layer.name], twins[layer.name], 2, bias, params)
         if progress is not None:
             progress(index + 1, len(layers))
