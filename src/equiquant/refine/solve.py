@@ -30,7 +30,7 @@ from equiquant.numerics.rounding import damped, regress, round_rows
 from equiquant.refine.forms import Form
 from equiquant.refine.layers import Layer
 
-__all__ = ["LARGEST", "Refinement", "Solution", "positions", "solve"]
+__all__ = ["LARGEST", "MOST_SHIFT", "Refinement", "Solution", "positions", "solve"]
 
 Array = npt.NDArray[Any]
 
@@ -151,7 +151,7 @@ def _wide_enough(layer: Layer, bias: Array) -> QuantParams | None:
     params = layer.bias_params
     if params is None or layer.fine_bias:
         return params
-    limit = np.max(layer.weight_params.scale) * layer.input_params.scale * layer.form.gain * 2.0**MOST_SHIFT
+    limit = layer.accumulator_step * 2.0**MOST_SHIFT
     doubled = [dataclasses.replace(params, scale=params.scale * np.float32(2**n)) for n in range(DOUBLINGS + 1)]
     allowed = [p for p in doubled if p is doubled[0] or p.scale <= limit]
     return min(allowed, key=lambda p: float(np.square(bias - fake_quantize(bias, p)).sum()))
