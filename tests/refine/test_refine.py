@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -225,3 +226,25 @@ def test_it_aims_at_the_original_where_the_model_computes_something_else(wanted:
     aimed, blind = errors(Original(original, {"r": factors})), errors(None)
     assert aimed[0] < 0.1 * blind[0]
     assert aimed[1] > blind[1] + 0.5
+
+
+def test_an_int8_bias_that_leaves_its_range_gets_a_coarser_scale() -> None:
+    model, feeds = chain(), images(6)
+    plan = planned(model, XINT8, feeds)
+    first = next(n.name for n in model.graph if n.op_type == "Conv")
+    key = (first or "", 2)
+    narrow = dataclasses.replace(plan.constants[key], scale=plan.constants[key].scale / np.float32(4))
+    clipped = dataclasses.replace(plan, constants={**plan.constants, key: narrow})
+    found = refine(model, clipped, target_of(XINT8), feeds, BIAS)
+    assert float(found.plan.constants[key].scale) == 4 * float(narrow.scale)
+
+
+@pytest.mark.parametrize("wanted", [BIAS, BOTH], ids=["biases", "both"])
+def test_int8_biases_stay_within_reach_of_the_accumulator(wanted: Refinement) -> None:
+    """The documented limit of the NPU: 0 to 15 powers of two above s_x·s_w; also of a bias that was added."""
+    model, feeds = chain(), images(6)
+    found = refined(model, XINT8, wanted, feeds)
+    for layer in layers_of(found.model, found.plan)[0]:
+        assert layer.bias_params is not None
+        steps = float(layer.bias_params.scale) / layer.accumulator_step
+        assert 1 <= steps <= 2**15

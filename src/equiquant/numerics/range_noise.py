@@ -90,6 +90,7 @@ class RangeStage:
             place = share.stop
 
     def __call__(self, point: Array) -> tuple[float, Array]:
+        """Return log J and its gradient at (z, log range ends)."""
         z, ends = point[: self._classes], np.exp(point[self._classes :])
         gradient = np.zeros_like(point)
         to_z, to_ends = gradient[: self._classes], gradient[self._classes :]

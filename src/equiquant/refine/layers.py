@@ -50,6 +50,11 @@ class Layer:
         return self.form.op_type != "MatMul"
 
     @property
+    def accumulator_step(self) -> float:
+        """Real units per step of the products: alpha·s_x·s_w, with the largest s_w of a per-channel weight."""
+        return float(self.input_params.scale) * float(np.max(self.weight_params.scale)) * self.form.gain
+
+    @property
     def fine_bias(self) -> bool:
         """True if the bias is so fine that its rounding does not matter."""
         return self.takes_bias and (self.bias_params is None or self.bias_params.type.name == "int32")

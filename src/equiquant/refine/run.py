@@ -20,7 +20,7 @@ from equiquant.graph.edit import Names, add_initializer, set_initializer, set_in
 from equiquant.graph.query import is_public
 from equiquant.numerics.affine import QuantParams, dequantize, quantize
 from equiquant.refine.layers import Layer, layers_of
-from equiquant.refine.solve import Refinement, solve
+from equiquant.refine.solve import MOST_SHIFT, Refinement, solve
 from equiquant.refine.walk import Walk
 from equiquant.target.plan import QuantPlan
 from equiquant.target.targets import Target
@@ -73,7 +73,8 @@ def refine(
 ) -> Refined:
     """Return the model and the plan with refined weights and biases; neither is changed.
 
-    Scales stay those of the plan. A Conv, ConvTranspose or Gemm without a bias gets one where biases are corrected.
+    Scales stay those of the plan, but for an int8 bias that no longer fits. Where biases are corrected, a Conv,
+    ConvTranspose or Gemm without one gets it.
 
     Args:
         model: The float model.
@@ -103,9 +104,10 @@ def refine(
         weight = dequantize(solution.weight, layer.weight_params)
         _store(places[layer.name], twins[layer.name], 1, weight, layer.weight_params)
         if wanted.correct_bias and layer.takes_bias:
-            bias, params = solution.bias.astype(np.float32), layer.bias_params
-            if layer.name in added:
-                params = constants[layer.name, 2] = _new_bias(layer, bias, target)
+            bias = solution.bias.astype(np.float32)
+            params = _new_bias(layer, bias, target) if layer.name in added else solution.bias_params
+            if params is not None:
+                constants[layer.name, 2] = params
             _store(places[layer.name], twins[layer.name], 2, bias, params)
         if progress is not None:
             progress(index + 1, len(layers))
@@ -162,7 +164,13 @@ def _replace(graph: ir.Graph, node: ir.Node, index: int, value: ir.Value) -> Non
 
 
 def _new_bias(layer: Layer, bias: Array, target: Target) -> QuantParams:
-    return bias_params(bias, float(layer.input_params.scale) * layer.form.gain, layer.weight_params, target)
+    """Return the parameters of an added bias; a scale of its own stays within reach of the accumulator's shifter."""
+    step = float(layer.input_params.scale) * layer.form.gain
+    params = bias_params(bias, step, layer.weight_params, target)
+    if target.bias.name == "int32":
+        return params
+    low, high = (np.float32(layer.accumulator_step * factor) for factor in (1.0, 2.0**MOST_SHIFT))
+    return dataclasses.replace(params, scale=np.clip(params.scale, low, high))
 
 
 def _store(place: ir.Node, twin: ir.Node, index: int, array: Array, params: QuantParams | None) -> None:

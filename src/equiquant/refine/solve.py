@@ -8,12 +8,14 @@ the second moments of x_q and the drift (`numerics.moments`). The layer is linea
 the mean input. Half of the regression on the drift generalizes; the whole of it fits the samples (measured).
 
 A bias finer than the noise (int32, float) takes what its column would lose: H is centered, the bias set last. An int8
-bias is rounded first, and the weights make good for what it lost.
+bias is rounded first, and the weights make good for what it lost; where the corrected bias leaves its range, its scale
+doubles.
 Source: Nagel et al., arXiv:1906.04721, section 4.2 (bias correction); Frantar et al., arXiv:2210.17323 (rounding).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,13 +24,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.numerics.affine import fake_quantize, quantize
+from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
 from equiquant.numerics.moments import Moments
 from equiquant.numerics.rounding import damped, regress, round_rows
 from equiquant.refine.forms import Form
 from equiquant.refine.layers import Layer
 
-__all__ = ["LARGEST", "Refinement", "Solution", "positions", "solve"]
+__all__ = ["LARGEST", "MOST_SHIFT", "Refinement", "Solution", "positions", "solve"]
 
 Array = npt.NDArray[Any]
 
@@ -36,6 +38,8 @@ DRIFT_SHARE = 0.5
 FEWEST_POSITIONS = 8192  # of all samples together: columns that H is made of
 POSITIONS_PER_INPUT = 4
 LARGEST = 8192  # inputs of an output, above which H would take gigabytes
+MOST_SHIFT = 15  # powers of two between the steps of a bias and of the accumulator (the documented limit)
+DOUBLINGS = 3
 STRIDE = 7  # between the positions taken of one sample and those of the next
 
 
@@ -58,11 +62,13 @@ class Solution:
 
     Attributes:
         weight: Integers, as stored.
-        bias: (outputs,) float64; on its grid if it has one.
+        bias: (outputs,) float64, not rounded yet.
+        bias_params: How it is to be rounded; None for a float bias.
     """
 
     weight: Array
     bias: Array
+    bias_params: QuantParams | None
 
 
 def positions(inputs: int) -> int:
@@ -115,13 +121,15 @@ def solve(layer: Layer, inputs: Iterator[list[Array]], count: int, wanted: Refin
             moments.add(form.columns(exact, most, shift), form.columns(rounded, most, shift))
     exact, rounded = means.columns(form)
     target = _times(rows, exact) + form.bias_gain * layer.bias.astype(np.float64) if wanted.correct_bias else None
+    missing = None if target is None else (target - _times(rows, rounded)) / form.bias_gain
+    params = layer.bias_params if missing is None else _wide_enough(layer, missing)
     if moments is None:
         weight = quantize(layer.weight, layer.weight_params)
     else:
-        weight = _rounded(layer, rows, moments, None if target is None else target - _times(rows, rounded))
+        weight = _rounded(layer, rows, moments, missing, params)
     if target is None:
-        return Solution(weight, layer.bias.astype(np.float64))
-    return Solution(weight, _on_grid(layer, target - _times(_real(layer, weight), rounded)))
+        return Solution(weight, layer.bias.astype(np.float64), params)
+    return Solution(weight, (target - _times(_real(layer, weight), rounded)) / form.bias_gain, params)
 
 
 def _times(rows: Array, mean: Array) -> Array:
@@ -135,20 +143,31 @@ def _real(layer: Layer, weight: Array) -> Array:
     return layer.form.rows((weight.astype(np.float64) - zero) * scale) * layer.form.gain
 
 
-def _on_grid(layer: Layer, results: Array) -> Array:
-    """Return the bias that adds this to the results, rounded as it will be stored."""
-    bias = results / layer.form.bias_gain
-    return bias if layer.bias_params is None else fake_quantize(bias, layer.bias_params).astype(np.float64)
+def _wide_enough(layer: Layer, bias: Array) -> QuantParams | None:
+    """Return the parameters of a corrected bias: a scale of its own may double, while that loses less than clipping.
+
+    A coarser bias stays within what a shifter of the accumulator can do: 2^15 steps of s_x·s_w.
+    """
+    params = layer.bias_params
+    if params is None or layer.fine_bias:
+        return params
+    limit = layer.accumulator_step * 2.0**MOST_SHIFT
+    doubled = [dataclasses.replace(params, scale=params.scale * np.float32(2**n)) for n in range(DOUBLINGS + 1)]
+    allowed = [p for p in doubled if p is doubled[0] or p.scale <= limit]
+    return min(allowed, key=lambda p: float(np.square(bias - fake_quantize(bias, p)).sum()))
 
 
-def _rounded(layer: Layer, rows: Array, moments: Moments, missing: Array | None) -> Array:
+def _rounded(
+    layer: Layer, rows: Array, moments: Moments, missing: Array | None, bias_params: QuantParams | None
+) -> Array:
     """Return the weight's integers.
 
     Args:
         layer: The layer.
         rows: (G, M, K) the float weight.
         moments: Of its inputs.
-        missing: (outputs,) what the bias has to add where the weights are exact; None if the bias is given.
+        missing: (outputs,) the bias that exact weights would need; None if the bias is given.
+        bias_params: How the bias will be rounded.
     """
     form, params = layer.form, layer.weight_params
     centered, drift = moments.centered()
@@ -156,8 +175,8 @@ def _rounded(layer: Layer, rows: Array, moments: Moments, missing: Array | None)
     aim = rows + DRIFT_SHARE * regress(drift, second)
     if missing is None or not layer.fine_bias:
         second = damped(moments.second())
-    if missing is not None and not layer.fine_bias:
-        lost = missing - form.bias_gain * _on_grid(layer, missing)
+    if missing is not None and bias_params is not None and not layer.fine_bias:
+        lost = form.bias_gain * (missing - fake_quantize(missing, bias_params))
         aim = aim + lost.reshape(*rows.shape[:2], 1) * regress(moments.with_one()[:, None, :], second)
     scale, zero = params.aligned(layer.weight.ndim)
     steps = form.rows(np.broadcast_to(scale.astype(np.float64), layer.weight.shape))[:, :, 0] * form.gain
