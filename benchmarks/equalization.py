@@ -73,14 +73,14 @@ def speed(name: str) -> dict[str, Any]:
         classes = find_classes(model)
         classes_s = time.perf_counter() - start
         chosen = survey(model, recipe)
-        figures = solving.channel_figures(recipe, model, classes, chosen.calibrated, samples)
-        bounds = clip_bounds(classes, solving.channel_sketches(recipe, model, classes, figures, samples))
+        figures, sketches = solving.channel_statistics(recipe, model, classes, chosen.calibrated, samples)
+        bounds = clip_bounds(classes, sketches)
         start = time.perf_counter()
         pairwise = plan_pairwise(classes, bounds)
         pairwise_s = time.perf_counter() - start
         gains = solving.channel_gains(model, classes, figures, samples, 0)
         start = time.perf_counter()
-        terms = noise_terms(classes, figures, gains, solving.quantizer_model(chosen))
+        terms = noise_terms(classes, figures, gains, solving.quantizer_model(chosen, bias_corrected=False))
         best = plan_global(terms, pairwise.z, bounds)
         global_s = time.perf_counter() - start
     copy = model.clone()

@@ -188,6 +188,8 @@ class QuantizationConfig:
             "cle_accept": o["CLEAccept"],
             "clip_mode": o["ClipMode"],
             "cle_steps": o["CLESteps"],
+            "bias_correction": o["BiasCorrection"],
+            "weight_rounding": o["WeightRounding"],
             "cle_append_bias": o["CLEScaleAppendBias"],
             "calibration": _CALIBRATION[o["calibrate_method"]],
             "calibration_samples": o["CalibDataSize"],

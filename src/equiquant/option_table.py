@@ -160,6 +160,22 @@ _EXTRA = [
         " ReplaceClip6Relu.",
     ),
     applied(
+        "BiasCorrection",
+        "bool",
+        True,
+        "bias_correction",
+        "Set each layer's bias so that its mean output is that of the float network, where that measures better.",
+    ),
+    applied(
+        "WeightRounding",
+        "str",
+        "auto",
+        "weight_rounding",
+        "Our own. 'nearest', or 'optimal': weights rounded for the inputs they meet, where that measures better;"
+        " 'auto' is 'optimal' unless the network is so large that it would take long.",
+        ("auto", "nearest", "optimal"),
+    ),
+    applied(
         "ActivationSymmetric",
         "bool",
         None,

@@ -24,6 +24,7 @@ MinMSEMode = Literal["all", "most_common"]
 NonOverflowRounding = Literal["up", "nearest"]
 CLEMethod = Literal["auto", "pairwise", "global"]
 CLEAccept = Literal["measured", "always"]
+WeightRounding = Literal["auto", "nearest", "optimal"]
 LIMITS = (
     "AlignConcat",
     "AlignPool",
@@ -127,6 +128,10 @@ class Recipe:
         cle_accept: Keep equalization only where it measures better than none, or `always`.
         cle_steps: Sweeps of the pairwise solver; −1 sweeps until it converges.
         cle_append_bias: The bias counts in the range of a producing row.
+        bias_correction: Set each layer's bias so that its mean output is that of the float network, where that measures
+            better.
+        weight_rounding: `nearest`; `optimal`, weights rounded for the inputs they meet, where that measures better;
+            `auto`, optimal unless the network is so large that it would take long.
         calibration: How an activation's range is chosen: `minmax`; `noise`, the range that adds least noise to the
             output, clipping included, where that measures better than `minmax`; `percentile`, `entropy` (least
             Kullback-Leibler divergence) and `mse` (least squared error); `minmse` and `nonoverflow` for powers of two.
@@ -173,6 +178,8 @@ class Recipe:
     cle_accept: CLEAccept = "measured"
     cle_steps: int = 1
     cle_append_bias: bool = True
+    bias_correction: bool = True
+    weight_rounding: WeightRounding = "auto"
     calibration: CalibrationMethod = "minmax"
     calibration_samples: int | None = None
     moving_average: bool = False

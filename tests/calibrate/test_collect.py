@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from equiquant.calibrate import collect, open_samples, ranges
+from equiquant.calibrate import collect, open_samples, ranges, save_stats
 from equiquant.calibrate.stats import TensorRecord
 from equiquant.errors import DataError
 from equiquant.io import InputSpec, Runner, load_model
@@ -102,22 +102,31 @@ def test_half_precision_models() -> None:
     assert stats.tensors["x"].histogram == DyadicHistogram.of(x)
 
 
-def test_one_thread_or_many_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_worker_or_many_give_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module = importlib.import_module("equiquant.calibrate.collect")
     found = []
-    for threads in (1, 3):
-        monkeypatch.setattr(module, "THREADS", threads)
-        stats = collect(relu_model(), open_samples(samples(3), [IMAGE], XINT8), NAMES, XINT8)
-        found.append([(r.low, r.high, r.count, r.histogram) for r in stats.tensors.values()])
+    for cores in (1, 3):
+        monkeypatch.setattr(module, "CORES", cores)
+        stats = collect(
+            relu_model(),
+            open_samples(samples(7), [IMAGE], XINT8),
+            NAMES,
+            XINT8,
+            channels={"y": 1, "double": 1, "x": 3},
+            sketches={"double", "x"},
+        )
+        save_stats(stats, tmp_path / f"{cores}.stats")
+        found.append((tmp_path / f"{cores}.stats").read_bytes())
     assert found[0] == found[1]
 
 
-def test_the_activations_of_one_sample_are_gone_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_worker_lets_go_of_a_sample_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("equiquant.calibrate.collect"), "CORES", 2)
     alive: list[weakref.ref[np.ndarray]] = []
     run = Runner.run
 
     def watched(self: Runner, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-        assert not any(r() is not None for r in alive)
+        assert sum(r() is not None for r in alive) <= 2  # of the sample in the other worker
         results = [r.copy() for r in run(self, feed)]
         alive.extend(weakref.ref(r) for r in results)
         return results

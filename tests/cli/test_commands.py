@@ -222,3 +222,20 @@ def test_python_dash_m(model: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["parameters"] == 4 * 27 + 20
+
+
+def test_progress_shows_samples_per_second_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from equiquant.cli.console import ProgressBar
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with ProgressBar() as bar:
+        bar("equalize", 0, None)
+        for done in (1, 2, 3):
+            bar("calibrate", done, 10)
+        assert bar._progress is not None
+        rates = [task.fields["rate"] for task in bar._progress.tasks]
+    assert rates[0] == ""
+    assert rates[1].endswith(" samples/s")
+    with ProgressBar(quiet=True) as silent:
+        silent("calibrate", 1, 10)
+        assert silent._progress is None

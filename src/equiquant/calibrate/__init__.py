@@ -4,12 +4,12 @@ from equiquant.calibrate.checkpoint import Checkpoint
 from equiquant.calibrate.collect import collect
 from equiquant.calibrate.fingerprint import model_hash
 from equiquant.calibrate.methods import ranges
-from equiquant.calibrate.sketches import sketch_tensors
-from equiquant.calibrate.stats import TensorRecord, TensorStats
+from equiquant.calibrate.stats import AppliedScales, TensorRecord, TensorStats
 from equiquant.calibrate.store import load_stats, save_stats
 from equiquant.calibrate.stream import SampleStream, SampleView, open_samples
 
 __all__ = [
+    "AppliedScales",
     "Checkpoint",
     "SampleStream",
     "SampleView",
@@ -21,5 +21,4 @@ __all__ = [
     "open_samples",
     "ranges",
     "save_stats",
-    "sketch_tensors",
 ]

@@ -1,4 +1,4 @@
-"""The running figures of one tensor, and of many on several threads.
+"""The running figures of one tensor.
 
 Smallest and largest values are over every element. Histograms count all of a small tensor and a sample of a large one
 (`numerics.histogram`), sample by sample, so that batching changes nothing.
@@ -10,10 +10,7 @@ from the first feed.
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +23,13 @@ from equiquant.errors import DataError
 from equiquant.numerics.affine import INT_TYPES, IntType
 from equiquant.numerics.histogram import DyadicHistogram, HistogramBuilder
 from equiquant.numerics.pow2 import minmse_exponent
+from equiquant.numerics.sketch import SketchBuilder
 from equiquant.recipe import Recipe
 
-__all__ = ["HISTOGRAM_LIMIT", "Accumulator", "Wanted", "reduce"]
+__all__ = ["HISTOGRAM_LIMIT", "Accumulator", "Wanted"]
 
 Array = npt.NDArray[Any]
 
-THREADS = min(os.cpu_count() or 1, 4)
-CALL_COST = 20_000  # what handling a tensor of no elements costs, in elements
 HISTOGRAM_LIMIT = 1 << 14  # elements of a tensor counted per sample, plus as many of its tails
 COUNT_ALL = ("entropy", "mse")  # their optima are flat: the noise of sampling would move them by many bins
 PIECE = 1 << 16  # elements whose minimum and maximum are taken while they are in cache
@@ -75,13 +71,15 @@ class Accumulator:
         name: The tensor, for errors.
         wanted: What to keep.
         axis: Its channel axis, for per-channel figures; None for none.
+        sketch: Also sketch the channels' magnitudes.
     """
 
-    def __init__(self, name: str, wanted: Wanted, axis: int | None) -> None:
+    def __init__(self, name: str, wanted: Wanted, axis: int | None, sketch: bool = False) -> None:
         self._name, self._wanted, self._axis = name, wanted, axis
         self._low, self._high, self._count = math.inf, -math.inf, 0
         self._histogram = HistogramBuilder() if wanted.histogram else None
         self._channels = None if axis is None else ChannelBuilder(name, axis)
+        self._sketch = SketchBuilder() if sketch else None
         self._votes: Counter[tuple[int, int]] = Counter()
 
     def add(self, x: Array, samples: int = 1) -> None:
@@ -95,16 +93,19 @@ class Accumulator:
         if x.dtype not in (np.float32, np.float64):
             x = x.astype(np.float32)
         batch = samples if x.ndim and x.shape[0] == samples else 1
-        if self._channels is None:
+        if self._histogram is not None:
+            low, high = self._count_values(self._histogram, x, batch)
+        elif self._channels is None:
             low, high = _extremes(x)
-        else:
+        if self._channels is not None:
             low, high = self._channels.add(x, batch if self._axis else 1)
         if not (math.isfinite(low) and math.isfinite(high)):
             raise DataError(
                 f"The float model computes NaN or infinite values in tensor '{self._name}' on the calibration data."
             )
-        if self._histogram is not None:
-            self._count_values(self._histogram, x, batch, (low, high))
+        if self._sketch is not None and self._axis is not None:
+            for part in np.split(x, batch) if self._axis else [x]:
+                self._sketch.add(np.moveaxis(part, self._axis, 0).reshape(x.shape[self._axis], -1))
         if self._wanted.votes is not None:
             self._vote(x, batch, *self._wanted.votes)
         if self._wanted.pace is not None and self._count:
@@ -114,15 +115,13 @@ class Accumulator:
             self._low, self._high = min(self._low, low), max(self._high, high)
         self._count += x.size
 
-    def _count_values(self, histogram: HistogramBuilder, x: Array, batch: int, bounds: tuple[float, float]) -> None:
+    def _count_values(self, histogram: HistogramBuilder, x: Array, batch: int) -> tuple[float, float]:
+        """Count the values and return the smallest and the largest."""
         limit = self._wanted.limit
-        if limit is None or x.size <= limit * batch:
-            histogram.add(x, bounds)
-        elif batch == 1:
-            histogram.add(x, bounds, limit)
-        else:
-            for row in x:
-                histogram.add(row, _extremes(row), limit)
+        if limit is None or batch == 1 or x.size <= limit * batch:
+            return histogram.add(x, limit if batch == 1 else None)
+        bounds = np.array([histogram.add(row, limit) for row in x])
+        return float(bounds[:, 0].min()), float(bounds[:, 1].max())
 
     def _vote(self, x: Array, batch: int, kind: IntType, unsigned: bool) -> None:
         for row in x.reshape(batch, -1):
@@ -136,37 +135,13 @@ class Accumulator:
         low, high = (self._low, self._high) if self._count else (0.0, 0.0)
         histogram = None if self._histogram is None else self._histogram.result()
         sums = None if self._channels is None else self._channels.result()
-        return TensorRecord(low, high, self._count, histogram, sums, dict(sorted(self._votes.items())))
+        sketch = None if self._sketch is None else self._sketch.result()
+        return TensorRecord(low, high, self._count, histogram, sums, sketch, dict(sorted(self._votes.items())))
 
 
 def _extremes(x: Array) -> tuple[float, float]:
     """Return the smallest and largest value; NaN where there is one."""
     flat = x.reshape(-1)
-    if flat.size <= PIECE:
-        return float(flat.min()), float(flat.max())
     pieces = [flat[start : start + PIECE] for start in range(0, flat.size, PIECE)]
     found = np.array([(piece.min(), piece.max()) for piece in pieces])
     return float(found[:, 0].min()), float(found[:, 1].max())
-
-
-def reduce(
-    pool: ThreadPoolExecutor, records: Mapping[str, Accumulator], values: dict[str, Array], samples: int
-) -> None:
-    """Empty `values` into the accumulators, in shares of about equal size, one a thread; numpy releases the GIL."""
-    shares: list[list[str]] = [[] for _ in range(THREADS)]
-    load = [0] * THREADS
-    for name in sorted(values, key=lambda n: values[n].size, reverse=True):
-        lightest = load.index(min(load))
-        shares[lightest].append(name)
-        load[lightest] += values[name].size + CALL_COST
-
-    def work(share: list[str]) -> None:
-        for name in share:
-            records[name].add(values.pop(name), samples)  # freed as soon as it is done
-
-    futures = [pool.submit(work, share) for share in shares[1:]]
-    try:
-        work(shares[0])
-    finally:
-        for future in futures:
-            future.result()

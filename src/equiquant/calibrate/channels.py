@@ -2,9 +2,8 @@
 
 Constant is what a sample's mean makes: Σ over samples of (Σ_positions x)² / positions.
 
-Within one sample the positions of a channel are summed in float32 pairwise (float64 where channels are last); samples
-are then added without rounding (`numerics.exact_sum`). Neither the order nor the batching of the samples changes a
-bit.
+Within one sample the positions of a channel are summed in float32 (float64 where channels are last); samples are then
+added without rounding (`numerics.exact_sum`). Neither the order nor the batching of the samples changes a bit.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class ChannelBuilder:
             sums, positions = rows.sum(axis=0, dtype=np.float64)[None], rows.shape[0]
             self._square.add(np.einsum("oc,oc->c", rows, rows, dtype=np.float64)[None])
         else:
-            sums, positions = blocks.sum(axis=2), blocks.shape[2]
+            sums, positions = np.einsum("oci->oc", blocks), blocks.shape[2]  # a third of the time of `sum`
             self._square.add(np.einsum("oci,oci->oc", blocks, blocks))
         self._sum.add(sums)
         self._constant.add(np.square(sums) / positions)
@@ -91,4 +90,6 @@ def _extremes(blocks: Array) -> tuple[Array, Array]:
     """Return the smallest and largest value of each channel; `(outer, C, inner)` to two `(C,)`."""
     if blocks.shape[2] == 1:
         return blocks[:, :, 0].min(axis=0), blocks[:, :, 0].max(axis=0)
-    return blocks.min(axis=2).min(axis=0), blocks.max(axis=2).max(axis=0)
+    flat, starts = blocks.reshape(-1), np.arange(0, blocks.size, blocks.shape[2])  # half the time of min(axis=2)
+    low, high = np.minimum.reduceat(flat, starts), np.maximum.reduceat(flat, starts)
+    return low.reshape(blocks.shape[:2]).min(axis=0), high.reshape(blocks.shape[:2]).max(axis=0)

@@ -7,21 +7,20 @@ tensors take turns, one pass over the samples each. `accumulate` says what is ke
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT, THREADS, Accumulator, Wanted, reduce
-from equiquant.calibrate.batches import batches, default_memory_limit, joined, safe_batch, split_by_memory
+from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT, Accumulator, Wanted
+from equiquant.calibrate.batches import batches, default_memory_limit, safe_batch, split_by_memory
 from equiquant.calibrate.checkpoint import ALL, Checkpoint
-from equiquant.calibrate.feeds import batch_size
+from equiquant.calibrate.feeds import Feed
 from equiquant.calibrate.methods import needs_histogram
 from equiquant.calibrate.stats import TensorRecord, TensorStats
 from equiquant.calibrate.stream import SampleStream, SampleView
+from equiquant.calibrate.workers import Workers
 from equiquant.io.runtime import Runner, input_specs
 from equiquant.io.save import model_bytes
 from equiquant.recipe import Recipe
@@ -29,8 +28,8 @@ from equiquant.recipe import Recipe
 __all__ = ["HISTOGRAM_LIMIT", "collect"]
 
 BATCH_BELOW = 50_000_000  # bytes of weights; above, a sample keeps the cores busy by itself
-
-Array = npt.NDArray[Any]
+CORES = os.cpu_count() or 1
+MOST_WORKERS = 4  # samples in memory at once
 
 
 def collect(
@@ -40,6 +39,7 @@ def collect(
     recipe: Recipe,
     *,
     channels: Mapping[str, int] | None = None,
+    sketches: Collection[str] = (),
     progress: Callable[[int], None] | None = None,
     histograms: bool | None = None,
     exact: bool = False,
@@ -53,6 +53,7 @@ def collect(
         tensors: Value names: graph inputs or outputs of nodes.
         recipe: Says which statistics its calibration method needs, and the memory limit.
         channels: Value name to channel axis of the tensors that also need per-channel figures.
+        sketches: Those of `channels` whose magnitudes are sketched too.
         progress: Called after every batch with the number of samples done, all passes together.
         histograms: Keep histograms; None where the recipe's method needs them.
         exact: Count every element in the histograms.
@@ -68,16 +69,26 @@ def collect(
     wanted = Wanted.by(recipe, histogram=keep, exact=exact)
     first = next(iter(stream))
     limit = default_memory_limit() if recipe.calibration_memory is None else recipe.calibration_memory << 20
-    groups = split_by_memory(model, names, first, limit) or [[]]
+    groups, workers = _shares(model, names, first, limit, 1 if recipe.moving_average else min(CORES, MOST_WORKERS))
     samples = 0
     done: dict[str, TensorRecord] = {}
     for index, group in enumerate(groups):
         report = _shared(progress, index, len(groups), samples)
-        samples, records = _Pass(model, group, axes, wanted).run(stream, report, checkpoint, index)
+        samples, records = _Pass(model, group, axes, frozenset(sketches), wanted, workers).run(
+            stream, report, checkpoint, index
+        )
         done |= records
     if checkpoint is not None:
         checkpoint.remove()
     return TensorStats(samples, done, stream.synthetic, averaged=recipe.moving_average)
+
+
+def _shares(model: ir.Model, names: Sequence[str], feed: Feed, limit: int, workers: int) -> tuple[list[list[str]], int]:
+    """Return the tensors of each pass, and how many feeds at once fit into the limit; no more passes than for one."""
+    passes = split_by_memory(model, names, feed, limit) or [[]]
+    while workers > 1 and len(split_by_memory(model, names, feed, limit // workers)) > 1:
+        workers -= 1
+    return passes, workers
 
 
 def _shared(
@@ -94,7 +105,9 @@ class _Pass:
     model: ir.Model
     names: Sequence[str]
     axes: Mapping[str, int]
+    sketches: Collection[str]
     wanted: Wanted
+    workers: int
 
     def run(
         self,
@@ -112,36 +125,38 @@ class _Pass:
         source = iter(stream)
         if checkpoint is not None and before is not None and not checkpoint.skip(itertools.islice(source, start)):
             start, before, source = 0, None, iter(stream)
-        fresh = self._accumulators()
         inputs = {v.name for v in self.model.graph.inputs}
         computed = [n for n in self.names if n not in inputs]
-        runner = Runner(self.model, outputs=computed) if computed else None
+        threads = CORES // self.workers if self.workers > 1 else 0
+        runner = Runner(self.model, outputs=computed, threads=threads) if computed else None
         size = 1
         if runner is not None and self.wanted.pace is None and model_bytes(self.model) < BATCH_BELOW:
             size = safe_batch(runner, input_specs(self.model), stream, stream.known)
         samples, feeds = 0 if before is None else before.samples, start
-        with ThreadPoolExecutor(THREADS) as pool:
+
+        def done(count: int) -> None:
+            nonlocal samples
+            samples += count
+            if progress is not None:
+                progress(samples)
+
+        with Workers(runner, self.names, self._accumulator, self.workers, done) as workers:
             for group in batches(source, size):
-                feed = joined(group)
-                values = dict(zip(computed, runner.run(feed), strict=True)) if runner else {}
-                values |= {name: feed[name] for name in self.names if name in inputs}
-                reduce(pool, fresh, values, batch_size(feed))
-                samples += batch_size(feed)
+                workers.submit(group)
                 feeds += len(group)
                 if checkpoint is not None and checkpoint.due(group):
-                    checkpoint.save(index, feeds, self._result(samples, fresh, before))
-                if progress is not None:
-                    progress(samples)
-        result = self._result(samples, fresh, before)
+                    records = workers.records()
+                    checkpoint.save(index, feeds, self._result(samples, records, before))
+            records = workers.records()
+            result = self._result(samples, records, before)
         if checkpoint is not None:
             checkpoint.finish(index, result)
         return samples, dict(result.tensors)
 
-    def _accumulators(self) -> dict[str, Accumulator]:
-        return {name: Accumulator(name, self.wanted, self.axes.get(name)) for name in self.names}
+    def _accumulator(self, name: str) -> Accumulator:
+        return Accumulator(name, self.wanted, self.axes.get(name), name in self.sketches)
 
-    def _result(self, samples: int, fresh: Mapping[str, Accumulator], before: TensorStats | None) -> TensorStats:
-        records = {name: accumulator.result() for name, accumulator in fresh.items()}
-        if before is not None:
-            records = {name: before.tensors[name].merge(record) for name, record in records.items()}
-        return TensorStats(samples, records)
+    def _result(self, samples: int, fresh: Mapping[str, TensorRecord], before: TensorStats | None) -> TensorStats:
+        if before is None:
+            return TensorStats(samples, fresh)
+        return TensorStats(samples, {name: before.tensors[name].merge(record) for name, record in fresh.items()})

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from equiquant.calibrate.images import IMAGE_SUFFIXES, ImageReader
 from equiquant.calibrate.npz import load_npz
-from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES, synthetic_feeds
+from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES, Texture, synthetic_feeds
 from equiquant.errors import DataError
 from equiquant.io.runtime import InputSpec
 from equiquant.recipe import ImageOptions, Recipe
@@ -60,7 +60,7 @@ class Source:
     count: int | None = None
 
 
-def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source:
+def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe, texture: Texture | None = None) -> Source:
     """Return the stream behind `data`; nothing is read yet except headers.
 
     Raises:
@@ -68,7 +68,7 @@ def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source
     """
     if data is None:
         return Source(
-            lambda: _numbered(synthetic_feeds(specs, recipe.seed)),
+            lambda: _numbered(synthetic_feeds(specs, recipe.seed, texture=texture)),
             replayable=False,
             synthetic=True,
             count=SYNTHETIC_SAMPLES,

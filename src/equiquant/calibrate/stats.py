@@ -8,7 +8,7 @@ bit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.errors import DataError
+from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.exact_sum import ExactSum
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.histogram import DyadicHistogram
+from equiquant.numerics.sketch import MagnitudeCounts, MagnitudeSketch
 
-__all__ = ["ChannelSums", "TensorRecord", "TensorStats", "Votes"]
+__all__ = ["AppliedScales", "ChannelSums", "TensorRecord", "TensorStats", "Votes"]
 
 Array = npt.NDArray[Any]
 Votes = Mapping[tuple[int, int], int]
@@ -72,6 +74,7 @@ class TensorRecord:
         count: Number of elements seen.
         histogram: Distribution, when a method needs one.
         sums: Per-channel sums, when asked for.
+        sketch: How large the values of each channel are, when asked for.
         votes: Each sample's own scale, when asked for.
     """
 
@@ -80,6 +83,7 @@ class TensorRecord:
     count: int
     histogram: DyadicHistogram | None = None
     sums: ChannelSums | None = None
+    sketch: MagnitudeCounts | None = None
     votes: Votes = field(default_factory=dict)
 
     @cached_property
@@ -87,18 +91,51 @@ class TensorRecord:
         """Per-channel figures, when asked for."""
         return None if self.sums is None else self.sums.figures()
 
+    @cached_property
+    def sketches(self) -> tuple[MagnitudeSketch, MagnitudeSketch] | None:
+        """Sketches of the positive and of the negative side, when asked for."""
+        if self.sketch is None or self.sums is None:
+            return None
+        return self.sketch.sides(self.sums.low, self.sums.high)
+
     def merge(self, other: TensorRecord) -> TensorRecord:
         """Return the record of all values of both; what only one of them holds is dropped."""
         if not (self.count and other.count):
             return self if self.count else other
-        histogram, sums = None, None
+        histogram, sums, sketch = None, None, None
         if self.histogram is not None and other.histogram is not None:
             histogram = self.histogram.merge(other.histogram)
         if self.sums is not None and other.sums is not None:
             sums = self.sums.merge(other.sums)
+        if self.sketch is not None and other.sketch is not None:
+            sketch = self.sketch.merge(other.sketch)
         votes = {key: self.votes.get(key, 0) + other.votes.get(key, 0) for key in {*self.votes, *other.votes}}
         low, high = min(self.low, other.low), max(self.high, other.high)
-        return TensorRecord(low, high, self.count + other.count, histogram, sums, dict(sorted(votes.items())))
+        count = self.count + other.count
+        return TensorRecord(low, high, count, histogram, sums, sketch, dict(sorted(votes.items())))
+
+
+@dataclass(frozen=True, eq=False)
+class AppliedScales:
+    """The equalization of the model that statistics are of.
+
+    Attributes:
+        model_hash: `fingerprint.model_hash` of the folded model before it.
+        request: The options that shaped it.
+        recipe: The whole recipe it was found with.
+        method: The solver.
+        steps: Its sweeps or evaluations.
+        z: (classes,) log-scales.
+        ranges: The ranges the solver chose; None if it chose none.
+    """
+
+    model_hash: str
+    request: str
+    recipe: str
+    method: str
+    steps: int
+    z: Array
+    ranges: ChosenRanges | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +149,7 @@ class TensorStats:
         model_hash: `fingerprint.model_hash` of the model that was run, empty if nobody asked.
         averaged: The ranges are moving averages, which depend on the order of the samples.
         recounted: Full counts of the tensors whose sampled ones left the choice of a scale in doubt.
+        scales: How the model was equalized before it was run, None if it was not or nobody asked.
     """
 
     samples: int
@@ -120,6 +158,7 @@ class TensorStats:
     model_hash: str = ""
     averaged: bool = False
     recounted: Mapping[str, DyadicHistogram] = field(default_factory=dict)
+    scales: AppliedScales | None = None
 
     def histogram(self, name: str) -> DyadicHistogram | None:
         """Return the best histogram there is of a tensor."""
@@ -128,7 +167,7 @@ class TensorStats:
     def merge(self, *others: TensorStats) -> TensorStats:
         """Return the statistics of the union of the samples.
 
-        Recounts are dropped: which tensors are in doubt depends on all samples.
+        Recounts and ranges are dropped: which tensors are in doubt, and what noise costs, depends on all samples.
 
         Raises:
             DataError: They are of different models or tensors, or hold moving averages, which cannot be merged.
@@ -144,6 +183,7 @@ class TensorStats:
             self.model_hash,
             self.averaged,
             {**self.recounted, **other.recounted},
+            self.scales,
         )
 
 
@@ -163,4 +203,5 @@ def _merged(parts: Iterable[TensorStats]) -> TensorStats:
         tensors = {name: record.merge(part.tensors[name]) for name, record in tensors.items()}
         samples += part.samples
     synthetic = first.synthetic or any(p.synthetic for p in rest)
-    return TensorStats(samples, tensors, synthetic, first.model_hash, first.averaged)
+    scales = None if first.scales is None else replace(first.scales, ranges=None, recipe="")
+    return TensorStats(samples, tensors, synthetic, first.model_hash, first.averaged, scales=scales)

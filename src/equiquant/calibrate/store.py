@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.calibrate.stats import ChannelSums, TensorRecord, TensorStats
+from equiquant.calibrate.stats import AppliedScales, ChannelSums, TensorRecord, TensorStats
 from equiquant.errors import DataError, OutputError
+from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.histogram import BINS, DyadicHistogram
+from equiquant.numerics.sketch import MagnitudeCounts
 
 __all__ = ["FORMAT", "load_stats", "read_stats", "save_stats"]
 
@@ -25,6 +27,7 @@ Array = npt.NDArray[Any]
 
 FORMAT = "equiquant-stats-1"
 SUMS = ("low", "high", "total", "square", "constant")
+SCALES = ("model_hash", "request", "recipe", "method", "steps")
 
 
 def save_stats(stats: TensorStats, path: str | os.PathLike[str], note: dict[str, Any] | None = None) -> None:
@@ -53,6 +56,9 @@ def save_stats(stats: TensorStats, path: str | os.PathLike[str], note: dict[str,
         "recounted": recounts,
         "note": note or {},
     }
+    if stats.scales is not None:
+        about["scales"] = _pack_scales(stats.scales)
+        arrays["log_scales"] = stats.scales.z
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     final = Path(path)
     temporary = final.with_name(f".{final.name}.{os.getpid()}")
@@ -100,11 +106,12 @@ def read_stats(path: str | os.PathLike[str]) -> tuple[TensorStats, dict[str, Any
                 name: _unpack_histogram(row, arrays, f"recount{index}")
                 for index, (name, row) in enumerate(about["recounted"].items())
             }
+            scales = _unpack_scales(about["scales"], arrays["log_scales"]) if "scales" in about else None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"Cannot read calibration statistics from {os.fspath(path)}: {why}") from error
     stats = TensorStats(
-        about["samples"], tensors, about["synthetic"], about["model_hash"], about["averaged"], recounted
+        about["samples"], tensors, about["synthetic"], about["model_hash"], about["averaged"], recounted, scales
     )
     return stats, about["note"]
 
@@ -117,9 +124,30 @@ def _pack(name: str, record: TensorRecord, arrays: dict[str, Array], index: int)
     if record.sums is not None:
         row["sums"] = {"axis": record.sums.axis, "count": record.sums.count}
         arrays |= {f"{part}{index}": getattr(record.sums, part) for part in SUMS}
+    if record.sketch is not None:
+        row["sketch"] = {"seen": record.sketch.seen}
+        arrays[f"sketch{index}"] = record.sketch.counts
     if record.votes:
         row["votes"] = [[zero, exponent, count] for (zero, exponent), count in sorted(record.votes.items())]
     return row
+
+
+def _pack_scales(scales: AppliedScales) -> dict[str, Any]:
+    chosen = scales.ranges
+    ranges = chosen and [
+        [*key, list(ends), sorted(chosen.costs.get(key, {}).items())] for key, ends in sorted(chosen.ends.items())
+    ]
+    plain = {name: getattr(scales, name) for name in SCALES}
+    return {**plain, "ranges": ranges}
+
+
+def _unpack_scales(row: dict[str, Any], z: Array) -> AppliedScales:
+    ranges = None
+    if row["ranges"] is not None:
+        ends = {(kind, name): tuple(values) for kind, name, values, _ in row["ranges"]}
+        costs = {(kind, name): {int(e): noise for e, noise in table} for kind, name, _, table in row["ranges"] if table}
+        ranges = ChosenRanges(ends, costs)
+    return AppliedScales(**{name: row[name] for name in SCALES}, z=z, ranges=ranges)
 
 
 def _pack_histogram(histogram: DyadicHistogram, arrays: dict[str, Array], key: str) -> dict[str, Any]:
@@ -130,14 +158,16 @@ def _pack_histogram(histogram: DyadicHistogram, arrays: dict[str, Array], key: s
 
 
 def _unpack(row: dict[str, Any], arrays: Any, index: int) -> TensorRecord:
-    histogram, sums = None, None
+    histogram, sums, sketch = None, None, None
     if "histogram" in row:
         histogram = _unpack_histogram(row["histogram"], arrays, f"counts{index}")
     if "sums" in row:
         parts = {part: arrays[f"{part}{index}"] for part in SUMS}
         sums = ChannelSums(row["sums"]["axis"], row["sums"]["count"], **parts)
+    if "sketch" in row:
+        sketch = MagnitudeCounts(arrays[f"sketch{index}"], row["sketch"]["seen"])
     votes = {(zero, exponent): count for zero, exponent, count in row.get("votes", [])}
-    return TensorRecord(row["low"], row["high"], row["count"], histogram, sums, votes)
+    return TensorRecord(row["low"], row["high"], row["count"], histogram, sums, sketch, votes)
 
 
 def _unpack_histogram(row: dict[str, Any], arrays: Any, key: str) -> DyadicHistogram:

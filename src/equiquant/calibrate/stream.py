@@ -17,8 +17,10 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
+import onnx_ir as ir
 
 from equiquant.calibrate.feeds import Feed, batch_size, checked
+from equiquant.calibrate.matching import matching_texture
 from equiquant.calibrate.sources import Source, open_source
 from equiquant.errors import DataError
 from equiquant.io.runtime import InputSpec
@@ -193,7 +195,7 @@ class _Spool:
             self._error = ValueError("the sample stream is closed")
 
 
-def open_samples(data: Any, inputs: Sequence[InputSpec], recipe: Recipe) -> SampleStream:
+def open_samples(data: Any, inputs: Sequence[InputSpec], recipe: Recipe, model: ir.Model | None = None) -> SampleStream:
     """Return the calibration data as a stream of feeds for a model with these inputs.
 
     Args:
@@ -201,9 +203,12 @@ def open_samples(data: Any, inputs: Sequence[InputSpec], recipe: Recipe) -> Samp
             `get_next()`, a .npy or .npz file, or a folder of .npy, .npz or image files.
         inputs: The model's inputs.
         recipe: Gives `calibration_samples`, `image` and `seed`.
+        model: The model as it came; made-up inputs of its one input then fit its first BatchNormalizations.
 
     Raises:
         DataError: The data are of no known kind or cannot be opened. What is wrong with a single sample shows when the
             stream reaches it.
     """
-    return SampleStream(open_source(data, inputs, recipe), inputs, recipe.calibration_samples)
+    fitted = model is not None and data is None and len(inputs) == 1
+    texture = matching_texture(model, inputs[0], recipe.seed) if fitted and model is not None else None
+    return SampleStream(open_source(data, inputs, recipe, texture), inputs, recipe.calibration_samples)

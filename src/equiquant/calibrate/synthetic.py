@@ -1,15 +1,17 @@
 """Inputs made up when there is no data: noise with a 1/f amplitude spectrum, as natural images and sounds have.
 
 Field (1987): the amplitude spectrum of natural images falls as 1/f. White noise does not excite a trained network the
-way its data do; 1/f noise comes closer. Each sample has mean 0 and standard deviation 1, as
-normalized inputs have; channels share most of their energy, as colours do.
+way its data do; 1/f noise comes closer. Unless a `Texture` says otherwise each sample has mean 0 and standard deviation
+1, as normalized inputs have; channels share most of their energy, as colours do.
 
 Dynamic dimensions: 1 for the batch; for rank 4, 3 channels and 224 pixels; else 1.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,23 +21,52 @@ from equiquant.calibrate.feeds import Feed, float_dtype
 from equiquant.errors import DataError
 from equiquant.io.runtime import InputSpec
 
-__all__ = ["SYNTHETIC_SAMPLES", "pink_noise", "synthetic_feeds"]
+__all__ = [
+    "COMPONENTS",
+    "SYNTHETIC_SAMPLES",
+    "Texture",
+    "channel_axis",
+    "component",
+    "filled_shape",
+    "pink_noise",
+    "synthetic_feeds",
+]
 
 Array = npt.NDArray[Any]
 
 SYNTHETIC_SAMPLES = 32
 SHARED_ENERGY = 0.8  # of a channel's energy, common to all channels of a sample
 DEFAULT_SIZE, DEFAULT_CHANNELS = 224, 3
+COMPONENTS = (  # of a texture: exponent of 1/f (infinite: constant), common to all channels, usual power
+    *((exponent, True, 0.8 * (exponent == 1.0)) for exponent in (0.0, 0.5, 1.0, 1.5, math.inf)),
+    *((exponent, False, 0.2 * (exponent == 1.0)) for exponent in (0.0, 0.5, 1.0, 1.5, math.inf)),
+)
 LARGEST_ID = 100  # integer inputs stay below: every vocabulary has that many entries
 
 
-def synthetic_feeds(specs: Sequence[InputSpec], seed: int, samples: int = SYNTHETIC_SAMPLES) -> Iterator[Feed]:
+@dataclass(frozen=True, eq=False)
+class Texture:
+    """What an input looks like.
+
+    Attributes:
+        offset: Mean of each channel, `(C,)`.
+        powers: Variance of each of `COMPONENTS`, `(K,)`.
+    """
+
+    offset: Array
+    powers: Array
+
+
+def synthetic_feeds(
+    specs: Sequence[InputSpec], seed: int, samples: int = SYNTHETIC_SAMPLES, texture: Texture | None = None
+) -> Iterator[Feed]:
     """Yield plausible feeds, the same for the same seed.
 
     Args:
         specs: The model's inputs.
         seed: Seed of the generator.
         samples: How many samples, at least; a static batch is filled.
+        texture: What the only input looks like, where that is known.
 
     Raises:
         DataError: An input has a type that cannot be made up.
@@ -43,25 +74,53 @@ def synthetic_feeds(specs: Sequence[InputSpec], seed: int, samples: int = SYNTHE
     rng = np.random.default_rng(seed)
     batch = (specs[0].shape[0] or 1) if specs and specs[0].shape else 1
     for _ in range(-(-samples // batch)):
-        yield {spec.name: _made_up(spec, rng) for spec in specs}
+        if texture is None:
+            yield {spec.name: _made_up(spec, rng) for spec in specs}
+        else:
+            yield {spec.name: _textured(spec, texture, rng) for spec in specs}
 
 
-def pink_noise(rng: np.random.Generator, shape: Sequence[int]) -> Array:
-    """Return noise over all axes of `shape` whose amplitude falls as 1/f; mean 0, standard deviation 1, float32."""
+def component(index: int, shape: Sequence[int], axis: int, rng: np.random.Generator) -> Array:
+    """Return noise of one of `COMPONENTS`, expected power 1, float32 of `shape` with channels along `axis`."""
+    exponent, common, _ = COMPONENTS[index]
+    planes = np.empty((shape[0], shape[axis], *(n for i, n in enumerate(shape) if i not in (0, axis))), np.float32)
+    for sample in planes:
+        shared = _plane(rng, sample.shape[1:], exponent) if common else None
+        for channel in sample:
+            channel[...] = _plane(rng, sample.shape[1:], exponent) if shared is None else shared
+    return np.ascontiguousarray(np.moveaxis(planes, 1, axis))
+
+
+def _plane(rng: np.random.Generator, shape: Sequence[int], exponent: float) -> Array | float:
+    return float(rng.standard_normal()) if math.isinf(exponent) else pink_noise(rng, shape, exponent)
+
+
+def _textured(spec: InputSpec, texture: Texture, rng: np.random.Generator) -> Array:
+    shape, axis = filled_shape(spec), channel_axis(spec)
+    x = np.zeros(shape, np.float32)
+    for index, power in enumerate(texture.powers):
+        if power > 0:
+            x += np.float32(math.sqrt(power)) * component(index, shape, axis, rng)
+    x += texture.offset.astype(np.float32).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return x.astype(spec.dtype)
+
+
+def pink_noise(rng: np.random.Generator, shape: Sequence[int], exponent: float = 1.0) -> Array:
+    """Return noise over all axes of `shape` whose amplitude falls as 1/f^exponent; mean 0, standard deviation 1."""
     spectrum = np.fft.rfftn(rng.standard_normal(shape))
     squares = [np.fft.fftfreq(n) ** 2 for n in shape[:-1]] + [np.fft.rfftfreq(shape[-1]) ** 2]
     total: Array = sum(np.ix_(*squares))  # type: ignore[assignment]
     frequency = np.sqrt(total)
-    frequency.flat[0] = np.inf  # mean 0
-    noise = np.fft.irfftn(spectrum / frequency, s=shape, axes=range(len(shape)))
+    frequency.flat[0] = 1.0
+    spectrum.flat[0] = 0.0  # mean 0
+    noise = np.fft.irfftn(spectrum / frequency**exponent, s=shape, axes=range(len(shape)))
     spread = noise.std()
     result: Array = (noise / spread if spread > 0 else noise).astype(np.float32)
     return result
 
 
 def _made_up(spec: InputSpec, rng: np.random.Generator) -> Array:
-    channels_last = len(spec.shape) == 4 and spec.shape[3] in (1, 3, 4) and spec.shape[1] not in (1, 3, 4)
-    shape = _filled_shape(spec, channels_last)
+    shape, channels_last = filled_shape(spec), channel_axis(spec) == 3
     if float_dtype(spec):
         signal: Array = _signal(shape, channels_last, rng).astype(spec.dtype)
         return signal
@@ -81,10 +140,17 @@ def _made_up(spec: InputSpec, rng: np.random.Generator) -> Array:
     return np.asarray(values, dtype=dtype)
 
 
-def _filled_shape(spec: InputSpec, channels_last: bool) -> tuple[int, ...]:
+def channel_axis(spec: InputSpec) -> int:
+    """Return the axis that looks like that of the channels; 1 unless an image has them last."""
+    last = len(spec.shape) == 4 and spec.shape[3] in (1, 3, 4) and spec.shape[1] not in (1, 3, 4)
+    return 3 if last else 1
+
+
+def filled_shape(spec: InputSpec) -> tuple[int, ...]:
+    """Return the shape of an input with sizes for its dynamic dimensions."""
     defaults = [1] * len(spec.shape)
     if len(spec.shape) == 4:
-        channel = 3 if channels_last else 1
+        channel = channel_axis(spec)
         defaults[1:] = [DEFAULT_CHANNELS if axis == channel else DEFAULT_SIZE for axis in (1, 2, 3)]
     return tuple(d or default for d, default in zip(spec.shape, defaults, strict=True))
 

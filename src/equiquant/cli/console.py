@@ -56,6 +56,7 @@ class ProgressBar:
                 progress.TextColumn("{task.description}"),
                 progress.BarColumn(),
                 progress.TaskProgressColumn(),
+                progress.TextColumn("{task.fields[rate]}"),
                 progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
                 console=Console(stderr=True),
                 transient=True,
@@ -71,8 +72,12 @@ class ProgressBar:
             for task in self._progress.tasks:
                 finished = task.total if task.total is not None else max(task.completed, 1)
                 self._progress.update(task.id, total=finished, completed=finished)
-            self._tasks[stage] = self._progress.add_task(stage.capitalize(), total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)
+            self._tasks[stage] = self._progress.add_task(stage.capitalize(), total=total, rate="")
+        current = self._tasks[stage]
+        self._progress.update(current, completed=done, total=total)
+        elapsed = self._progress.tasks[current].elapsed
+        if done and elapsed and stage == "calibrate":
+            self._progress.update(current, rate=f"{done / elapsed:.1f} samples/s")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -38,6 +38,16 @@ EQUALIZATION_FLAGS = (
     ),
     *CLE_FLAGS,
 )
+REFINEMENT_FLAGS = (
+    Flag("--bias-correction", "bias_correction", "set biases so that means match, where that is better (default)"),
+    Flag("--no-bias-correction", "bias_correction", "leave the biases as they are"),
+    Flag(
+        "--weight-rounding",
+        "weight_rounding",
+        "nearest; optimal for the inputs the weights meet, where that measures better; auto (default) is optimal unless"
+        " the network is very large",
+    ),
+)
 SELECTION_FLAGS = (
     Flag("--node", "nodes_to_quantize", "quantize only this node; may be repeated, takes globs and re:PATTERN", "NAME"),
     Flag("--exclude-node", "nodes_to_exclude", "keep this node in float; the same", "NAME"),
@@ -83,6 +93,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="set any field of the recipe, e.g. --set bias_type=int32; may be repeated",
     )
     add_recipe_flags(parser.add_argument_group("cross-layer equalization"), EQUALIZATION_FLAGS)
+    add_recipe_flags(parser.add_argument_group("refinement of weights and biases"), REFINEMENT_FLAGS)
     add_recipe_flags(parser.add_argument_group("what to quantize"), SELECTION_FLAGS)
     add_image_flags(parser)
     parser.set_defaults(run=run)

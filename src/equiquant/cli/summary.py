@@ -64,6 +64,17 @@ def _run_facts(report: Report, source: str, target: str, report_dir: str | None)
     yield from _tried(report.equalization)
     if report.tensors:
         yield "Quantized", f"{len(report.tensors)} tensors"
+    trials = report.refinement.get("trials") or ()
+    if trials:
+        kept = report.refinement.get("kept")
+        yield (
+            "Refined",
+            ", ".join(
+                f"{'before' if trial['name'] == 'none' else trial['name']} {decibels(trial['sqnr_db'])}"
+                f"{' (kept)' if trial['name'] == kept else ''}"
+                for trial in trials
+            ),
+        )
     refused = sum(not d.applied for d in report.decisions)
     if refused:
         yield "Refused", f"{refused}, each with its reason in the report"

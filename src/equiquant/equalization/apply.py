@@ -59,6 +59,7 @@ def powers_of_two(classes: ScaleClasses, z: Array) -> Array:
     rounded = np.rint(exponent)
     for site in classes.clips:
         rounded[site.ids] = np.trunc(exponent[site.ids])
+        rounded[site.bound_id] = np.trunc(exponent[site.bound_id])
     return np.asarray(np.log(2.0) * rounded)
 
 

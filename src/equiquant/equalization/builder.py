@@ -63,11 +63,19 @@ class Slot:
 
 @dataclass(frozen=True, eq=False)
 class ClipSite:
-    """A Clip(0, c), c > 0: its channels keep their class if their scale never moves a value across c."""
+    """A Clip(0, c), c > 0: its channels keep their class if their scale never moves a value across c.
+
+    Attributes:
+        node: The Clip.
+        ids: Of its channels.
+        bound: c.
+        bound_id: Of the bound itself, shape (): all channels may move with it as one. 0 if the bound is an attribute.
+    """
 
     node: ir.Node
     ids: Ids
     bound: float
+    bound_id: Ids
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,5 +93,5 @@ def _freeze(builder: ClassBuilder) -> ScaleClasses:
         if blamed.size:
             pins[value] = builder.pins[int(blamed[0])]
     slots = tuple(replace(s, gain=classes[s.gain], loss=classes[s.loss]) for s in builder.slots)
-    clips = tuple(ClipSite(c.node, classes[c.ids], c.bound) for c in builder.clips)
+    clips = tuple(ClipSite(c.node, classes[c.ids], c.bound, classes[c.bound_id]) for c in builder.clips)
     return ScaleClasses(int(classes.max(initial=0)) + 1 if classes.size else 1, values, slots, clips, pins)

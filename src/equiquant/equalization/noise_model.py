@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.equalization.backward import Gains
-from equiquant.equalization.builder import Slot
+from equiquant.equalization.builder import ClipSite, Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of
 from equiquant.graph import query
@@ -136,13 +136,13 @@ def range_terms(
             site = clips.get(term.name)
             source = term.name if site is None else _name(site.node.inputs[0])
             if source in sketches:
-                tensors.append(_range(term, sketches[source], np.inf if site is None else site.bound))
+                tensors.append(_range(term, sketches[source], site))
     return weights, tensors
 
 
-def _range(term: TensorNoise, sketches: Sketches, bound: float) -> RangeNoise:
+def _range(term: TensorNoise, sketches: Sketches, site: ClipSite | None) -> RangeNoise:
     positive, negative = (_capped(side) for side in sketches)
-    if np.isfinite(bound):
+    if site is not None:
         empty = np.zeros((positive.high.size, 0))
         negative = MagnitudeSketch(empty, empty, np.zeros_like(positive.high))
     sides: list[tuple[Array, Array, Array]]
@@ -153,7 +153,8 @@ def _range(term: TensorNoise, sketches: Sketches, bound: float) -> RangeNoise:
     else:
         both = (positive, negative) if negative.high.any() else (positive,)
         sides = [(side.values, side.share, side.high) for side in both]
-    return RangeNoise(term.name, term.ids, term.gain, tuple(sides), term.levels, bound)
+    bound, bound_id = (np.inf, 0) if site is None else (site.bound, int(site.bound_id))
+    return RangeNoise(term.name, term.ids, term.gain, tuple(sides), term.levels, bound, bound_id)
 
 
 def _capped(side: MagnitudeSketch) -> MagnitudeSketch:

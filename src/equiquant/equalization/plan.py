@@ -14,7 +14,8 @@ from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of, couplings
 from equiquant.equalization.noise_model import Sketches
 from equiquant.graph import query
-from equiquant.numerics.clipping import ChosenRanges, RangeNoise, WeightRange, solve_clipped
+from equiquant.numerics.chosen_ranges import ChosenRanges
+from equiquant.numerics.clipping import RangeNoise, WeightRange, solve_clipped
 from equiquant.numerics.global_solver import solve_global
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.pairwise import DEAD, solve_pairwise
@@ -135,7 +136,7 @@ def clip_bounds(classes: ScaleClasses, sketches: Mapping[str, Sketches]) -> Boun
     """Return the smallest and largest log-scale of each class that no Clip(0, c) would notice.
 
     A channel whose largest calibrated value, with a margin, stays below c may grow until it meets c; one that comes
-    nearer, or was not calibrated, keeps its scale.
+    nearer, or was not calibrated, keeps its scale, and so does the bound.
 
     Args:
         classes: The scale classes.
@@ -143,6 +144,7 @@ def clip_bounds(classes: ScaleClasses, sketches: Mapping[str, Sketches]) -> Boun
     """
     lower, upper = np.full(classes.count, -np.inf), np.full(classes.count, np.inf)
     for site in classes.clips:
+        lower[site.bound_id] = upper[site.bound_id] = 0.0
         source = site.node.inputs[0]
         sketch = sketches.get((source.name if source is not None else "") or "")
         if sketch is None or site.ids.size != sketch[0].high.size:

@@ -106,7 +106,8 @@ class Runner:
         options.intra_op_num_threads = threads
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-        if isinstance(model, ir.Model) and model_bytes(model) > LEAN_ABOVE:
+        lean = isinstance(model, ir.Model) and model_bytes(model) > LEAN_ABOVE
+        if lean:
             options.add_session_config_entry("session.disable_prepacking", "1")
             if optimize:
                 options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
@@ -115,7 +116,7 @@ class Runner:
         self._weights: list[ort.OrtValue] = []  # the session reads them in place: they must outlive it
         try:
             self._session = ort.InferenceSession(
-                self._source(model, options), options, providers=["CPUExecutionProvider"]
+                self._source(model, options, share=lean or not optimize), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime has its own unexported exception classes
             raise ModelError(f"onnxruntime cannot run the model: {str(error).strip().splitlines()[0]}") from error
@@ -129,7 +130,10 @@ class Runner:
         )
         self.outputs = tuple(outputs) if outputs is not None else tuple(o.name for o in self._session.get_outputs())
 
-    def _source(self, model: ir.Model | onnx.ModelProto | str | Path, options: ort.SessionOptions) -> bytes | str:
+    def _source(
+        self, model: ir.Model | onnx.ModelProto | str | Path, options: ort.SessionOptions, *, share: bool
+    ) -> bytes | str:
+        """Return what to make the session of; large weights go by way of the options, in place if `share`."""
         if isinstance(model, str | Path):
             return os.fspath(model)
         if isinstance(model, onnx.ModelProto):
@@ -152,6 +156,9 @@ class Runner:
             self._weights.append(ort.OrtValue.ortvalue_from_numpy(array))
         if names:
             options.add_external_initializers(names, self._weights)
+            if share:  # without this the session reads copies of them
+                for name, weight in zip(names, self._weights, strict=True):
+                    options.add_initializer(name, weight)
         return bytes(ir.to_proto(skeleton).SerializeToString())
 
     def run(self, feed: Feed) -> list[npt.NDArray[Any]]:

@@ -15,7 +15,7 @@ min(u, c))² counts both. Everything is smooth: L-BFGS-B minimises log J over z 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,11 @@ from scipy import optimize, sparse
 from scipy.sparse import csgraph
 from threadpoolctl import threadpool_limits
 
+from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.coupling import LARGEST_LOG_SCALE
 from equiquant.numerics.noise import WeightNoise
 
-__all__ = ["ChosenRanges", "ClippedResult", "RangeNoise", "RangeProblem", "WeightRange", "solve_clipped"]
+__all__ = ["ClippedResult", "RangeNoise", "RangeProblem", "WeightRange", "solve_clipped"]
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -73,6 +74,7 @@ class RangeNoise:
             channel's values at each, and its largest (C,). One side if symmetric.
         levels: Steps in the range.
         bound: Bound of the Clip that makes the tensor, infinite where there is none.
+        bound_id: Class of that bound.
         kind: `activation` or `bias`.
     """
 
@@ -82,21 +84,8 @@ class RangeNoise:
     sides: tuple[tuple[Array, Array, Array], ...]
     levels: float
     bound: float = np.inf
+    bound_id: int = 0
     kind: str = "activation"
-
-
-@dataclass(frozen=True, eq=False)
-class ChosenRanges:
-    """Ranges chosen together with the scales.
-
-    Attributes:
-        ends: Ends of each range per side of 0, by (kind, name), in the units of the scaled tensor.
-        costs: Noise of each tensor with steps 2^e around the chosen one, by (kind, name) and e; empty where steps are
-            no powers of two.
-    """
-
-    ends: Mapping[tuple[str, str], tuple[float, ...]]
-    costs: Mapping[tuple[str, str], Mapping[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,12 +146,14 @@ class RangeProblem:
         bounds: tuple[Array, Array],
     ) -> None:
         self._weights, self._tensors = weights, tensors
+        self._bounded = np.isfinite(bounds[0]) | np.isfinite(bounds[1])
         self._lower = np.maximum(bounds[0], -LARGEST_LOG_SCALE)
         self._upper = np.minimum(bounds[1], LARGEST_LOG_SCALE)
         self._lower[0] = self._upper[0] = 0.0
         self.z = np.clip(start, self._lower, self._upper)
         self.logs = np.log(np.maximum(_full_ranges(weights, tensors, self.z), SMALLEST_RANGE))
-        self._limits = np.log([np.inf] * len(weights) + [t.bound for t in tensors for _ in t.sides])
+        self._bounds = np.log([np.inf] * len(weights) + [t.bound for t in tensors for _ in t.sides])
+        self._bound_ids = np.array([0] * len(weights) + [t.bound_id for t in tensors for _ in t.sides])
         self.keys = [("weight", w.name) for w in weights] + [(t.kind, t.name) for t in tensors for _ in t.sides]
         self.levels = np.array([w.noise.levels for w in weights] + [t.levels for t in tensors for _ in t.sides])
         self.fixed = np.zeros(self.logs.size, dtype=bool)
@@ -172,9 +163,10 @@ class RangeProblem:
     def solve(self, stages: int = STAGES, iterations: int = ITERATIONS) -> None:
         """Minimise J over what is not fixed, in stages that pick the weights worth watching anew."""
         self._value = np.inf
+        limits = self._bounds + self.z[self._bound_ids]
         for _ in range(stages):
-            low = np.where(self.fixed, self.logs, np.minimum(self.logs + NARROWEST, self._limits))
-            high = np.where(self.fixed, self.logs, np.minimum(self.logs + WIDEST, self._limits))
+            low = np.where(self.fixed, self.logs, np.minimum(self.logs + NARROWEST, limits))
+            high = np.where(self.fixed, self.logs, np.minimum(self.logs + WIDEST, limits))
             low, high = np.concatenate([self._lower, low]), np.concatenate([self._upper, high])
             point = np.clip(np.concatenate([self.z, self.logs]), low, high)
             self._stage = _Stage(self._weights, self._tensors, self.z, self.logs)
@@ -191,36 +183,39 @@ class RangeProblem:
     def groups(self) -> tuple[Ids, Array]:
         """Return the group of every class, tensors that share classes being one, and which groups may move as a whole.
 
-        A group that holds a pinned class, or one a Clip bounds, may not.
+        A group that holds the pinned class may not; the bound of a Clip belongs to its tensor and moves with it.
         """
         pairs = [np.stack([np.full(t.ids.size, t.ids[0]), t.ids]) for t in self._tensors]
+        pairs += [np.array([[t.ids[0]], [t.bound_id]]) for t in self._tensors if np.isfinite(t.bound)]
         pairs += [np.stack([np.full(ids.size, ids[0]), ids]) for w in self._weights for ids in _sides(w)]
         heads, tails = np.concatenate(pairs, axis=1)
         size = self.z.size
         graph = sparse.coo_matrix((np.ones(heads.size), (heads, tails)), shape=(size, size))
         count, labels = csgraph.connected_components(graph, directed=False)
-        bounded = np.isclose(self._upper, self._lower) | (self._upper < LARGEST_LOG_SCALE)
-        free = np.ones(count, dtype=bool)
-        free[labels[bounded]] = False
+        free = np.full(count, not np.array_equal(self._lower, self._upper))
+        free[labels[0]] = False
         return labels.astype(np.int64), free
 
-    def label_of(self, index: int, labels: Ids) -> int:
-        """Return the group of the tensor behind a range."""
-        name = self.keys[index]
-        tensor = next(t for t in self._tensors if (t.kind, t.name) == name)
-        return int(labels[tensor.ids[0]])
+    def moves(self, labels: Ids, groups: int) -> Array:
+        """Return how each range moves with each group, (ranges, groups): 1, −1 or 0."""
+        table = np.zeros((self.logs.size, groups))
+        for index, weight in enumerate(self._weights):
+            rows, columns = _sides(weight)
+            table[index, labels[rows[0]]] += 1
+            table[index, labels[columns[0]]] -= 1
+        place = len(self._weights)
+        for tensor in self._tensors:
+            table[place : place + len(tensor.sides), labels[tensor.ids[0]]] = 1
+            place += len(tensor.sides)
+        return table
 
     def shift(self, labels: Ids, amount: Array) -> None:
         """Move whole groups by log-scales, with every range they reach; J stays as it is."""
-        self.z = self.z + amount[labels]
-        place = 0
-        for weight in self._weights:
-            rows, columns = _sides(weight)
-            self.logs[place] += amount[labels[rows[0]]] - amount[labels[columns[0]]]
-            place += 1
-        for tensor in self._tensors:
-            self.logs[place : place + len(tensor.sides)] += amount[labels[tensor.ids[0]]]
-            place += len(tensor.sides)
+        by_class = amount[labels]
+        self.z = self.z + by_class
+        self._lower = np.where(self._bounded, self._lower + by_class, self._lower)
+        self._upper = np.where(self._bounded, self._upper + by_class, self._upper)
+        self.logs = self.logs + self.moves(labels, amount.size) @ amount
         self._stage = _Stage(self._weights, self._tensors, self.z, self.logs)
 
     def noise_of(self, index: int, log: float) -> float:

@@ -28,6 +28,7 @@ BITS = 13
 BINS = 1 << BITS
 SMALLEST_EXPONENT = -126  # 2^126 is the largest reciprocal width that keeps x·2^(−e) finite in float32
 TAIL = 0.25  # of the power of two above the largest magnitude of a side
+PIECE = 1 << 11  # elements whose extremes say whether they are looked through for tails
 CHUNK = 1 << 15  # elements: 128 KiB of float32 and 256 KiB of indices stay in the second-level cache
 
 
@@ -113,50 +114,50 @@ class HistogramBuilder:
         self._counts: Array = np.zeros(2 * BINS, np.int64)
         self._low, self._high = math.inf, -math.inf
 
-    def add(self, x: Array, bounds: tuple[float, float] | None = None, limit: int | None = None) -> None:
-        """Count the elements of `x`.
+    def add(self, x: Array, limit: int | None = None) -> tuple[float, float]:
+        """Count the elements of `x`; return its smallest and largest value.
 
         A larger array than `limit` is sampled: every k-th element counts k times. The tails of either side, beyond
         `TAIL` times the power of two above its largest magnitude, decide the clipping error and are few: they count one
-        by one. Where they exceed `limit` the tail begins further out, and where most lies at the very end it is sampled
-        too. What is counted depends on `x` only, so the order of a stream still does not matter.
+        by one. Where the sample says that they exceed `limit` the tail begins further out, and where most lies at the
+        very end it is sampled too. What is counted depends on `x` only, so the order of a stream does not matter.
 
         Args:
-            x: Finite values, any shape; taken as float32.
-            bounds: Smallest and largest value of `x` if the caller knows them already.
+            x: Finite values, any shape; counted as float32. Nothing is counted if one is NaN or infinite.
             limit: About how many elements to count; None counts all.
         """
         if x.size == 0:
-            return
+            return math.inf, -math.inf
         flat = x.reshape(-1)
-        low, high = bounds if bounds is not None else (float(flat.min()), float(flat.max()))
+        starts = np.arange(0, flat.size, PIECE)
+        lows, highs = np.minimum.reduceat(flat, starts), np.maximum.reduceat(flat, starts)
+        low, high = float(lows.min()), float(highs.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return low, high
         self._low, self._high = min(self._low, low), max(self._high, high)
-        exponent = absolute_exponent(max(-low, high))
-        if exponent > self._exponent:
-            self._counts = _coarsen(self._counts, exponent - self._exponent)
-            self._exponent = exponent
-        first = math.floor(math.ldexp(low, -self._exponent))
+        one = _Bins(low, high)
         if limit is None or flat.size <= limit:
-            self._count(flat, first, 1)
-            return
+            self._take(one, one.count(flat))
+            return low, high
         stride = _coprime_stride(flat.size, limit)
-        tails = _Tails(low, high, limit)
-        for start in range(0, flat.size, CHUNK):
-            tails.add(flat[start : start + CHUNK])
-        self._count(tails.result(), first, 1)
-        self._count(tails.between(flat[::stride]), first, stride)
+        found = one.count(flat[::stride]) * stride
+        bottom, top = one.tails(found, limit)
+        far = one.count(one.beyond(flat, lows, highs, bottom, top))
+        found[:bottom], found[top:] = far[:bottom], far[top:]
+        self._take(one, found)
+        return low, high
 
-    def _count(self, flat: Array, first: int, weight: int) -> None:
-        """Add `weight` for each element; none lies below bin `first`."""
-        factor = np.float32(math.ldexp(1.0, -self._exponent))
-        target = self._counts[first + BINS :]
-        for start in range(0, flat.size, CHUNK):
-            scaled = np.multiply(flat[start : start + CHUNK], factor, dtype=np.float32)  # exact: a power of two
-            if first < 0:  # conversion to integers cuts towards 0, which is the floor of what is not negative
-                np.floor(scaled, out=scaled)
-            scaled -= first  # exact below 2^14 where it matters: the integer part
-            found = np.bincount(scaled.astype(np.int32))
-            target[: found.size] += found * weight
+    def _take(self, one: _Bins, found: Array) -> None:
+        """Add the counts of one array."""
+        if one.exponent > self._exponent:
+            self._counts = _coarsen(self._counts, one.exponent - self._exponent)
+            self._exponent = one.exponent
+        if one.exponent < self._exponent:
+            whole = np.zeros_like(self._counts)
+            whole[one.first + BINS :][: found.size] = found
+            self._counts += _coarsen(whole, self._exponent - one.exponent)
+        else:
+            self._counts[one.first + BINS :][: found.size] += found
 
     def result(self) -> DyadicHistogram:
         """Return the histogram of everything added so far."""
@@ -167,54 +168,57 @@ class HistogramBuilder:
         return DyadicHistogram(self._exponent, counts, low, high)
 
 
-class _Tails:
-    """Collects the elements far out on either side, chunk by chunk.
+class _Bins:
+    """The bins of one array, from that of its smallest value to that of its largest.
 
     Args:
         low: Smallest value of the array.
         high: Largest value.
-        limit: Most elements a side may have.
     """
 
-    def __init__(self, low: float, high: float, limit: int) -> None:
-        self._limit = limit
-        self._bounds = (high, -low)
-        self._edges = [_edge(high), _edge(-low)]
-        self._parts: tuple[list[Array], list[Array]] = ([], [])
-        self._found = [0, 0]
+    def __init__(self, low: float, high: float) -> None:
+        self.exponent = absolute_exponent(max(-low, high))
+        self.first, self._last = (math.floor(math.ldexp(v, -self.exponent)) for v in (low, high))
+        self._edges = tuple(math.ldexp(TAIL, math.frexp(v)[1] - self.exponent) if v > 0 else BINS for v in (-low, high))
 
-    def add(self, part: Array) -> None:
-        for side, sign in enumerate((1, -1)):
-            if self._bounds[side] <= 0 or math.isinf(self._edges[side]):
-                continue
-            edge = np.float32(self._edges[side])
-            far = part[part >= edge] if sign > 0 else part[part <= -edge]
-            self._parts[side].append(far)
-            self._found[side] += far.size
-            while self._found[side] > self._limit:
-                self._move_out(side, sign)
+    def count(self, flat: Array) -> Array:
+        """Return the counts, int64."""
+        size = self._last - self.first + 1
+        counts = np.zeros(size, np.int64)
+        factor = np.float32(math.ldexp(1.0, -self.exponent))
+        for start in range(0, flat.size, CHUNK):
+            scaled = np.multiply(flat[start : start + CHUNK], factor, dtype=np.float32)  # exact: a power of two
+            if self.first < 0:  # conversion to integers cuts towards 0, which is the floor of what is not negative
+                np.floor(scaled, out=scaled)
+            if self.first:
+                scaled -= self.first  # exact below 2^14 where it matters: the integer part
+            counts += np.bincount(scaled.astype(np.intp), minlength=size)
+        return counts
 
-    def _move_out(self, side: int, sign: int) -> None:
-        """Begin the tail half as far from its end; give it up where that leaves nothing to cut."""
-        edge = (self._edges[side] + self._bounds[side]) / 2
-        self._edges[side] = edge if np.float32(edge) < np.float32(self._bounds[side]) else math.inf
-        kept = [p[p * np.float32(sign) >= np.float32(self._edges[side])] for p in self._parts[side]]
-        self._parts[side][:] = [p for p in kept if p.size]
-        self._found[side] = sum(p.size for p in kept)
+    def tails(self, found: Array, limit: int) -> tuple[int, int]:
+        """Return which counts belong to tails of at most about `limit` elements: those before, and those from, ..."""
+        below, above = (max(math.ceil(edge), 1) for edge in self._edges)
+        bottom, top = max(-below - self.first, 0), max(above - self.first, 0)
+        if bottom and (seen := np.cumsum(found[:bottom]))[-1] > limit:
+            bottom = int(np.searchsorted(seen, limit, side="right"))
+        if top < found.size and (seen := np.cumsum(found[top:][::-1]))[-1] > limit:
+            top = found.size - int(np.searchsorted(seen, limit, side="right"))
+        return bottom, min(top, found.size)
 
-    def result(self) -> Array:
-        """Return the elements of both tails."""
-        return np.concatenate([*self._parts[0], *self._parts[1], np.zeros(0, np.float32)])
-
-    def between(self, body: Array) -> Array:
-        """Return the elements of `body` that lie in neither tail."""
-        upper, lower = (np.float32(e) for e in self._edges)
-        return body[(body < upper) & (body > -lower)]
-
-
-def _edge(bound: float) -> float:
-    """Return where the tail of a side begins whose largest magnitude is `bound`."""
-    return math.ldexp(TAIL, math.frexp(bound)[1]) if bound > 0 else math.inf
+    def beyond(self, flat: Array, lows: Array, highs: Array, bottom: int, top: int) -> Array:
+        """Return the elements in the first `bottom` bins and in those from `top`, given the extremes of the pieces."""
+        under, over = (np.float32(math.ldexp(k + self.first, self.exponent)) for k in (bottom, top))
+        hit = highs >= over
+        if bottom:
+            hit |= lows < under
+        if 2 * int(hit.sum()) < hit.size:
+            whole = flat.size // PIECE
+            rows = flat[: whole * PIECE].reshape(whole, PIECE)[hit[:whole]].reshape(-1)
+            flat = np.concatenate([rows, flat[whole * PIECE :]]) if hit[whole:].any() else rows
+        mask = flat >= over
+        if bottom:
+            mask |= flat < under
+        return np.compress(mask, flat)
 
 
 def _coprime_stride(size: int, limit: int) -> int:

@@ -3,8 +3,8 @@
 From the continuous solution the steps are fixed a share at a time, activations first, then weights and biases, those
 nearest to a power of two before the others. Each goes to the neighbour, below or above, that adds less noise where the
 channels stand; then everything not yet fixed is solved again, so that the channels move to what the fixed steps hold
-well. Before that every tensor whose channels are free moves as a whole by the fraction of a power of two that its step
-lacks: with the steps of the weights and biases around it moved along, that changes no noise at all.
+well. Before that whole tensors move (`shifting`), which changes no noise, so that the steps that matter most are near
+powers of two already.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.numerics.clipping import ClippedResult, RangeNoise, RangeProblem, WeightRange
+from equiquant.numerics.shifting import best_shifts
 
 __all__ = ["solve_powers_of_two"]
 
@@ -39,7 +40,8 @@ def solve_powers_of_two(
     """
     problem = RangeProblem(weights, tensors, start, bounds)
     problem.solve()
-    _shift(problem)
+    labels, free = problem.groups()
+    problem.shift(labels, best_shifts(problem, labels, free))
     activations = np.array([kind == "activation" for kind, _ in problem.keys])
     _fix(problem, np.nonzero(activations)[0])
     problem.solve(1, WARM)
@@ -62,24 +64,6 @@ def _costs(problem: RangeProblem) -> dict[tuple[str, str], dict[int, float]]:
         key: dict(zip((steps + exponent).tolist(), row, strict=True))
         for key, exponent, row in zip(problem.keys, here, noise, strict=True)
     }
-
-
-def _shift(problem: RangeProblem) -> None:
-    """Move tensors as a whole so that the step of each, or of the noisiest of those that move together, is 2^k."""
-    labels, free = problem.groups()
-    exponents = _exponents(problem)
-    best: dict[int, tuple[float, float]] = {}
-    for index, (kind, _) in enumerate(problem.keys):
-        label = problem.label_of(index, labels) if kind == "activation" else -1
-        if label >= 0 and free[label]:
-            noise = problem.noise_of(index, problem.logs[index])
-            lack = float(np.rint(exponents[index]) - exponents[index]) * float(np.log(2.0))
-            if noise > best.get(label, (-1.0, 0.0))[0]:
-                best[label] = noise, lack
-    shift = np.zeros(free.size)
-    for label, (_, lack) in best.items():
-        shift[label] = lack
-    problem.shift(labels, shift)
 
 
 def _exponents(problem: RangeProblem) -> Array:

@@ -1,18 +1,19 @@
 """A sketch of how large the values of each channel are: counts in bins of a quarter octave, by sign.
 
-The bin of a float32 is read off its bits: the exponent and the two leading bits of the mantissa. A bin stands for its
-center, exact to 12 %.
+The bin of a float32 is read off its bits: the sign, the exponent and the two leading bits of the mantissa. A bin stands
+for its center, exact to 12 %.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MagnitudeSketch", "SketchBuilder"]
+__all__ = ["MagnitudeCounts", "MagnitudeSketch", "SketchBuilder"]
 
 Array = npt.NDArray[Any]
 
@@ -20,7 +21,22 @@ MANTISSA_BITS = 2
 LOWEST, HIGHEST = -20, 14  # octaves: values below 2^LOWEST are not counted, above 2^HIGHEST all in one bin
 BINS = (HIGHEST - LOWEST) << MANTISSA_BITS
 FIRST = (127 + LOWEST) << MANTISSA_BITS
-COUNTED = 1 << 15  # values of a tensor counted per feed: every so many positions of each channel
+SHIFT = 23 - MANTISSA_BITS
+COUNTED = 1 << 13  # values of a tensor counted per sample: every so many positions of each channel
+PENDING = 1 << 20  # places kept before they are counted, so that one call serves many samples
+
+
+def _bin_table() -> Array:
+    """Return the bin of each pattern of leading bits: 0 to BINS − 1 for positive, from BINS for negative, else 2·BINS.
+
+    int32 of shape `(2 << (8 + MANTISSA_BITS),)`; the last bin is for what is not counted.
+    """
+    magnitude = np.arange(1 << (8 + MANTISSA_BITS))
+    bins = np.minimum(magnitude - FIRST, BINS - 1)
+    return np.concatenate([np.where(bins >= 0, bins + side * BINS, 2 * BINS) for side in (0, 1)]).astype(np.int32)
+
+
+BIN_OF = _bin_table()
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,42 +55,77 @@ class MagnitudeSketch:
     high: Array
 
 
+@dataclass(frozen=True, eq=False)
+class MagnitudeCounts:
+    """The sketches of both sides of one tensor in a form that adds up.
+
+    Attributes:
+        counts: int64 `(2, C, BINS)`: positive, negative.
+        seen: Values of a channel that were looked at.
+    """
+
+    counts: Array
+    seen: int
+
+    def merge(self, other: MagnitudeCounts) -> MagnitudeCounts:
+        """Return the counts of the union; exact, in any order."""
+        return MagnitudeCounts(self.counts + other.counts, self.seen + other.seen)
+
+    def sides(self, low: Array, high: Array) -> tuple[MagnitudeSketch, MagnitudeSketch]:
+        """Return the sketches of the positive and of the negative side.
+
+        Args:
+            low: (C,) smallest value of each channel.
+            high: (C,) largest.
+        """
+        bits = (np.arange(BINS) + FIRST).astype(np.int32) << SHIFT
+        centers = (bits + np.int32(1 << (SHIFT - 1))).view(np.float32).astype(np.float64)
+        sketches = []
+        for counts, reach in zip(self.counts, (high, -low), strict=True):
+            used = counts.any(axis=0)
+            sketches.append(MagnitudeSketch(centers[used], counts[:, used] / max(self.seen, 1), np.maximum(reach, 0.0)))
+        return sketches[0], sketches[1]
+
+
 class SketchBuilder:
-    """Accumulates the sketches of both sides of one tensor."""
+    """Accumulates `MagnitudeCounts`."""
 
     def __init__(self) -> None:
-        self._counts: Array | None = None
-        self._high: Array = np.zeros((2, 0))
+        self._counts: Array = np.zeros((0, 2 * BINS + 1), np.int64)
         self._seen = 0
+        self._places: list[Array] = []
+        self._pending = 0
 
     def add(self, channels: Array) -> None:
-        """Count one batch, float32 (C, positions): its extremes over all positions, its bins over some."""
+        """Count one sample, float32 (C, positions), at some positions."""
         size, positions = channels.shape
-        if self._counts is None:
-            self._counts, self._high = np.zeros((2, size * BINS)), np.zeros((2, size))
-        self._high[0] = np.maximum(self._high[0], channels.max(axis=1, initial=0.0))
-        self._high[1] = np.maximum(self._high[1], -channels.min(axis=1, initial=0.0))
-        step = max(1, size * positions // COUNTED)
-        some = np.ascontiguousarray(channels[:, ::step], dtype=np.float32)
-        rows = np.repeat(np.arange(size) * BINS, some.shape[1])
-        for side, values in enumerate((some, -some)):
-            bins = (values.reshape(-1).view(np.int32) >> (23 - MANTISSA_BITS)) - FIRST
-            counted = bins >= 0  # a negative float has its sign bit set: its bits are a negative integer
-            places = rows[counted] + np.minimum(bins[counted], BINS - 1)
-            self._counts[side] += np.bincount(places, minlength=size * BINS)
+        if not len(self._counts):
+            self._counts = np.zeros((size, 2 * BINS + 1), np.int64)
+        some = np.ascontiguousarray(channels[:, :: _stride(size, positions)], dtype=np.float32)
+        places = BIN_OF.take(some.view(np.uint32) >> SHIFT)
+        places += (np.arange(size, dtype=np.int32) * (2 * BINS + 1))[:, None]
+        self._places.append(places.reshape(-1))
+        self._pending += places.size
         self._seen += some.shape[1]
+        if self._pending >= PENDING:
+            self._flush()
 
-    def result(self) -> tuple[MagnitudeSketch, MagnitudeSketch]:
-        """Return the sketches of the positive and of the negative side."""
-        if self._counts is None:
-            empty = MagnitudeSketch(np.zeros(0), np.zeros((0, 0)), np.zeros(0))
-            return empty, empty
-        bits = (np.arange(BINS) + FIRST).astype(np.int32) << (23 - MANTISSA_BITS)
-        width = np.int32(1 << (22 - MANTISSA_BITS))
-        centers = (bits + width).view(np.float32).astype(np.float64)
-        sketches = []
-        for counts, high in zip(self._counts, self._high, strict=True):
-            share = counts.reshape(-1, BINS) / max(self._seen, 1)
-            used = share.any(axis=0)
-            sketches.append(MagnitudeSketch(centers[used], share[:, used], high))
-        return sketches[0], sketches[1]
+    def result(self) -> MagnitudeCounts:
+        """Return the counts of everything added so far."""
+        self._flush()
+        counts = self._counts[:, : 2 * BINS].reshape(-1, 2, BINS).swapaxes(0, 1)
+        return MagnitudeCounts(counts.copy(), self._seen)
+
+    def _flush(self) -> None:
+        if self._places:
+            found = np.bincount(np.concatenate(self._places), minlength=self._counts.size)
+            self._counts += found.reshape(self._counts.shape)
+            self._places, self._pending = [], 0
+
+
+def _stride(size: int, positions: int) -> int:
+    """Return which positions of each channel to count, every so many; so that all rows and columns have their turn."""
+    stride = max(1, size * positions // COUNTED)
+    while math.gcd(stride, positions) > 1:
+        stride += 1
+    return stride

@@ -74,7 +74,7 @@ def _collect_into(
     stats = calibrate.collect(
         model, state.stream, tensors, recipe, progress=progress, histograms=True, checkpoint=checkpoint
     )
-    return dataclasses.replace(_recounted(state, model, survey, stats), model_hash=digest)
+    return dataclasses.replace(_recounted(state, model, survey, stats), model_hash=digest, scales=state.scales)
 
 
 def _recounted(state: RunState, model: ir.Model, survey: Survey, stats: TensorStats) -> TensorStats:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant.calibrate import AppliedScales
 from equiquant.decisions import Decision
 from equiquant.equalization import (
     EqualizationPlan,
@@ -30,7 +31,7 @@ from equiquant.pipeline.solving import solve
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Equivalence, Proof, Reference, apply_proven
 
-__all__ = ["equalize", "proof_feeds"]
+__all__ = ["equalize", "equalize_as", "proof_feeds"]
 
 Array = npt.NDArray[Any]
 Noise = dict[str, list[float]]
@@ -73,13 +74,10 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> tuple[ir
     with state.stages("measure"):
         judge = Judge(model, state.stream, recipe)
     with state.stages("equalize"):
-        if recipe.cle and (recipe.replace_clip6_relu or recipe.clip_mode == "relu"):
-            reference = _replace_clip6(state, model, reference, judge)
-        elif recipe.cle and recipe.clip_mode.startswith("per_channel"):
-            count = recipe.clip_mode.partition(":")[2]
-            state.decisions += split_clips(model, int(count) if count else None)
+        reference = _prepare_clips(state, model, reference, judge)
         classes = find_classes(model)
-        plans, terms = solve(model, classes, recipe, judge.fitted, judge.affordable)
+        asked = recipe if state.quantize else recipe.replace(bias_correction=False)  # another tool's biases stay
+        plans, terms = solve(model, classes, asked, judge.fitted, judge.affordable)
         noise = {p.method: parallel(lambda term, z=p.z: term.exact(z), terms) for p in plans}  # type: ignore[misc]
         measured = _measured(state) and not _clear(model, plans, noise)
         if not measured:
@@ -93,10 +91,43 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> tuple[ir
         )
     state.decisions += best.decisions
     state.equalization |= _describe(state, classes, best) | _noise(terms, noise)
+    return _applied(state, model, best), best.ranges
+
+
+def equalize_as(
+    state: RunState, model: ir.Model, reference: Reference, scales: AppliedScales
+) -> tuple[ir.Model, Ranges | None]:
+    """Return the model with its channels rescaled as an earlier run found best, proven equal; see `equalize`."""
+    state.progress("equalize", 0, None)
+    with state.stages("equalize"):
+        reference = _prepare_clips(state, model, reference, None)
+        classes = find_classes(model)
+    plan = EqualizationPlan(scales.method, scales.z, scales.steps, scales.ranges)
+    trial = _try(state, model, classes, plan, reference, None)
+    state.decisions += trial.decisions
+    state.equalization |= _describe(state, classes, trial)
+    return _applied(state, model, trial), trial.ranges
+
+
+def _prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge: Judge | None) -> Reference:
+    """Change the Clips as the recipe asks; return the outputs that equalization must keep."""
+    recipe = state.recipe
+    if recipe.cle and (recipe.replace_clip6_relu or recipe.clip_mode == "relu"):
+        return _replace_clip6(state, model, reference, judge)
+    if recipe.cle and recipe.clip_mode.startswith("per_channel"):
+        count = recipe.clip_mode.partition(":")[2]
+        state.decisions += split_clips(model, int(count) if count else None)
+    return reference
+
+
+def _applied(state: RunState, model: ir.Model, trial: _Trial) -> ir.Model:
+    """Return a copy of the model with the trial's scales, which are remembered."""
     with state.stages("equalize"):
         equalized = model.clone()
-        apply(equalized, find_classes(equalized), best.z)
-    return equalized, best.ranges
+        apply(equalized, find_classes(equalized), trial.z)
+    if state.scales is not None:
+        state.scales = replace(state.scales, method=trial.name, steps=trial.steps, z=trial.z, ranges=trial.ranges)
+    return equalized
 
 
 def _measured(state: RunState) -> bool:
@@ -112,15 +143,17 @@ def _clear(model: ir.Model, plans: list[EqualizationPlan], noise: Noise) -> bool
     return model_bytes(model) > LARGE and after > 0 and decibels(before, after) > CLEAR_DB
 
 
-def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge: Judge) -> Reference:
+def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge: Judge | None) -> Reference:
     """Replace ReLU6 by ReLU as asked, and say what that alone costs."""
     replaced = replace_clip6(model)
     if not replaced:
         return reference
     state.decisions += replaced
     edit.infer_shapes(model)
-    damage = judge.float_sqnr_db(model)
+    if judge is None:  # the run that found the scales said what it costs
+        return Reference(model, state.stream.first(proof_feeds(model)))
     error = reference.measure(model).error
+    damage = judge.float_sqnr_db(model)
     state.equalization["replace_clip6_relu"] = {"replaced": len(replaced), "error": error, "sqnr_db": damage}
     if error <= state.recipe.equivalence_tolerance:
         return reference

@@ -7,7 +7,6 @@ user gave: the mean of the outputs' dB, so that none is drowned by another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import decibels
 from equiquant.recipe import Recipe
 
-__all__ = ["Judge", "affordable_feeds"]
+__all__ = ["Judge", "Yardstick", "affordable_feeds", "multiplications"]
 
 Array = npt.NDArray[Any]
 
@@ -39,10 +38,10 @@ def affordable_feeds(model: ir.Model, stream: SampleStream, seconds: float) -> i
     """Return how many feeds a usual CPU runs in some seconds: counted, not timed, so that a run can be repeated."""
     first = next(iter(stream.first(1)[0].values()))
     batch = first.shape[0] if first.ndim > 1 else 1
-    return int(seconds * MACS_PER_SECOND / (batch * max(_multiplications(model), LEAST_MACS)))
+    return int(seconds * MACS_PER_SECOND / (batch * max(multiplications(model), LEAST_MACS)))
 
 
-def _multiplications(model: ir.Model) -> float:
+def multiplications(model: ir.Model) -> float:
     """Return the multiplications of the layers with weights, for one sample; an unknown dimension counts as 32."""
     total = 0.0
     for node in model.graph:
@@ -56,6 +55,36 @@ def _multiplications(model: ir.Model) -> float:
         channels = weight.shape[0] if node.op_type == "Conv" else weight.shape[1]
         total += float(outputs) * weight.size / max(channels, 1)
     return total
+
+
+class Yardstick:
+    """Measures models against a reference on some samples.
+
+    Args:
+        model: The reference: a float model.
+        samples: What to run it on.
+
+    Attributes:
+        names: The values compared: outputs, before a final Softmax or Sigmoid.
+    """
+
+    def __init__(self, model: ir.Model, samples: SampleView) -> None:
+        self.names = tuple(decision_values(model))
+        self._samples = samples
+        runner = Runner(model, self.names, optimize=False)
+        self._expected = [runner.run(feed) for feed in samples]
+
+    def sqnr_db(self, model: ir.Model) -> float:
+        """Return the signal-to-noise ratio of a model, run as it is written."""
+        runner = Runner(model, self.names, optimize=False)
+        signal, noise = np.zeros(len(self.names)), np.zeros(len(self.names))
+        for expected, feed in zip(self._expected, self._samples, strict=True):
+            for index, (reference, result) in enumerate(zip(expected, runner.run(feed), strict=True)):
+                wide = reference.astype(np.float64)
+                signal[index] += np.square(wide).sum()
+                noise[index] += np.square(wide - result).sum()
+        ratios = [decibels(s, n) for s, n in zip(signal.tolist(), noise.tolist(), strict=True) if s > 0]
+        return float(np.mean(np.clip(ratios, -BEST_DB, BEST_DB))) if ratios else BEST_DB
 
 
 class Judge:
@@ -74,15 +103,13 @@ class Judge:
 
     def __init__(self, model: ir.Model, stream: SampleStream, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._names = tuple(decision_values(model))
-        runner = Runner(model, self._names, optimize=False)
         self.affordable = affordable_feeds(model, stream, SECONDS)
         feeds = max(FEWEST_FEEDS, min(MOST_FEEDS, self.affordable // 2))
         known = stream.count_up_to(2 * feeds)
         share = known // 2 if known >= 2 * FEWEST_FEEDS else known
         self.fitted = SampleView(stream, 0, share)
         self.held = SampleView(stream, share, known) if known > share else self.fitted
-        self._expected = [runner.run(feed) for feed in self.held]
+        self._yardstick = Yardstick(model, self.held)
 
     def sqnr_db(self, model: ir.Model, ranges: Ranges | None = None) -> float:
         """Quantize a float model and return its signal-to-noise ratio in dB; the model is not changed.
@@ -96,25 +123,9 @@ class Judge:
         release_memory()
         quantized = model.clone()
         qdq.insert(quantized, target.choose(model, survey, stats, self._recipe, ranges))
-        runner = Runner(quantized, self._names, optimize=False)
-        del quantized
         release_memory()
-        return self._measure(runner)
+        return self._yardstick.sqnr_db(quantized)
 
     def float_sqnr_db(self, model: ir.Model) -> float:
         """Return the signal-to-noise ratio of a float model: the cost of what changed its function."""
-        return self._measure(Runner(model, self._names, optimize=False))
-
-    def _measure(self, runner: Runner) -> float:
-        signal, noise = np.zeros(len(self._names)), np.zeros(len(self._names))
-        for expected, got in zip(self._expected, self._results(runner), strict=True):
-            for index, (reference, result) in enumerate(zip(expected, got, strict=True)):
-                wide = reference.astype(np.float64)
-                signal[index] += np.square(wide).sum()
-                noise[index] += np.square(wide - result).sum()
-        ratios = [decibels(s, n) for s, n in zip(signal.tolist(), noise.tolist(), strict=True) if s > 0]
-        return float(np.mean(np.clip(ratios, -BEST_DB, BEST_DB))) if ratios else BEST_DB
-
-    def _results(self, runner: Runner) -> Iterator[list[Array]]:
-        for feed in self.held:
-            yield runner.run(feed)
+        return self._yardstick.sqnr_db(model)

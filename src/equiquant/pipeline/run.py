@@ -1,4 +1,4 @@
-"""The run as one readable list: load, fold, equalize, prove, calibrate, choose, insert, compare."""
+"""The run as one readable list: load, fold, equalize, prove, calibrate, choose, refine, insert, compare."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from equiquant.decisions import Decision
 from equiquant.equalization import Ranges
 from equiquant.io import ModelLike, input_specs, load_model, model_bytes, release_memory
 from equiquant.pipeline.calibrating import statistics
-from equiquant.pipeline.equalizing import equalize, proof_feeds
+from equiquant.pipeline.equalizing import equalize, equalize_as, proof_feeds
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.kernels import fit_kernels
+from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
+from equiquant.pipeline.reusing import new_scales, recalled_scales
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.recipe import Recipe
 from equiquant.report import Report, Stages, versions
@@ -35,6 +37,7 @@ NO_DATA = (
     "No calibration data was given: ranges come from made-up inputs, and accuracy will suffer."
     " Give a few dozen real samples (data=…, --data PATH, or a calibration_data_reader)."
 )
+NO_REFINEMENT = "the statistics come from a file and there are no data: biases and weights were not refined"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,23 +78,35 @@ def run(
     stages = Stages()
     with stages("load"):
         loaded = load_model(source)
-    with calibrate.open_samples(data, input_specs(loaded.model), recipe) as stream:
+    with calibrate.open_samples(data, input_specs(loaded.model), recipe, loaded.model) as stream:
         path = str(loaded.path) if loaded.path else None
         state = RunState(loaded.sha256, path, recipe, stream, stages, progress or (lambda *_: None), quantize)
         known = stats_file is not None and Path(stats_file).exists()
-        if stream.synthetic and quantize and not (known and not recipe.cle):
+        if stream.synthetic and quantize and not known:
             state.warn(NO_DATA)
         model, reference = _fold(state, loaded.model)
         del loaded
         folded = model.clone() if _keeps_float(recipe, model) else None
         ranges: Ranges | None = None
-        if recipe.cle or recipe.calibration == "noise":
+        scales = recalled_scales(stats_file, model, recipe) if quantize else None
+        if stats_file is not None and recipe.cle:
+            state.scales = scales or new_scales(model, recipe)
+        if scales is not None:
+            model, ranges = equalize_as(state, model, reference, scales)
+        elif recipe.cle or recipe.calibration == "noise":
             model, ranges = equalize(state, model, reference)
             release_memory()
         if not quantize:
             _sign(model, state)
             return Outcome(model, report_of(state))
         plan, stats = _plan(state, model, ranges, stats_file)
+        if stream.synthetic and not stats.synthetic:
+            state.decisions.append(Decision("refine", "no_data", "whole network", False, NO_REFINEMENT))
+        else:
+            model, plan = refined(state, folded or model, model, plan)
+        if target.target_of(recipe).widened:
+            plan = target.cpu_form(model, plan)
+        state.decisions += plan.remarks
         quantized = model.clone()
         with state.stages("insert"):
             qdq.insert(quantized, plan)
@@ -143,11 +158,11 @@ def _plan(
     """Choose what is quantized and how, from the activations of the equalized model."""
     survey = target.survey(model, state.recipe)
     with state.stages("calibrate"):
-        stats = statistics(state, model, survey, target.missing(survey, ranges), stats_file)
+        chosen = ranges if stats_file is None else None  # a file must serve other options too
+        stats = statistics(state, model, survey, target.missing(survey, chosen), stats_file)
     with state.stages("choose"):
         plan = target.choose(model, survey, stats, state.recipe, ranges)
     state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in plan.kept_float.items()]
-    state.decisions += plan.remarks
     if plan.limits is not None and plan.limits.broken:
         first = plan.limits.broken[0]
         state.warn(

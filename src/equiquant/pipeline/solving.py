@@ -29,7 +29,7 @@ from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.recipe import Recipe
 
-__all__ = ["channel_figures", "channel_gains", "channel_sketches", "quantizer_model", "solve"]
+__all__ = ["channel_gains", "channel_statistics", "quantizer_model", "solve"]
 
 BACKWARD_COST = 4  # a backward pass over a forward one
 MOST_DRAWS = 4  # random directions a feed, for the noise gains
@@ -54,8 +54,7 @@ def solve(
     """
     nothing = EqualizationPlan("none", np.zeros(classes.count), 0)
     survey = target.survey(model, recipe)
-    figures = channel_figures(recipe, model, classes, survey.calibrated, samples)
-    sketches = channel_sketches(recipe, model, classes, figures, samples)
+    figures, sketches = channel_statistics(recipe, model, classes, survey.calibrated, samples)
     bounds = clip_bounds(classes, sketches)
     plans = [nothing]
     if recipe.cle:
@@ -64,7 +63,9 @@ def solve(
     if not ranged and (recipe.cle_method == "pairwise" or not recipe.cle):
         return plans, []
     gains = channel_gains(model, classes, figures, samples, affordable)
-    terms = noise_terms(classes, figures, gains, quantizer_model(survey), sketches)
+    terms = noise_terms(
+        classes, figures, gains, quantizer_model(survey, bias_corrected=recipe.bias_correction), sketches
+    )
     if recipe.cle and recipe.cle_method != "pairwise":
         plans.append(plan_global(terms, plans[-1].z, bounds))
     if ranged or (recipe.clip_mode == "soft" and recipe.cle):
@@ -108,36 +109,28 @@ def _with_ranges(
     return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]
 
 
-def channel_sketches(
-    recipe: Recipe,
-    model: ir.Model,
-    classes: ScaleClasses,
-    figures: Mapping[str, ChannelFigures],
-    samples: SampleView,
-) -> Mapping[str, Sketches]:
-    """Sketch what goes into the Clips, and every rounded tensor if ranges may clip."""
-    axes: dict[str, int] = {}
-    made = set()
-    for site in classes.clips:
-        source = site.node.inputs[0]
-        if source is not None:
-            axes[source.name or ""] = 1
-            made.add(site.node.outputs[0].name)
-    if _ranged(recipe, model) or recipe.clip_mode == "soft":
-        axes |= {name: figure.axis for name, figure in figures.items() if name not in made}
-    return calibrate.sketch_tensors(model, samples, axes)
-
-
-def channel_figures(
+def channel_statistics(
     recipe: Recipe, model: ir.Model, classes: ScaleClasses, tensors: tuple[str, ...], samples: SampleView
-) -> Mapping[str, ChannelFigures]:
-    """Calibrate the tensors' channels, and the Clips'."""
+) -> tuple[Mapping[str, ChannelFigures], Mapping[str, Sketches]]:
+    """Calibrate the channels of the tensors and of the Clips' outputs, in one pass.
+
+    What goes into the Clips is sketched too, and every rounded tensor if ranges may clip.
+    """
     values = {v.name or "": v for v in model.graph.inputs} | {v.name or "": v for n in model.graph for v in n.outputs}
-    wanted = dict.fromkeys([*tensors, *(c.node.outputs[0].name or "" for c in classes.clips)])
-    axes = {name: axis for name in wanted if (axis := _channel_axis(values[name], classes)) is not None}
+    made = [site.node.outputs[0].name or "" for site in classes.clips]
+    axes = {
+        name: axis
+        for name in dict.fromkeys([*tensors, *made])
+        if (axis := _channel_axis(values[name], classes)) is not None
+    }
+    sources = {site.node.inputs[0].name or "": 1 for site in classes.clips if site.node.inputs[0] is not None}
+    sketched = set(sources)
+    if _ranged(recipe, model) or recipe.clip_mode == "soft":
+        sketched |= {name for name in axes if name not in made}
     plain = recipe.replace(calibration="minmax", scale_kind="float", bias_type="int32")
-    stats = calibrate.collect(model, samples, (), plain, channels=axes)
-    return {name: record.channels for name, record in stats.tensors.items() if record.channels is not None}
+    stats = calibrate.collect(model, samples, (), plain, channels=sources | axes, sketches=sketched)
+    figures = {name: record.channels for name, record in stats.tensors.items() if record.channels and name in axes}
+    return figures, {name: record.sketches for name, record in stats.tensors.items() if record.sketches}
 
 
 def _channel_axis(value: ir.Value, classes: ScaleClasses) -> int | None:
@@ -167,7 +160,7 @@ def channel_gains(
     return gains
 
 
-def quantizer_model(survey: target.Survey) -> QuantizerModel:
+def quantizer_model(survey: target.Survey, *, bias_corrected: bool) -> QuantizerModel:
     """Describe the quantizer that will follow to the solver."""
     chosen = survey.target
     zero = chosen.activation.center if chosen.activation_symmetric else chosen.activation.qmin
@@ -181,6 +174,7 @@ def quantizer_model(survey: target.Survey) -> QuantizerModel:
         unsigned=survey.unsigned,
         unsigned_levels=float(chosen.activation.qmax - chosen.activation.qmin),
         bias_levels=None if chosen.bias.bits == 32 else float(chosen.bias.qmax),
+        bias_corrected=bias_corrected,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from equiquant.calibrate import SampleStream
+from equiquant.calibrate import AppliedScales, SampleStream
 from equiquant.decisions import Decision
 from equiquant.recipe import Recipe
 from equiquant.report import Stages
@@ -32,6 +32,8 @@ class RunState:
         decisions: What was done and refused so far.
         warnings: What the user must know.
         equalization: The equalization section of the report.
+        refinement: The refinement section of the report.
+        scales: The equalization itself, for the statistics' file; None where nobody keeps one.
     """
 
     input_sha256: str
@@ -44,6 +46,8 @@ class RunState:
     decisions: list[Decision] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     equalization: dict[str, Any] = field(default_factory=dict)
+    refinement: dict[str, Any] = field(default_factory=dict)
+    scales: AppliedScales | None = None
 
     def warn(self, text: str) -> None:
         """Tell the user now and in the report."""

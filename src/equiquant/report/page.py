@@ -33,6 +33,7 @@ from equiquant.report.markup import (
     spread_text,
     table,
 )
+from equiquant.report.refinement import refinement
 from equiquant.report.style import STYLE
 from equiquant.report.target import target
 
@@ -54,6 +55,7 @@ def page(data: Mapping[str, Any]) -> str:
             _quality(data["quality"], data["equalization"]),
             equalization(data["equalization"], recipe),
             target(data.get("target") or {}),
+            refinement(data["refinement"]),
             _decisions(data["decisions"]),
             _scales(data["tensors"]),
             _costs(data["stages"]),

@@ -49,6 +49,8 @@ class Report:
             `classes` (scale classes that were free to move), `tensors` (one `{tensor, channels, spread_before,
             spread_after, free, pinned_by}` per layer; spread = largest over smallest channel range), `spread_before`
             and `spread_after` (the largest), `equivalence_error`, `tolerance`, `rolled_back` (a list of names).
+        refinement: Empty when nothing was to be refined. Keys, all optional: `trials` (one `{name, sqnr_db}` per
+            candidate, first the one without), `kept` (its name), `layers`, `fitted` and `held` (samples).
         tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel.
         target: `LimitReport.to_dict()`: what the limits of the target did; empty where it has none.
         quality: `Comparison.to_dict()`, with `synthetic` true if its inputs were made up; None when nothing was
@@ -63,6 +65,7 @@ class Report:
     input_path: str | None = None
     decisions: Sequence[Decision] = ()
     equalization: Mapping[str, Any] = field(default_factory=dict)
+    refinement: Mapping[str, Any] = field(default_factory=dict)
     tensors: Sequence[Mapping[str, Any]] = ()
     target: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] | None = None
@@ -81,6 +84,7 @@ class Report:
                 "warnings": self.warnings,
                 "quality": self.quality,
                 "equalization": self.equalization,
+                "refinement": self.refinement,
                 "decisions": self.decisions,
                 "target": self.target,
                 "tensors": self.tensors,
@@ -105,6 +109,7 @@ class Report:
                 input_path=data["input"]["path"],
                 decisions=tuple(Decision(**d) for d in data["decisions"]),
                 equalization=data["equalization"],
+                refinement=data["refinement"],
                 tensors=tuple(data["tensors"]),
                 target=data.get("target", {}),
                 quality=data["quality"],

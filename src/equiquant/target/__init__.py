@@ -6,6 +6,7 @@ from equiquant.target.limits import LimitReport
 from equiquant.target.plan import QuantPlan
 from equiquant.target.survey import Group, Survey, survey
 from equiquant.target.targets import Target, required_opset, target_of
+from equiquant.target.widening import cpu_form
 
 __all__ = [
     "HARDWARE",
@@ -17,6 +18,7 @@ __all__ = [
     "Survey",
     "Target",
     "choose",
+    "cpu_form",
     "in_doubt",
     "missing",
     "required_opset",

@@ -6,7 +6,7 @@ import math
 
 import onnx_ir as ir
 
-from equiquant.equalization.builder import ClassBuilder, ClipSite
+from equiquant.equalization.builder import PINNED, ClassBuilder, ClipSite, Ids
 from equiquant.graph import query
 
 __all__ = ["bounds", "clip"]
@@ -41,5 +41,14 @@ def clip(builder: ClassBuilder, node: ir.Node) -> None:
     low, high = limits
     if low != 0.0 or not high > 0.0:
         return builder.refuse(node, f"Clip({low:g}, {high:g}) is not a ReLU with an upper bound")
-    builder.clips.append(ClipSite(node, ids, high))
+    builder.clips.append(ClipSite(node, ids, high, _bound_id(builder, node)))
     return builder.set(node.outputs[0], ids)
+
+
+def _bound_id(builder: ClassBuilder, node: ir.Node) -> Ids:
+    """Return an id for the bound, which absorbs its scale like any constant; class 0 for an attribute."""
+    if len(node.inputs) < 3 or node.inputs[2] is None:
+        return PINNED
+    own = builder.new(())
+    builder.slot(node, 2, own, PINNED, "factor")
+    return own

@@ -1,0 +1,94 @@
+"""What each output of a convolution reads, as the columns of a matrix (im2col), at all positions or at a regular few.
+
+A Conv of one sample is Y[o, p] = Σ_k W[o, k] X[k, p]: k runs over input channels and kernel elements, p over output
+positions. A ConvTranspose is the Conv of its input with stride − 1 zeros between the elements, the kernel mirrored and
+the padding complemented: d·(k − 1) − pad.
+Source: Dumoulin and Visin, arXiv:1603.07285, section 4.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Patches"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """A sliding window over any number of spatial axes; one entry an axis.
+
+    Attributes:
+        kernel: Elements.
+        strides: Steps between windows.
+        dilations: Steps between elements of a window.
+        begins: Zeros before the first element; negative leaves elements out.
+        ends: Zeros after the last one.
+        stuffing: Steps between the input's elements once zeros are put between them; 1 for none.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+    stuffing: tuple[int, ...]
+
+    def columns(self, x: Array, most: int | None = None, shift: int = 0) -> Array:
+        """Return the elements that every output position reads.
+
+        Args:
+            x: (N, C, *spatial).
+            most: Take about this many positions a sample at most, on a regular grid; None takes all.
+            shift: Moves that grid, so that different samples give different positions.
+
+        Returns:
+            (N, C, K, P) in the type of `x`: K kernel elements, P positions, both row-major.
+        """
+        padded = self._padded(x)
+        reach = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        sizes = [(n - r) // s + 1 for n, r, s in zip(padded.shape[2:], reach, self.strides, strict=True)]
+        picks = _grid(sizes, most, shift)
+        counts = [len(p) for p in picks]
+        result = np.empty((*x.shape[:2], math.prod(self.kernel), math.prod(counts)), x.dtype)
+        target = result.reshape(*x.shape[:2], math.prod(self.kernel), *counts)
+        for index, offsets in enumerate(itertools.product(*(range(k) for k in self.kernel))):
+            slices = [
+                slice(p.start * s + o * d, (p[-1] * s + o * d) + 1, p.step * s)
+                for p, s, o, d in zip(picks, self.strides, offsets, self.dilations, strict=True)
+            ]
+            target[:, :, index] = padded[(slice(None), slice(None), *slices)]
+        return result
+
+    def _padded(self, x: Array) -> Array:
+        spatial = x.shape[2:]
+        wide = [(n - 1) * t + 1 for n, t in zip(spatial, self.stuffing, strict=True)]
+        sizes = [b + n + e for b, n, e in zip(self.begins, wide, self.ends, strict=True)]
+        if sizes == list(spatial) and not any(self.begins):
+            return x
+        result = np.zeros((*x.shape[:2], *sizes), x.dtype)
+        into, source = [slice(None)] * 2, [slice(None)] * 2
+        for begin, count, step, size in zip(self.begins, spatial, self.stuffing, sizes, strict=True):
+            first = max(0, -(begin // step))  # the first element that is not cut off
+            last = min(count, (size - 1 - begin) // step + 1)
+            into.append(slice(begin + first * step, begin + (last - 1) * step + 1, step))
+            source.append(slice(first, last))
+        result[tuple(into)] = x[tuple(source)]
+        return result
+
+
+def _grid(sizes: Sequence[int], most: int | None, shift: int) -> list[range]:
+    """Return the positions along each axis: all, or every n-th so that about `most` are left in all."""
+    if most is None or math.prod(sizes) <= most:
+        return [range(n) for n in sizes]
+    step = math.ceil((math.prod(sizes) / most) ** (1 / len(sizes)))
+    starts = [shift % step, (shift // step) % step, (shift // step**2) % step]
+    return [range(min(start, n - 1), n, step) for n, start in zip(sizes, itertools.cycle(starts), strict=False)]

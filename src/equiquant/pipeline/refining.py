@@ -1,0 +1,135 @@
+"""The refinement stage: correct biases, round weights, and keep what measures best on samples held back.
+
+The last quarter of the samples is never fitted to. On it every candidate runs as it will be written, and is compared
+with the float model; leaving the model as it is, is one of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from equiquant import qdq
+from equiquant.calibrate import SampleView
+from equiquant.decisions import Decision
+from equiquant.io import release_memory
+from equiquant.pipeline.judging import Yardstick, affordable_feeds
+from equiquant.pipeline.state import RunState
+from equiquant.refine import Layer, Refinement, layers_of, refine, rounding_cost
+from equiquant.target import QuantPlan, target_of
+
+__all__ = ["refined"]
+
+MOST_FITTED = 128  # feeds that are fitted to
+HELD_SHARE = 4  # one in so many is held back
+FITTED_SECONDS = 1.5  # of float inference that the fitted feeds may cost, unless rounding is asked for
+HELD_SECONDS = 1.0  # the same of those held back
+AUTO_COST = 6e11  # multiplications that `auto` spends on rounding: about 20 s on two cores
+EQUAL_DB = 0.7  # one draw of the rounding is worth as much
+
+NONE, BIASES, WEIGHTS, BOTH = "none", "bias correction", "rounding", "bias correction and rounding"
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """One candidate and how it measured."""
+
+    name: str
+    model: ir.Model
+    plan: QuantPlan
+    sqnr_db: float
+    samples: int
+
+
+def refined(state: RunState, reference: ir.Model, model: ir.Model, plan: QuantPlan) -> tuple[ir.Model, QuantPlan]:
+    """Return the model and the plan with the refinement that measures best; what was given is not changed.
+
+    Args:
+        state: The run; gets the decisions and the report's section.
+        reference: The float model that outputs are compared with.
+        model: The float model that is quantized.
+        plan: How.
+    """
+    recipe = state.recipe
+    layers, refused = layers_of(model, plan)
+    candidates = _candidates(state, layers)
+    if not candidates or not layers:
+        return model, plan
+    state.decisions += refused
+    fitted, held = _split(state, model)
+    with state.stages("refine"):
+        yardstick = Yardstick(reference, held)
+        trials = [_Trial(NONE, model, plan, yardstick.sqnr_db(_inserted(model, plan)), 0)]
+        for name, wanted in candidates.items():
+            done = len(trials) - 1
+
+            def progress(layer: int, of: int, done: int = done) -> None:
+                state.progress("refine", done * of + layer, len(candidates) * of)
+
+            found = refine(model, plan, target_of(recipe), fitted, wanted, progress)
+            sqnr = yardstick.sqnr_db(_inserted(found.model, found.plan))
+            trials.append(_Trial(name, found.model, found.plan, sqnr, found.samples))
+            release_memory()
+    best = _choose(trials)
+    if best.name == NONE:
+        reason = f"nothing measured better than the {best.sqnr_db:.2f} dB without; weights and biases stay as they were"
+        state.decisions.append(Decision("refine", "do_no_harm", "whole network", False, reason))
+    state.refinement = {
+        "trials": [{"name": trial.name, "sqnr_db": trial.sqnr_db} for trial in trials],
+        "kept": best.name,
+        "layers": len(layers),
+        "fitted": trials[-1].samples,
+        "held": len(held),
+    }
+    return best.model, best.plan
+
+
+def _choose(trials: list[_Trial]) -> _Trial:
+    """Return the last of those that are better than the first, the model as it is, and not clearly worse than the best.
+
+    What comes later is expected to be better; a measurement on a few samples cannot always tell.
+    """
+    least = max(trial.sqnr_db for trial in trials) - EQUAL_DB
+    better = [trial for trial in trials if trial.sqnr_db > trials[0].sqnr_db and trial.sqnr_db >= least]
+    return better[-1] if better else trials[0]
+
+
+def _candidates(state: RunState, layers: list[Layer]) -> dict[str, Refinement]:
+    """Return what is to be tried, by name, in order."""
+    recipe = state.recipe
+    rounding = recipe.weight_rounding == "optimal"
+    if recipe.weight_rounding == "auto":
+        cost = rounding_cost(layers)
+        rounding = cost <= AUTO_COST
+        if not rounding:
+            reason = (
+                f"it would take {cost / 1e12:.1f} million million multiplications, more than 'auto' spends"
+                f" ({AUTO_COST / 1e12:g}); WeightRounding='optimal' rounds in any case"
+            )
+            state.decisions.append(Decision("refine", "weight_rounding", "whole network", False, reason))
+    found = {}
+    if recipe.bias_correction:
+        found[BIASES] = Refinement(correct_bias=True, round_weights=False)
+    if rounding:
+        name = BOTH if recipe.bias_correction else WEIGHTS
+        found[name] = Refinement(correct_bias=recipe.bias_correction, round_weights=True)
+    return found
+
+
+def _split(state: RunState, model: ir.Model) -> tuple[SampleView, SampleView]:
+    """Return the feeds to fit to, and those held back; of a single one both."""
+    stream = state.stream
+    most, back = (max(1, affordable_feeds(model, stream, seconds)) for seconds in (FITTED_SECONDS, HELD_SECONDS))
+    most = MOST_FITTED if state.recipe.weight_rounding == "optimal" else min(most, MOST_FITTED)
+    known = stream.count_up_to(most + -(-most // (HELD_SHARE - 1)))
+    if known == 1:
+        return SampleView(stream, 0, 1), SampleView(stream, 0, 1)
+    back = min(back, max(1, known // HELD_SHARE))
+    return SampleView(stream, 0, min(known - back, most)), SampleView(stream, known - back, known)
+
+
+def _inserted(model: ir.Model, plan: QuantPlan) -> ir.Model:
+    quantized = model.clone()
+    qdq.insert(quantized, plan)
+    return quantized

@@ -1,0 +1,83 @@
+"""Take the equalization from a file of statistics: the same scales for the same model, without the data.
+
+The statistics are those of the equalized model, so its scales belong beside them. With the recipe they were found with,
+the ranges the solver chose are taken too; with another one every range comes from the statistics.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from equiquant.calibrate import AppliedScales, load_stats, model_hash
+from equiquant.errors import DataError
+from equiquant.recipe import Recipe
+
+__all__ = ["new_scales", "recalled_scales"]
+
+REQUEST = ("cle", "cle_method", "cle_steps", "cle_append_bias", "clip_mode", "replace_clip6_relu", "optimize")
+
+
+def new_scales(model: ir.Model, recipe: Recipe) -> AppliedScales:
+    """Return the record of an equalization that is still to be found.
+
+    Args:
+        model: The folded float model, not equalized.
+        recipe: What is asked for.
+    """
+    return AppliedScales(model_hash(model), _request(recipe), _whole(recipe), "none", 0, np.zeros(0))
+
+
+def _request(recipe: Recipe) -> str:
+    """Return the options that decide how a model is equalized, as JSON."""
+    return json.dumps({field: getattr(recipe, field) for field in REQUEST})
+
+
+def _whole(recipe: Recipe) -> str:
+    return json.dumps(recipe.to_dict(), sort_keys=True)
+
+
+def recalled_scales(file: str | os.PathLike[str] | None, model: ir.Model, recipe: Recipe) -> AppliedScales | None:
+    """Return the equalization in a file of statistics; None if there is no file, or none in it.
+
+    Args:
+        file: The file; None for none.
+        model: The folded float model, not equalized.
+        recipe: What is asked for.
+
+    Raises:
+        DataError: It is of another model, or of the same one equalized by other options, or it lacks the ranges that
+            the recipe needs.
+    """
+    if file is None or not recipe.cle or not Path(file).exists():
+        return None
+    scales = load_stats(file).scales
+    if scales is None:
+        return None
+    name = os.fspath(file)
+    digest = model_hash(model)
+    if scales.model_hash != digest:
+        raise DataError(
+            f"The statistics in {name} are of another model: {scales.model_hash[:12]} instead of {digest[:12]}."
+            " Delete the file, or name another."
+        )
+    asked, found = (json.loads(text) for text in (_request(recipe), scales.request))
+    if asked != found:
+        changed = ", ".join(f"{field}={found[field]!r}" for field in asked if asked[field] != found.get(field))
+        raise DataError(
+            f"The statistics in {name} are of the model equalized with {changed}. Ask for the same, or name"
+            " another file and give the data."
+        )
+    if scales.recipe == _whole(recipe):
+        return scales
+    if recipe.calibration == "noise":
+        raise DataError(
+            f"The statistics in {name} were collected for another recipe, and calibration 'noise' needs the data."
+            " Choose another calibration, or name another file and give the data."
+        )
+    return replace(scales, ranges=None)

@@ -1,0 +1,90 @@
+"""The layers that can be refined: quantized, with a constant weight, and an input that varies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant.decisions import Decision
+from equiquant.graph.query import constant, label
+from equiquant.numerics.affine import QuantParams
+from equiquant.refine.forms import Form, form_of
+from equiquant.target.plan import QuantPlan
+
+__all__ = ["LINEAR_OPS", "Layer", "layers_of"]
+
+Array = npt.NDArray[Any]
+
+LINEAR_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer.
+
+    Attributes:
+        name: The node's.
+        form: Its matrices.
+        weight: The float weight, as stored.
+        bias: (outputs,) the float bias; zeros where there is none.
+        weight_params: How the weight is quantized.
+        bias_params: How the bias is quantized; None for a float bias, or where there is none.
+        input_params: How the input is quantized.
+    """
+
+    name: str
+    form: Form
+    weight: Array
+    bias: Array
+    weight_params: QuantParams
+    bias_params: QuantParams | None
+    input_params: QuantParams
+
+    @property
+    def takes_bias(self) -> bool:
+        """True if the operator has an input for a bias."""
+        return self.form.op_type != "MatMul"
+
+    @property
+    def fine_bias(self) -> bool:
+        """True if the bias is so fine that its rounding does not matter."""
+        return self.takes_bias and (self.bias_params is None or self.bias_params.type.name == "int32")
+
+
+def layers_of(model: ir.Model, plan: QuantPlan) -> tuple[list[Layer], list[Decision]]:
+    """Return the layers in graph order, and why the others stay as they are."""
+    layers, refused = [], []
+    for node in model.graph:
+        if node.op_type not in LINEAR_OPS or node.domain != "" or (node.name or "", 1) not in plan.constants:
+            continue
+        layer = _layer(node, plan)
+        if isinstance(layer, str):
+            refused.append(Decision("refine", "layer", label(node), False, layer))
+        else:
+            layers.append(layer)
+    return layers, refused
+
+
+def _layer(node: ir.Node, plan: QuantPlan) -> Layer | str:
+    name, source = node.name or "", node.inputs[0]
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    assert source is not None
+    if source.name not in plan.activations:
+        return "its input is a constant"
+    form = form_of(node, weight)
+    if isinstance(form, str):
+        return form
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = constant(value)
+    if bias is None and value is not None:
+        return "its bias is computed"
+    if bias is not None and bias.size not in (1, form.outputs):
+        return "its bias is a matrix"
+    full = np.zeros(form.outputs, np.float32) if bias is None else np.broadcast_to(bias.ravel(), (form.outputs,))
+    params = plan.constants.get((name, 2))
+    return Layer(name, form, weight, full, plan.constants[name, 1], params, plan.activations[source.name or ""])

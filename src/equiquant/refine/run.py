@@ -1,0 +1,162 @@
+"""Refine a quantization plan layer by layer: each layer sees the inputs that the refined ones before it give.
+
+The result is a float model whose weights and biases lie on their grids already, so that inserting the plan writes
+exactly the integers that were found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant import qdq
+from equiquant.graph.edit import Names, add_initializer, set_initializer, set_input
+from equiquant.graph.query import is_public
+from equiquant.numerics.affine import QuantParams, dequantize, quantize
+from equiquant.refine.layers import Layer, layers_of
+from equiquant.refine.solve import Refinement, solve
+from equiquant.refine.walk import Walk
+from equiquant.target.late_bias import fit_bias
+from equiquant.target.plan import QuantPlan
+from equiquant.target.targets import Target
+from equiquant.target.weights import bias_params
+
+__all__ = ["Refined", "refine"]
+
+Array = npt.NDArray[Any]
+
+MEMORY = 1 << 30  # bytes of activations held, of all samples and both networks; fixed, so that a run can be repeated
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """What was refined.
+
+    Attributes:
+        model: The float model with new weights and biases.
+        plan: The plan for it: that of before, and the parameters of added biases.
+        samples: Feeds that stayed within the memory limit to the end.
+    """
+
+    model: ir.Model
+    plan: QuantPlan
+    samples: int
+
+
+def refine(
+    model: ir.Model,
+    plan: QuantPlan,
+    target: Target,
+    feeds: Iterable[Mapping[str, Array]],
+    wanted: Refinement,
+    progress: Callable[[int, int], None] | None = None,
+) -> Refined:
+    """Return the model and the plan with refined weights and biases; neither is changed.
+
+    Scales stay those of the plan. A Conv, ConvTranspose or Gemm without a bias gets one where biases are corrected.
+
+    Args:
+        model: The float model.
+        plan: How it is quantized.
+        target: What it is quantized for.
+        feeds: Samples to fit to.
+        wanted: What to do.
+        progress: Called with layers done and layers in all.
+
+    Raises:
+        ModelError: onnxruntime cannot run the model.
+    """
+    refined = model.clone()
+    plan, added = _own_constants(refined, plan, target, wanted)
+    quantized = refined.clone()
+    qdq.insert(quantized, plan)
+    places, twins, sources = (_nodes(m) for m in (refined, quantized, model))
+    walk = Walk([model, quantized], feeds, MEMORY)
+    layers = [dataclasses.replace(x, bias_params=None) if x.name in added else x for x in layers_of(refined, plan)[0]]
+    constants = dict(plan.constants)
+    for index, layer in enumerate(layers):
+        inputs = [_data(nodes[layer.name]) for nodes in (sources, twins)]
+        solution = solve(layer, walk.read(inputs), walk.count, wanted)
+        weight = dequantize(solution.weight, layer.weight_params)
+        _store(places[layer.name], twins[layer.name], 1, weight, layer.weight_params)
+        if wanted.correct_bias and layer.takes_bias:
+            bias, params = solution.bias.astype(np.float32), layer.bias_params
+            if layer.name in added:
+                known = dataclasses.replace(plan, constants=constants)
+                params = fit_bias(refined, known, target.shifts, (layer.name, 2), _new_bias(layer, bias, target))
+                constants[layer.name, 2] = params
+            _store(places[layer.name], twins[layer.name], 2, bias, params)
+        if progress is not None:
+            progress(index + 1, len(layers))
+    return Refined(refined, dataclasses.replace(plan, constants=constants), walk.count)
+
+
+def _data(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
+def _nodes(model: ir.Model) -> dict[str, ir.Node]:
+    return {node.name or "": node for node in model.graph}
+
+
+def _own_constants(
+    model: ir.Model, plan: QuantPlan, target: Target, wanted: Refinement
+) -> tuple[QuantPlan, frozenset[str]]:
+    """Give every layer a weight of its own, and a bias of its own where it is to be corrected.
+
+    Returns:
+        The plan with parameters for added biases, those of a bias of 0 until it is known; and the layers that got one.
+    """
+    nodes, names = _nodes(model), Names(model.graph)
+    constants = dict(plan.constants)
+    added = []
+    for layer in layers_of(model, plan)[0]:
+        node = nodes[layer.name]
+        base = f"{layer.name}_refined"
+        _replace(model.graph, node, 1, add_initializer(model.graph, names.fresh(f"{base}_weight"), layer.weight))
+        if not (wanted.correct_bias and layer.takes_bias):
+            continue
+        bias = np.array(layer.bias, np.float32)
+        if len(node.inputs) < 3 or node.inputs[2] is None:
+            constants[layer.name, 2] = _new_bias(layer, bias, target)
+            added.append(layer.name)
+        _replace(model.graph, node, 2, add_initializer(model.graph, names.fresh(f"{base}_bias"), bias))
+    return dataclasses.replace(plan, constants=constants), frozenset(added)
+
+
+def _replace(graph: ir.Graph, node: ir.Node, index: int, value: ir.Value) -> None:
+    """Let a node read another constant; the old one goes once nothing reads it."""
+    old = node.inputs[index] if index < len(node.inputs) else None
+    set_input(node, index, value)
+    if old is not None and old.is_initializer() and not (old.uses() or is_public(old) or old.is_graph_input()):
+        del graph.initializers[old.name or ""]
+
+
+def _new_bias(layer: Layer, bias: Array, target: Target) -> QuantParams:
+    return bias_params(bias, float(layer.input_params.scale) * layer.form.gain, layer.weight_params, target)
+
+
+def _store(place: ir.Node, twin: ir.Node, index: int, array: Array, params: QuantParams | None) -> None:
+    """Write a constant, on its grid, into the float model, and into the quantized one where the walk will read it."""
+    value, seen = place.inputs[index], twin.inputs[index]
+    assert value is not None
+    assert seen is not None
+    if params is None:
+        set_initializer(value, array)
+        set_initializer(seen, array)
+        return
+    integers = quantize(array, params)
+    set_initializer(value, dequantize(integers, params))
+    node = seen.producer()
+    assert node is not None
+    for source, numbers in zip(node.inputs, (integers, params.scale), strict=False):
+        assert source is not None
+        set_initializer(source, numbers)

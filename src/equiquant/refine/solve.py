@@ -1,0 +1,166 @@
+"""One layer's integers: weights rounded for the inputs they will meet, and a bias that puts the means right.
+
+    bias:      b_q = E[W x + b] − W_q E[x_q], per output channel, over all positions and samples
+    weights:   W* = W + ½ D H⁻¹, rounded column by column (`numerics.rounding`)
+
+x is the input of the layer in the float network, x_q in the quantized one with all earlier layers refined; H and D are
+the second moments of x_q and the drift (`numerics.moments`). The layer is linear, so the means take one evaluation on
+the mean input. Half of the regression on the drift generalizes; the whole of it fits the samples (measured).
+
+A bias finer than the noise (int32, float) takes what its column would lose: H is centered, the bias set last. An int8
+bias is rounded first, and the weights make good for what it lost.
+Source: Nagel et al., arXiv:1906.04721, section 4.2 (bias correction); Frantar et al., arXiv:2210.17323 (rounding).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from equiquant.numerics.affine import fake_quantize, quantize
+from equiquant.numerics.moments import Moments
+from equiquant.numerics.rounding import damped, regress, round_rows
+from equiquant.refine.forms import Form
+from equiquant.refine.layers import Layer
+
+__all__ = ["LARGEST", "Refinement", "Solution", "positions", "solve"]
+
+Array = npt.NDArray[Any]
+
+DRIFT_SHARE = 0.5
+FEWEST_POSITIONS = 8192  # of all samples together: columns that H is made of
+POSITIONS_PER_INPUT = 4
+LARGEST = 8192  # inputs of an output, above which H would take gigabytes
+STRIDE = 7  # between the positions taken of one sample and those of the next
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What to do.
+
+    Attributes:
+        correct_bias: Set the biases so that means match.
+        round_weights: Round the weights for the inputs they meet, not to nearest.
+    """
+
+    correct_bias: bool
+    round_weights: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A layer's new parameters.
+
+    Attributes:
+        weight: Integers, as stored.
+        bias: (outputs,) float64; on its grid if it has one.
+    """
+
+    weight: Array
+    bias: Array
+
+
+def positions(inputs: int) -> int:
+    """Return how many columns, of all samples together, the moments of so many inputs are made of."""
+    return max(FEWEST_POSITIONS, POSITIONS_PER_INPUT * inputs)
+
+
+class _Means:
+    """The mean input of a layer, float and quantized, of any number of shapes."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[int, ...], list[Array]] = {}
+        self._count = 0
+
+    def add(self, exact: Array, rounded: Array) -> None:
+        arrays = [x.sum(axis=0, dtype=np.float64) for x in (exact, rounded)]
+        known = self._sums.get(exact.shape[1:])
+        self._sums[exact.shape[1:]] = arrays if known is None else [a + b for a, b in zip(known, arrays, strict=True)]
+        self._count += len(exact)
+
+    def columns(self, form: Form) -> tuple[Array, Array]:
+        """Return the means of the layer's columns, (G, K) each."""
+        exact, rounded = (
+            sum(form.columns(sums[side][None] / self._count)[0].mean(axis=2) for sums in self._sums.values())
+            for side in (0, 1)
+        )
+        return exact, rounded
+
+
+def solve(layer: Layer, inputs: Iterator[list[Array]], count: int, wanted: Refinement) -> Solution:
+    """Return the layer's integers and bias.
+
+    Args:
+        layer: The layer.
+        inputs: For each sample the layer's input in the float network, and the integers in the quantized one.
+        count: Samples.
+        wanted: What to do.
+    """
+    form = layer.form
+    rows = form.rows(layer.weight.astype(np.float64)) * form.gain
+    moments = Moments(rows) if wanted.round_weights and form.inputs <= LARGEST else None
+    means = _Means()
+    most = math.ceil(positions(form.inputs) / count)
+    scale, zero = layer.input_params.scale, np.float32(layer.input_params.zero_point)
+    for index, (exact, integers) in enumerate(inputs):
+        rounded = (integers.astype(np.float32) - zero) * scale
+        means.add(exact, rounded)
+        if moments is not None:
+            shift = index * STRIDE
+            moments.add(form.columns(exact, most, shift), form.columns(rounded, most, shift))
+    exact, rounded = means.columns(form)
+    target = _times(rows, exact) + form.bias_gain * layer.bias.astype(np.float64) if wanted.correct_bias else None
+    if moments is None:
+        weight = quantize(layer.weight, layer.weight_params)
+    else:
+        weight = _rounded(layer, rows, moments, None if target is None else target - _times(rows, rounded))
+    if target is None:
+        return Solution(weight, layer.bias.astype(np.float64))
+    return Solution(weight, _on_grid(layer, target - _times(_real(layer, weight), rounded)))
+
+
+def _times(rows: Array, mean: Array) -> Array:
+    """Return the (outputs,) results for one column of inputs."""
+    return (rows @ mean[..., None])[..., 0].ravel()
+
+
+def _real(layer: Layer, weight: Array) -> Array:
+    """Return the integers of a weight as rows of real numbers."""
+    scale, zero = layer.weight_params.aligned(weight.ndim)
+    return layer.form.rows((weight.astype(np.float64) - zero) * scale) * layer.form.gain
+
+
+def _on_grid(layer: Layer, results: Array) -> Array:
+    """Return the bias that adds this to the results, rounded as it will be stored."""
+    bias = results / layer.form.bias_gain
+    return bias if layer.bias_params is None else fake_quantize(bias, layer.bias_params).astype(np.float64)
+
+
+def _rounded(layer: Layer, rows: Array, moments: Moments, missing: Array | None) -> Array:
+    """Return the weight's integers.
+
+    Args:
+        layer: The layer.
+        rows: (G, M, K) the float weight.
+        moments: Of its inputs.
+        missing: (outputs,) what the bias has to add where the weights are exact; None if the bias is given.
+    """
+    form, params = layer.form, layer.weight_params
+    centered, drift = moments.centered()
+    second = damped(centered)
+    aim = rows + DRIFT_SHARE * regress(drift, second)
+    if missing is None or not layer.fine_bias:
+        second = damped(moments.second())
+    if missing is not None and not layer.fine_bias:
+        lost = missing - form.bias_gain * _on_grid(layer, missing)
+        aim = aim + lost.reshape(*rows.shape[:2], 1) * regress(moments.with_one()[:, None, :], second)
+    scale, zero = params.aligned(layer.weight.ndim)
+    steps = form.rows(np.broadcast_to(scale.astype(np.float64), layer.weight.shape))[:, :, 0] * form.gain
+    middle = int(params.zero_point.flat[0])
+    offsets = round_rows(aim, second, steps, params.type.qmin - middle, params.type.qmax - middle)
+    return (form.stored(offsets) + zero).astype(params.type.name)

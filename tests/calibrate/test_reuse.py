@@ -1,0 +1,164 @@
+"""A file of statistics serves later runs without the data, the equalization included."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from equiquant import quantize
+from equiquant.calibrate import load_stats, save_stats
+from equiquant.errors import DataError
+
+ROOT = Path(__file__).parents[2]
+CHILD = """
+import os, signal, sys
+from equiquant.calibrate import checkpoint
+from equiquant.cli import main
+checkpoint.INTERVAL = 0.0
+kill_at = int(sys.argv[1])
+due, count = checkpoint.Checkpoint.due, 0
+def counted(self, group):
+    global count
+    count += 1
+    if count == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return due(self, group)
+checkpoint.Checkpoint.due = counted
+code = main(sys.argv[2:])
+print("fed", count)
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    spread = np.exp(rng.standard_normal(8) * 2)[:, None, None, None]
+    weights = {
+        "w": (rng.standard_normal((8, 3, 3, 3)) * spread).astype(np.float32),
+        "b": rng.standard_normal(8).astype(np.float32),
+        "v": (rng.standard_normal((5, 8, 1, 1)) / spread.reshape(1, 8, 1, 1)).astype(np.float32),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w", "b"], ["c"], name="conv"),
+            helper.make_node("Relu", ["c"], ["r"], name="relu"),
+            helper.make_node("Conv", ["r", "v"], ["d"], name="conv2"),
+            helper.make_node("GlobalAveragePool", ["d"], ["y"], name="pool"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5, 1, 1])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.fixture
+def x() -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((12, 3, 8, 8)).astype(np.float32)
+
+
+def scales(result: Any) -> dict[str, Any]:
+    return {t["name"]: (t["scale"], t["zero_point"]) for t in result.report.to_dict()["tensors"]}
+
+
+@pytest.mark.parametrize("name", ["xint8", "a8w8"])
+def test_the_same_recipe_without_data_gives_the_same_model(
+    model: Path, x: np.ndarray, tmp_path: Path, name: str
+) -> None:
+    options: dict[str, Any] = {"preset": name, "calibration_cache": tmp_path / "stats"}
+    options |= {"bias_correction": False, "weight_rounding": "nearest"}  # these need the data
+    first = quantize(model, tmp_path / "a.onnx", data=x, **options)
+    assert first.report.to_dict()["equalization"]["method"] != "none"
+    again = quantize(model, tmp_path / "b.onnx", **options)  # and no warning
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    section = again.report.to_dict()["equalization"]
+    assert section["method"] == first.report.to_dict()["equalization"]["method"]
+    assert section["equivalence_error"] < 1e-5
+
+
+def test_other_options_use_the_equalized_models_statistics(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    file = tmp_path / "stats"
+    quantize(model, data=x, preset="xint8", calibration_cache=file)
+    stats = load_stats(file)
+    assert stats.scales is not None
+    before = file.read_bytes()
+    for method in ("minmax", "percentile", "entropy", "mse"):
+        other = scales(quantize(model, preset="a8w8", calibration=method, calibration_cache=file))
+        record = stats.tensors["r"]
+        assert record.high / 255 * 1.001 >= float(other["r"][0]) > 0
+        if method == "minmax":
+            assert float(other["r"][0]) == pytest.approx(record.high / 255, rel=1e-6)
+    assert file.read_bytes() == before
+
+
+def test_refinement_is_left_out_without_data_and_said_to_be(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    quantize(model, data=x, preset="xint8", calibration_cache=tmp_path / "stats")
+    told = quantize(model, preset="xint8", calibration_cache=tmp_path / "stats").report.to_dict()["decisions"]
+    assert [d["reason"] for d in told if d["rule"] == "no_data"]
+
+
+def test_what_the_file_cannot_answer_is_refused(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    file = tmp_path / "stats"
+    quantize(model, data=x, preset="xint8", calibration_cache=file)
+    with pytest.raises(DataError, match=r"equalized with cle_method='auto'\. Ask for the same"):
+        quantize(model, preset="xint8", cle_method="pairwise", calibration_cache=file)
+    with pytest.raises(DataError, match="calibration 'noise' needs the data"):
+        quantize(model, preset="a8w8", calibration="noise", calibration_cache=file)
+    with pytest.raises(DataError, match="equalized otherwise"):
+        quantize(model, preset="xint8", cle=False, calibration_cache=file)
+    changed = onnx.load(model)
+    changed.graph.initializer[1].raw_data = np.zeros(8, np.float32).tobytes()
+    with pytest.raises(DataError, match="of another model"):
+        quantize(changed, preset="xint8", calibration_cache=file)
+
+
+def test_merged_statistics_keep_the_equalization_but_not_the_ranges(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    quantize(model, data=x, preset="xint8", calibration_cache=tmp_path / "stats")
+    part = load_stats(tmp_path / "stats")
+    assert part.scales is not None
+    save_stats(part.merge(part), tmp_path / "both")
+    both = load_stats(tmp_path / "both")
+    assert both.scales is not None
+    assert both.scales.ranges is None
+    assert np.array_equal(both.scales.z, part.scales.z)
+    assert both.samples == 24
+    quantize(model, preset="xint8", calibration_cache=tmp_path / "both")
+
+
+def test_a_killed_command_started_again_ends_with_the_same_bytes(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", x)
+
+    def command(kill_at: int, name: str) -> subprocess.CompletedProcess[str]:
+        words = ["quantize", str(model), "-o", str(tmp_path / f"{name}.onnx"), "--data", str(tmp_path / "data.npy")]
+        words += ["--stats", str(tmp_path / f"{name}.stats")]
+        return subprocess.run(
+            [sys.executable, "-c", CHILD, str(kill_at), *words],
+            cwd=ROOT,
+            env=os.environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    whole = command(0, "whole")
+    assert whole.returncode == 0, whole.stderr
+    assert command(8, "killed").returncode == -signal.SIGKILL
+    assert (tmp_path / "killed.stats.partial").exists()
+    assert not (tmp_path / "killed.onnx").exists()
+    again = command(0, "killed")
+    assert again.returncode == 0, again.stderr
+    fed = [int(done.stdout.rpartition("fed")[2]) for done in (whole, again)]
+    assert fed[1] == fed[0] - 7  # what was done was not done again
+    for suffix in ("stats", "onnx"):
+        assert (tmp_path / f"killed.{suffix}").read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()

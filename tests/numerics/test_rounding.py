@@ -1,0 +1,106 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from equiquant.numerics.moments import Moments
+from equiquant.numerics.rounding import damped, regress, round_rows
+
+
+def correlated(groups: int, size: int, samples: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return (G, K, P) inputs whose elements go together, and their damped second moments."""
+    rng = np.random.default_rng(seed)
+    mix = rng.standard_normal((groups, size, size))
+    x = mix @ rng.standard_normal((groups, size, samples)) + rng.standard_normal((groups, size, 1))
+    return x, damped(x @ x.swapaxes(1, 2) / samples)
+
+
+def cost(error: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.asarray(np.einsum("gmk,gkl,gml->gm", error, second, error))
+
+
+def test_rounding_is_close_to_the_best_of_all_and_better_than_nearest() -> None:
+    _, second = correlated(1, 6)
+    rows = np.random.default_rng(1).standard_normal((1, 40, 6))
+    steps = np.full((1, 40), 0.3)
+    found = round_rows(rows, second, steps, -8, 7)
+    nearest = np.clip(np.rint(rows / 0.3), -8, 7)
+    floors = np.floor(rows / 0.3)
+    choices = [floors + np.array(up) for up in itertools.product((0, 1), repeat=6)]
+    best = np.min([cost(rows - 0.3 * np.clip(c, -8, 7), second) for c in choices], axis=0)
+    ours, theirs = cost(rows - 0.3 * found, second).mean(), cost(rows - 0.3 * nearest, second).mean()
+    assert ours < 0.75 * theirs
+    assert best.mean() <= ours < 2 * best.mean()
+
+
+def test_inputs_that_do_not_go_together_are_rounded_to_nearest() -> None:
+    rows = np.random.default_rng(1).standard_normal((2, 5, 200))
+    second = np.tile(np.diag(np.arange(1.0, 201)), (2, 1, 1))
+    found = round_rows(rows, second, np.full((2, 5), 0.1), -7, 7)
+    np.testing.assert_array_equal(found, np.clip(np.rint(rows / 0.1), -7, 7))
+
+
+def test_groups_and_blocks_do_not_change_the_result() -> None:
+    _, second = correlated(3, 150)
+    rows = np.random.default_rng(2).standard_normal((3, 4, 150))
+    steps = np.random.default_rng(3).uniform(0.05, 0.1, (3, 4))
+    together = round_rows(rows, second, steps, -127, 127)
+    for g in range(3):
+        alone = round_rows(rows[g : g + 1], second[g : g + 1], steps[g : g + 1], -127, 127)
+        np.testing.assert_array_equal(alone[0], together[g])
+    assert np.abs(together).max() <= 127
+
+
+def test_what_is_clipped_is_made_good_by_the_others() -> None:
+    second = np.array([[[1.0, 0.9], [0.9, 1.0]]]) + 0.01 * np.eye(2)
+    rows = np.array([[[10.0, 0.0]]])
+    found = round_rows(rows, second, np.array([[1.0]]), -8, 7)
+    assert found[0, 0, 0] == 7
+    assert found[0, 0, 1] > 0
+
+
+def test_an_input_that_is_always_zero_is_rounded_to_nearest() -> None:
+    second = damped(np.zeros((1, 3, 3)))
+    found = round_rows(np.array([[[0.4, 1.6, -2.2]]]), second, np.ones((1, 1)), -8, 7)
+    np.testing.assert_array_equal(found, [[[0, 2, -2]]])
+
+
+def test_regression_solves_for_the_weights() -> None:
+    _, second = correlated(2, 5)
+    rows = np.random.default_rng(4).standard_normal((2, 3, 5))
+    np.testing.assert_allclose(regress(rows @ second, second), rows, rtol=1e-9)
+
+
+def direct(
+    exact: np.ndarray, rounded: np.ndarray, rows: np.ndarray, weight: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return second, the products with 1, and the drift, of (N, G, K, P) inputs, by their definitions."""
+    count, _, _, positions = rounded.shape
+    mean = rounded.mean(axis=3)
+    second = np.einsum("ngkp,nglp->gkl", rounded, rounded) / (count * positions)
+    second += weight * np.einsum("ngk,ngl->gkl", mean, mean) / count
+    drift = np.einsum("gmj,ngjp,nglp->gml", rows, exact - rounded, rounded) / (count * positions)
+    return second, (1 + weight) * mean.mean(axis=0), drift
+
+
+@pytest.mark.parametrize("block", [1, 10**9])
+def test_moments_are_what_they_are_defined_to_be(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    from equiquant.numerics import moments as module
+
+    monkeypatch.setattr(module, "BLOCK_BYTES", block)
+    rng = np.random.default_rng(5)
+    exact = rng.standard_normal((6, 2, 3, 7)).astype(np.float32) + 1
+    rounded = exact + 0.1 * rng.standard_normal(exact.shape).astype(np.float32)
+    rows = rng.standard_normal((2, 4, 3))
+    moments = Moments(rows)
+    for start in range(0, 6, 2):
+        moments.add(exact[start : start + 2], rounded[start : start + 2])
+    second, one, drift = direct(exact, rounded, rows, module.SAMPLE_WEIGHT)
+    np.testing.assert_allclose(moments.second(), second, rtol=1e-5)
+    np.testing.assert_allclose(moments.with_one(), one, rtol=1e-5)
+    centered, rest = moments.centered()
+    scale = 1 + module.SAMPLE_WEIGHT
+    np.testing.assert_allclose(centered, second - one[:, :, None] * one[:, None, :] / scale, rtol=1e-4, atol=1e-5)
+    means = np.einsum("gmj,ngjp->gm", rows, exact - rounded) / (6 * 7)
+    np.testing.assert_allclose(rest, drift - means[:, :, None] * one[:, None, :] / scale, rtol=1e-3, atol=1e-5)
+    assert (np.linalg.eigvalsh(centered) > 0).all()

@@ -1,0 +1,197 @@
+"""Refinement sets means right, lowers the error of weights, and leaves scales and everything else alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from equiquant import qdq
+from equiquant.graph.query import constant
+from equiquant.numerics.affine import dequantize, quantize
+from equiquant.recipe import Recipe, preset
+from equiquant.refine import Refined, Refinement, layers_of, refine
+from equiquant.target import QuantPlan, target_of
+from tests.qdq.support import noise, parse, run, sqnr
+from tests.qdq.support import quantize as quantized
+
+BIAS, BOTH, WEIGHTS = Refinement(True, False), Refinement(True, True), Refinement(False, True)
+A8W8 = preset("a8w8", calibration="minmax")
+XINT8 = preset("xint8", calibration="nonoverflow")
+POWERS32 = XINT8.replace(npu=False, bias_type="int32")
+PER_CHANNEL = preset("a8w8_per_channel", calibration="minmax")
+RECIPES = {"a8w8": A8W8, "xint8": XINT8, "int32 powers": POWERS32, "per channel": PER_CHANNEL}
+
+CHAIN = """g (float[N, 3, 12, 12] x) => (float[N, 6, 5, 5] y) {
+  a = Conv<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(x, w1, b1)
+  r = Relu(a)
+  b = Conv<kernel_shape=[3, 3], group=8>(r, w2, b2)
+  s = Relu(b)
+  y = Conv<kernel_shape=[2, 2], strides=[2, 2]>(s, w3)
+}"""
+
+
+def chain() -> ir.Model:
+    return parse(
+        CHAIN,
+        w1=noise(8, 3, 3, 3, seed=1),
+        b1=noise(8, seed=4),
+        w2=noise(8, 1, 3, 3, seed=2) + np.float32(0.3),
+        b2=noise(8, seed=5),
+        w3=noise(6, 8, 2, 2, seed=3) ** 3,
+    )
+
+
+def images(count: int, seed: int = 100) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    waves = np.cumsum(rng.standard_normal((count, 1, 3, 12, 12)), axis=4) + rng.standard_normal((count, 1, 3, 1, 1))
+    return [{"x": image.astype(np.float32)} for image in waves]
+
+
+def planned(model: ir.Model, recipe: Recipe, feeds: Sequence[dict[str, Any]]) -> QuantPlan:
+    return quantized(model, recipe, feeds)[1]
+
+
+def inserted(found: Refined) -> ir.Model:
+    result = found.model.clone()
+    qdq.insert(result, found.plan)
+    onnx.checker.check_model(ir.to_proto(result), full_check=True)
+    return result
+
+
+def outputs(model: ir.Model, feeds: Sequence[dict[str, Any]]) -> np.ndarray:
+    return np.concatenate([run(model, feed)[0] for feed in feeds])
+
+
+def refined(model: ir.Model, recipe: Recipe, wanted: Refinement, feeds: Sequence[dict[str, Any]]) -> Refined:
+    return refine(model, planned(model, recipe, feeds), target_of(recipe), feeds, wanted)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("wanted", [BIAS, BOTH], ids=["biases", "both"])
+def test_means_match(name: str, wanted: Refinement) -> None:
+    """On the samples fitted to, the last layer's mean output is the float one's within its bias's rounding."""
+    model, feeds, recipe = chain(), images(8), RECIPES[name]
+    before = quantized(model, recipe, feeds)[0]
+    found = refined(model, recipe, wanted, feeds)
+    after = inserted(found)
+    axes = (0, 2, 3)
+    target = outputs(model, feeds).mean(axis=axes, dtype=np.float64)
+    errors = [np.abs(outputs(m, feeds).mean(axis=axes, dtype=np.float64) - target).max() for m in (before, after)]
+    last = [n for n in model.graph if n.op_type == "Conv"][-1]
+    step = float(np.max(found.plan.constants[last.name or "", 2].scale))
+    rounding = float(found.plan.activations["y"].scale) if "y" in found.plan.activations else 0.0
+    assert errors[1] < 0.5 * step + 0.1 * rounding
+    assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_rounding_lowers_the_error_on_other_samples(name: str) -> None:
+    model, feeds, others, recipe = chain(), images(12), images(8, seed=7), RECIPES[name]
+    expected = outputs(model, others)
+    plain = sqnr(expected, outputs(quantized(model, recipe, feeds)[0], others))
+    biases, both, weights = (
+        sqnr(expected, outputs(inserted(refined(model, recipe, wanted, feeds)), others))
+        for wanted in (BIAS, BOTH, WEIGHTS)
+    )
+    assert both > biases > plain - 0.3
+    assert both > plain + 1
+    assert weights > plain
+
+
+def test_scales_stay_and_the_integers_are_exact() -> None:
+    model, feeds = chain(), images(6)
+    plan = planned(model, XINT8, feeds)
+    found = refine(model, plan, target_of(XINT8), feeds, BOTH)
+    assert found.plan.activations == plan.activations
+    assert {key: found.plan.constants[key] for key in plan.constants} == dict(plan.constants)
+    (added,) = set(found.plan.constants) - set(plan.constants)
+    assert added[1] == 2
+    assert found.plan.constants[added].type.name == "int8"
+    assert len(found.model.graph.initializers) == 6
+    nodes = {n.name: n for n in found.model.graph}
+    for (name, index), params in found.plan.constants.items():
+        value = constant(nodes[name].inputs[index])
+        assert value is not None
+        np.testing.assert_array_equal(dequantize(quantize(value, params), params), value)
+
+
+def test_nothing_given_is_changed() -> None:
+    model, feeds = chain(), images(3)
+    plan = planned(model, A8W8, feeds)
+    before, keys = ir.to_proto(model).SerializeToString(), list(plan.constants)
+    refine(model, plan, target_of(A8W8), feeds, BOTH)
+    assert ir.to_proto(model).SerializeToString() == before
+    assert list(plan.constants) == keys
+
+
+def test_the_result_is_the_same_every_time() -> None:
+    model, feeds = chain(), images(5)
+    first, second = (ir.to_proto(inserted(refined(model, XINT8, BOTH, feeds))).SerializeToString() for _ in range(2))
+    assert first == second
+
+
+GRAPHS = {
+    "transposed": """g (float[N, 3, 12, 12] x) => (float[N, 4, 24, 24] y) {
+        a = ConvTranspose<kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]>(x, t1)
+        y = Relu(a)
+    }""",
+    "gemm": """g (float[N, 3, 12, 12] x) => (float[N, 5] y) {
+        p = GlobalAveragePool(x)
+        f = Flatten(p)
+        y = Gemm<transB=1, alpha=2.0, beta=0.5>(f, g1, b5)
+    }""",
+    "shared": """g (float[N, 3, 12, 12] x) => (float[N, 3, 12, 12] y) {
+        a = Conv<kernel_shape=[1, 1]>(x, s1)
+        b = Conv<kernel_shape=[1, 1]>(a, s1)
+        y = Relu(b)
+    }""",
+    "branches": """g (float[N, 3, 12, 12] x) => (float[N, 8, 12, 12] y) {
+        a = Conv<kernel_shape=[1, 1]>(x, s1)
+        b = Conv<kernel_shape=[1, 1]>(x, s2)
+        c = Add(a, b)
+        d = Concat<axis=1>(c, a)
+        y = Conv<kernel_shape=[1, 1]>(d, s3, b8)
+    }""",
+    "matmul": """g (float[N, 3, 12, 12] x) => (float[N, 3, 12, 7] y) {
+        y = MatMul(x, m1)
+    }""",
+}
+ARRAYS = {
+    "t1": noise(3, 4, 3, 3, seed=1),
+    "g1": noise(5, 3, seed=2),
+    "b5": noise(5, seed=3),
+    "s1": noise(3, 3, 1, 1, seed=4),
+    "s2": noise(3, 3, 1, 1, seed=5),
+    "s3": noise(8, 6, 1, 1, seed=6),
+    "b8": noise(8, seed=7),
+    "m1": noise(12, 7, seed=8),
+}
+
+
+@pytest.mark.parametrize("recipe", [A8W8, XINT8], ids=["a8w8", "xint8"])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_every_kind_of_layer_is_refined(name: str, recipe: Recipe) -> None:
+    model = parse(GRAPHS[name], **{key: a for key, a in ARRAYS.items() if key in GRAPHS[name]})  # type: ignore[arg-type]
+    feeds, others = images(16), images(8, seed=5)
+    layers, refused = layers_of(model, planned(model, recipe, feeds))
+    assert layers
+    assert not refused
+    expected = outputs(model, others)
+    plain = sqnr(expected, outputs(quantized(model, recipe, feeds)[0], others))
+    better = sqnr(expected, outputs(inserted(refined(model, recipe, BOTH, feeds)), others))
+    assert better > plain - 0.5, (plain, better)  # one draw of the rounding
+
+
+def test_layers_that_cannot_be_refined_say_why() -> None:
+    text = """g (float[N, 3, 12, 12] x) => (float[N, 3, 12, 7] y) {
+        y = MatMul(x, m)
+    }"""
+    model, feeds = parse(text, m=noise(3, 12, 7)), images(2)
+    layers, refused = layers_of(model, planned(model, A8W8, feeds))
+    assert not layers
+    assert [d.reason for d in refused] == ["its weight is a stack of matrices, or a vector"]

@@ -1,0 +1,129 @@
+"""The stage in a run: options, do no harm on samples held back, the report."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from equiquant import QuantizationConfig, quantize
+from equiquant.errors import OptionError
+from equiquant.refine import Refined, Refinement
+from tests.refine.test_refine import chain, images
+
+STAGE = importlib.import_module("equiquant.pipeline.refining")
+SETTINGS: dict[str, Any] = {"preset": "a8w8", "cle": False, "calibration": "minmax"}
+
+
+@pytest.fixture(autouse=True)
+def no_hints() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*kernels for uint8 times int8.*")
+        yield
+
+
+def data() -> np.ndarray:
+    return np.concatenate([feed["x"] for feed in images(12)])
+
+
+def test_the_default_corrects_and_rounds_and_the_report_says_what_each_gave() -> None:
+    report = quantize(chain(), data=data(), **SETTINGS).report
+    section = report.to_dict()["refinement"]
+    assert [t["name"] for t in section["trials"]] == ["none", "bias correction", "bias correction and rounding"]
+    assert section["kept"] == "bias correction and rounding"
+    assert section["trials"][2]["sqnr_db"] > section["trials"][0]["sqnr_db"] + 0.5
+    assert (section["layers"], section["fitted"], section["held"]) == (3, 9, 3)
+    page = report.to_html()
+    assert "Refinement" in page
+    assert "bias correction and rounding" in page
+    assert "refine" in [cost.name for cost in report.stages]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"bias_correction": False, "weight_rounding": "nearest"}, []),
+        ({"weight_rounding": "nearest"}, ["none", "bias correction"]),
+        ({"bias_correction": False}, ["none", "rounding"]),
+    ],
+)
+def test_options_choose_what_is_tried(options: dict[str, Any], names: list[str]) -> None:
+    section = quantize(chain(), data=data(), **SETTINGS, **options).report.refinement
+    assert [t["name"] for t in section.get("trials", [])] == names
+
+
+def test_harm_is_refused_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = quantize(chain(), data=data(), bias_correction=False, weight_rounding="nearest", **SETTINGS)
+
+    def harmful(model: ir.Model, plan: Any, *_: Any) -> Refined:
+        broken = model.clone()
+        weight = next(iter(broken.graph.initializers.values()))
+        assert weight.const_value is not None
+        weight.const_value = ir.Tensor(weight.const_value.numpy() * np.float32(0.9), name=weight.name)
+        return Refined(broken, plan, 1)
+
+    monkeypatch.setattr(STAGE, "refine", harmful)
+    result = quantize(chain(), data=data(), **SETTINGS)
+    assert result.report.refinement["kept"] == "none"
+    assert [d.where for d in result.report.decisions if d.rule == "do_no_harm" and d.stage == "refine"]
+    assert list(result.model.graph.initializer) == list(plain.model.graph.initializer)
+
+
+def test_what_is_held_back_is_never_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+    original = STAGE.refine
+
+    def spy(model: ir.Model, plan: Any, target: Any, feeds: Any, wanted: Refinement, progress: Any) -> Refined:
+        seen.extend(feed["x"] for feed in feeds)
+        result: Refined = original(model, plan, target, feeds, wanted, progress)
+        return result
+
+    monkeypatch.setattr(STAGE, "refine", spy)
+    quantize(chain(), data=data(), **SETTINGS)
+    assert {x.tobytes() for x in seen} == {x[None].tobytes() for x in data()[:9]}
+
+
+@pytest.mark.parametrize(("count", "fitted", "held"), [(1, 1, 1), (2, 1, 1), (4, 3, 1), (8, 6, 2)])
+def test_few_samples_are_split_too(count: int, fitted: int, held: int) -> None:
+    section = quantize(chain(), data=data()[:count], **SETTINGS).report.refinement
+    assert (section["fitted"], section["held"]) == (fitted, held)
+
+
+def test_auto_leaves_large_networks_and_optimal_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(STAGE, "AUTO_COST", 1.0)
+    report = quantize(chain(), data=data(), **SETTINGS).report
+    assert [t["name"] for t in report.refinement["trials"]] == ["none", "bias correction"]
+    (decision,) = [d for d in report.decisions if d.rule == "weight_rounding"]
+    assert "WeightRounding='optimal'" in decision.reason
+    forced = quantize(chain(), data=data(), weight_rounding="optimal", **SETTINGS).report.refinement
+    assert len(forced["trials"]) == 3
+
+
+def test_documented_names() -> None:
+    recipe = QuantizationConfig(extra_options={"BiasCorrection": False, "WeightRounding": "nearest"}).to_recipe()
+    assert (recipe.bias_correction, recipe.weight_rounding) == (False, "nearest")
+    assert QuantizationConfig().to_recipe().bias_correction
+    with pytest.raises(OptionError, match="WeightRounding"):
+        QuantizationConfig(extra_options={"WeightRounding": "best"})
+
+
+def test_the_command_line_takes_them_and_shows_the_gain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from equiquant.cli import main
+
+    model, samples = tmp_path / "model.onnx", tmp_path / "data.npy"
+    ir.save(chain(), model)
+    np.save(samples, data())
+    command = ["quantize", str(model), "-o", str(tmp_path / "out.onnx"), "--data", str(samples), "--no-cle"]
+    assert main([*command, "--weight-rounding", "nearest"]) == 0
+    shown = capsys.readouterr().out
+    line = next(line for line in shown.splitlines() if line.startswith("Refined"))
+    assert "bias correction" in line
+    assert "rounding" not in line
+    assert main([*command, "--no-bias-correction", "--weight-rounding", "nearest"]) == 0
+    assert "Refined" not in capsys.readouterr().out
