@@ -259,3 +259,21 @@ def test_real_models_keep_every_limit(name: str, cle: bool, shared_data: Path) -
     result = quantize_model(realdata.reference(name), data=(inputs[k : k + 1] for k in range(4)), cle=cle)
     assert checks(result.model) >= 10
     assert violations(result.model) == []
+
+
+LATE = "g (float[1, 2, 8, 8] x) => (float[] y) { a = Conv (x, w)  t = LeakyRelu <alpha = 0.1> (a)  y = Conv (t, v) }"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_bias_that_correction_adds_keeps_within_the_limits(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What corrects a mean is small: alone it would be finer than an accumulator that a LeakyRelu follows."""
+    if not kept:
+        monkeypatch.setattr("equiquant.refine.run.fit_bias", lambda model, plan, shifts, place, params: params)
+    weights = {"w": noise(4, 2, 3, 3, seed=1) * 30, "v": noise(3, 4, 1, 1, seed=2)}
+    model = ir.to_proto(parse(LATE, 17, **weights))
+    data = [noise(1, 2, 8, 8, seed=k, scale=30.0) for k in range(1, 25)]
+    recipe = preset("xint8", cle=False, weight_rounding="nearest", bias_correction=True)
+    monkeypatch.setattr("equiquant.pipeline.refining._choose", lambda trials: trials[-1])
+    made = quantize_model(model, data=data, preset=recipe).model
+    assert sum(len(node.input) == 3 for node in made.graph.node if node.op_type == "Conv") == 2
+    assert (violations(made) == []) == kept

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.errors import DataError
-from equiquant.numerics.clipping import ChosenRanges
+from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.exact_sum import ExactSum
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.histogram import DyadicHistogram

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from equiquant.calibrate.stats import AppliedScales, ChannelSums, TensorRecord, TensorStats
 from equiquant.errors import DataError, OutputError
-from equiquant.numerics.clipping import ChosenRanges
+from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.histogram import BINS, DyadicHistogram
 from equiquant.numerics.sketch import MagnitudeCounts
 
@@ -133,13 +133,20 @@ def _pack(name: str, record: TensorRecord, arrays: dict[str, Array], index: int)
 
 
 def _pack_scales(scales: AppliedScales) -> dict[str, Any]:
-    ranges = None if scales.ranges is None else _plain_ranges(scales.ranges)
+    chosen = scales.ranges
+    ranges = chosen and [
+        [*key, list(ends), sorted(chosen.costs.get(key, {}).items())] for key, ends in sorted(chosen.ends.items())
+    ]
     plain = {name: getattr(scales, name) for name in SCALES}
     return {**plain, "ranges": ranges}
 
 
 def _unpack_scales(row: dict[str, Any], z: Array) -> AppliedScales:
-    ranges = None if row["ranges"] is None else _ranges(row["ranges"])
+    ranges = None
+    if row["ranges"] is not None:
+        ends = {(kind, name): tuple(values) for kind, name, values, _ in row["ranges"]}
+        costs = {(kind, name): {int(e): noise for e, noise in table} for kind, name, _, table in row["ranges"] if table}
+        ranges = ChosenRanges(ends, costs)
     return AppliedScales(**{name: row[name] for name in SCALES}, z=z, ranges=ranges)
 
 
@@ -169,13 +176,3 @@ def _unpack_histogram(row: dict[str, Any], arrays: Any, key: str) -> DyadicHisto
     counts[row["first"] : row["first"] + stored.size] = stored
     counts.flags.writeable = False
     return DyadicHistogram(row["exponent"], counts, row["low"], row["high"])
-
-
-def _plain_ranges(ranges: ChosenRanges) -> list[list[Any]]:
-    """Return one row a range: kind, name, ends, and (exponent, noise) pairs."""
-    return [[*key, list(ends), sorted(ranges.costs.get(key, {}).items())] for key, ends in sorted(ranges.ends.items())]
-
-
-def _ranges(rows: list[list[Any]]) -> ChosenRanges:
-    ends = {(kind, name): tuple(ends) for kind, name, ends, _ in rows}
-    return ChosenRanges(ends, {(kind, name): dict(costs) for kind, name, _, costs in rows if costs})

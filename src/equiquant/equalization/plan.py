@@ -14,7 +14,8 @@ from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of, couplings
 from equiquant.equalization.noise_model import Sketches
 from equiquant.graph import query
-from equiquant.numerics.clipping import ChosenRanges, solve_clipped
+from equiquant.numerics.chosen_ranges import ChosenRanges
+from equiquant.numerics.clipping import solve_clipped
 from equiquant.numerics.global_solver import solve_global
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.pairwise import DEAD, solve_pairwise

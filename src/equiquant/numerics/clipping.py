@@ -6,7 +6,7 @@ L-BFGS-B minimises log J in stages; ranges can be fixed between solves, and whol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from scipy import optimize, sparse
 from scipy.sparse import csgraph
 from threadpoolctl import threadpool_limits
 
+from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.coupling import LARGEST_LOG_SCALE
 from equiquant.numerics.range_noise import RangeNoise, RangeStage, WeightRange
 
-__all__ = ["ChosenRanges", "ClippedResult", "RangeProblem", "solve_clipped"]
+__all__ = ["ClippedResult", "RangeProblem", "solve_clipped"]
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -30,20 +31,6 @@ STAGE_GAIN = 5e-3  # decrease of log J below which no further stage is run
 NARROWEST = np.log(0.5)  # how far a range may shrink within a stage: what is left out stays unclipped
 WIDEST = np.log(1.5)
 SMALLEST_RANGE = 1e-12
-
-
-@dataclass(frozen=True, eq=False)
-class ChosenRanges:
-    """Ranges chosen together with the scales.
-
-    Attributes:
-        ends: Ends of each range per side of 0, by (kind, name), in the units of the scaled tensor.
-        costs: Noise of each tensor with steps 2^e around the chosen one, by (kind, name) and e; empty where steps are
-            no powers of two.
-    """
-
-    ends: Mapping[tuple[str, str], tuple[float, ...]]
-    costs: Mapping[tuple[str, str], Mapping[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

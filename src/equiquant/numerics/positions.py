@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, sparse
 
-__all__ = ["Limit", "PositionSolution", "Terms", "solve_positions"]
+__all__ = ["FARTHEST", "Limit", "PositionSolution", "Terms", "solve_positions"]
 
 Array = npt.NDArray[Any]
 Terms = tuple[tuple[int, int], ...]

@@ -109,6 +109,9 @@ def run(
             state.decisions.append(Decision("refine", "no_data", "whole network", False, NO_REFINEMENT))
         else:
             model, plan = refined(state, folded or model, equalized, plan)
+        if target.target_of(recipe).widened:
+            plan = target.cpu_form(model, plan)
+        state.decisions += plan.remarks
         quantized = model.clone()
         with state.stages("insert"):
             qdq.insert(quantized, plan)
@@ -165,7 +168,6 @@ def _plan(
     with state.stages("choose"):
         plan = target.choose(model, survey, stats, state.recipe, ranges)
     state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in plan.kept_float.items()]
-    state.decisions += plan.remarks
     if plan.limits is not None and plan.limits.broken:
         first = plan.limits.broken[0]
         state.warn(

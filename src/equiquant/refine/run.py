@@ -20,8 +20,9 @@ from equiquant.graph.edit import Names, add_initializer, set_initializer, set_in
 from equiquant.graph.query import is_public
 from equiquant.numerics.affine import QuantParams, dequantize, quantize
 from equiquant.refine.layers import Layer, layers_of
-from equiquant.refine.solve import MOST_SHIFT, Refinement, solve
+from equiquant.refine.solve import Refinement, solve
 from equiquant.refine.walk import Walk
+from equiquant.target.late_bias import fit_bias
 from equiquant.target.plan import QuantPlan
 from equiquant.target.targets import Target
 from equiquant.target.weights import bias_params
@@ -104,8 +105,10 @@ def refine(
         weight = dequantize(solution.weight, layer.weight_params)
         _store(places[layer.name], twins[layer.name], 1, weight, layer.weight_params)
         if wanted.correct_bias and layer.takes_bias:
-            bias = solution.bias.astype(np.float32)
-            params = _new_bias(layer, bias, target) if layer.name in added else solution.bias_params
+            bias, params = solution.bias.astype(np.float32), solution.bias_params
+            if layer.name in added:
+                known = dataclasses.replace(plan, constants=constants)
+                params = fit_bias(refined, known, target.shifts, (layer.name, 2), _new_bias(layer, bias, target))
             if params is not None:
                 constants[layer.name, 2] = params
             _store(places[layer.name], twins[layer.name], 2, bias, params)
@@ -164,13 +167,9 @@ def _replace(graph: ir.Graph, node: ir.Node, index: int, value: ir.Value) -> Non
 
 
 def _new_bias(layer: Layer, bias: Array, target: Target) -> QuantParams:
-    """Return the parameters of an added bias; a scale of its own stays within reach of the accumulator's shifter."""
+    """Return the parameters of an added bias, best for itself."""
     step = float(layer.input_params.scale) * layer.form.gain
-    params = bias_params(bias, step, layer.weight_params, target)
-    if target.bias.name == "int32":
-        return params
-    low, high = (np.float32(layer.accumulator_step * factor) for factor in (1.0, 2.0**MOST_SHIFT))
-    return dataclasses.replace(params, scale=np.clip(params.scale, low, high))
+    return bias_params(bias, step, layer.weight_params, target)
 
 
 def _store(place: ir.Node, twin: ir.Node, index: int, array: Array, params: QuantParams | None) -> None:

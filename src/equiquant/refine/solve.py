@@ -30,7 +30,7 @@ from equiquant.numerics.rounding import damped, regress, round_rows
 from equiquant.refine.forms import Form
 from equiquant.refine.layers import Layer
 
-__all__ = ["LARGEST", "MOST_SHIFT", "Refinement", "Solution", "positions", "solve"]
+__all__ = ["LARGEST", "Refinement", "Solution", "positions", "solve"]
 
 Array = npt.NDArray[Any]
 

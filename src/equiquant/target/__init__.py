@@ -7,6 +7,7 @@ from equiquant.target.plan import QuantPlan
 from equiquant.target.select import left_float
 from equiquant.target.survey import Group, Survey, survey
 from equiquant.target.targets import Target, required_opset, target_of
+from equiquant.target.widening import cpu_form
 
 __all__ = [
     "HARDWARE",
@@ -18,6 +19,7 @@ __all__ = [
     "Survey",
     "Target",
     "choose",
+    "cpu_form",
     "in_doubt",
     "left_float",
     "missing",

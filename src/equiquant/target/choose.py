@@ -20,7 +20,7 @@ from equiquant.errors import DataError
 from equiquant.graph.query import attribute, constant, sole_consumer
 from equiquant.hardware import is_hardware_factor
 from equiquant.numerics.affine import QuantParams
-from equiquant.numerics.clipping import ChosenRanges
+from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.recipe import Recipe
 from equiquant.target import ranges
 from equiquant.target.alignment import alignments
@@ -31,7 +31,6 @@ from equiquant.target.plan import QuantPlan
 from equiquant.target.ranges import Evidence, activation_params, clip_bounds, union
 from equiquant.target.survey import Group, Survey
 from equiquant.target.weights import bias_params, fit_weight_to_bias, weight_params
-from equiquant.target.widening import widened
 
 __all__ = ["choose", "in_doubt", "missing"]
 
@@ -73,7 +72,7 @@ def choose(
     if target.shifts or target.aligned:
         limits = enforce(model, survey.nodes, target.shifts, activations, constants, target.name)
         limits = limits.with_counts(*alignments(model, survey.nodes, target.aligned, chooser.alone))
-    plan = QuantPlan(
+    return QuantPlan(
         {name: t.params for name, t in activations.items() if constant(chooser.values[name]) is None},
         {key: t.params for key, t in constants.items()},
         survey.nodes,
@@ -81,7 +80,6 @@ def choose(
         limits=limits,
         remarks=() if limits is None else tuple(map(_broken, limits.broken)),
     )
-    return widened(model, plan, activations) if target.widened else plan
 
 
 def _broken(bound: Bound) -> Decision:

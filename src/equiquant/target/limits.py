@@ -22,7 +22,7 @@ from equiquant.numerics.positions import Limit, Terms, solve_positions
 from equiquant.target.hardware import Shift
 from equiquant.target.ops import activation_inputs, data_outputs, row_of
 
-__all__ = ["Bound", "LimitReport", "Moved", "Tensor", "enforce", "position"]
+__all__ = ["Bound", "LimitReport", "Moved", "Roles", "Tensor", "enforce", "position"]
 
 HARD_SIGMOID = (1 / 6, 0.5)  # alpha and beta of the one the hardware has
 
@@ -156,7 +156,7 @@ def enforce(
     """
     tensors = list(dict.fromkeys([*activations.values(), *constants.values()]))
     numbers = {tensor: index for index, tensor in enumerate(tensors)}
-    graph = _Graph(model, frozenset(nodes), activations, constants, numbers)
+    graph = Roles(model, frozenset(nodes), activations, constants, numbers)
     sites = [site for node in model.graph if node.name in graph.nodes for site in graph.sites(node, shifts)]
     before = [tensor.position for tensor in tensors]
     known: dict[tuple[int, int], float] = {}
@@ -188,7 +188,7 @@ def enforce(
     )
 
 
-class _Graph:
+class Roles:
     """From nodes to the variables of their roles."""
 
     def __init__(

@@ -8,7 +8,6 @@ rounded to its steps, as the hardware's shifter does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -16,22 +15,20 @@ import onnx_ir as ir
 from equiquant.decisions import Decision
 from equiquant.graph.query import attribute, label
 from equiquant.numerics.affine import QuantParams
-from equiquant.target.limits import Tensor
 from equiquant.target.ops import row_of
 from equiquant.target.plan import QuantPlan
 
-__all__ = ["widened"]
+__all__ = ["cpu_form"]
 
 FULL_SHIFT = 31 - 8  # bits an int8 may be shifted to the left within int32
 
 
-def widened(model: ir.Model, plan: QuantPlan, activations: Mapping[str, Tensor]) -> QuantPlan:
+def cpu_form(model: ir.Model, plan: QuantPlan) -> QuantPlan:
     """Return the plan for integer kernels: int8 biases stored as int32 at s_x·s_w, their values unchanged.
 
     Args:
         model: The model the plan is for; only read.
         plan: A plan with power-of-two scales.
-        activations: Value name to tensor.
     """
     constants, grids = dict(plan.constants), dict(plan.grids)
     remarks = list(plan.remarks)
@@ -40,7 +37,7 @@ def widened(model: ir.Model, plan: QuantPlan, activations: Mapping[str, Tensor])
         if row is None or row.bias is None or row.weight is None or (name, row.bias) not in constants:
             continue
         params = constants[name, row.bias]
-        step = _step(node, plan.constants, activations, row.weight)
+        step = _step(node, plan, row.weight)
         shift = int(np.rint(np.log2(float(params.scale) / step)))
         why = ""
         if attribute(node, "alpha", 1.0) != 1.0:
@@ -58,17 +55,12 @@ def widened(model: ir.Model, plan: QuantPlan, activations: Mapping[str, Tensor])
     return dataclasses.replace(plan, constants=constants, grids=grids, integer_clips=True, remarks=tuple(remarks))
 
 
-def _step(
-    node: ir.Node,
-    constants: Mapping[tuple[str, int], QuantParams],
-    activations: Mapping[str, Tensor],
-    weight: int,
-) -> float:
+def _step(node: ir.Node, plan: QuantPlan, weight: int) -> float:
     """Return s_x·s_w."""
     scales = []
     for index in (0, weight):
         value = node.inputs[index]
         assert value is not None
-        params = constants.get((node.name or "", index)) or activations[value.name or ""].params
+        params = plan.constants.get((node.name or "", index)) or plan.activations[value.name or ""]
         scales.append(float(params.scale))
     return scales[0] * scales[1]

@@ -1,0 +1,22 @@
+"""Ranges that a solver chose together with the scales, as the quantizer takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["ChosenRanges"]
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenRanges:
+    """Ranges chosen together with the scales.
+
+    Attributes:
+        ends: Ends of each range per side of 0, by (kind, name), in the units of the scaled tensor.
+        costs: Noise of each tensor with steps 2^e around the chosen one, by (kind, name) and e; empty where steps are
+            no powers of two.
+    """
+
+    ends: Mapping[tuple[str, str], tuple[float, ...]]
+    costs: Mapping[tuple[str, str], Mapping[int, float]] = field(default_factory=dict)
