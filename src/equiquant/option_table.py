@@ -130,7 +130,7 @@ _EXTRA = [
         "str",
         "auto",
         "cle_method",
-        "Our own. 'pairwise' is the documented solver with CLESteps sweeps; 'global' finds the least noise of the whole"
+        "Our own: 'pairwise' is the documented solver with CLESteps sweeps; 'global' finds the least noise of the whole"
         " network; 'auto' tries both and keeps what measures best.",
         ("auto", "pairwise", "global"),
     ),
@@ -139,7 +139,7 @@ _EXTRA = [
         "str",
         "measured",
         "cle_accept",
-        "Our own. 'measured' keeps equalization only where it measures better than none, 'always' in any case.",
+        "Our own: 'measured' keeps equalization only where it measures better than none, 'always' in any case.",
         ("measured", "always"),
     ),
     applied(
@@ -268,6 +268,16 @@ _EXTRA = [
         " to 29 % of the range.",
         ("up", "nearest"),
     ),
+    applied("KeepFloat", "int", 0, "keep_float", "Our own: leave this many layers float, the most harmful."),
+    applied("Int16Layers", "int", 0, "int16", "Our own: 16-bit activations for this many layers, the most harmful."),
+    applied(
+        "TargetSQNR",
+        "float",
+        None,
+        "target_sqnr",
+        "Our own: raise as few layers as reach this many dB on held-back samples, to what RaiseTo says.",
+    ),
+    applied("RaiseTo", "str", "float", "raise_to", "Our own: what TargetSQNR raises layers to.", ("float", "int16")),
     applied(
         "CalibMemoryLimit",
         "int",

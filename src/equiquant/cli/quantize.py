@@ -48,6 +48,17 @@ REFINEMENT_FLAGS = (
         " the network is very large",
     ),
 )
+MIXED_FLAGS = (
+    Flag("--keep-float", "keep_float", "leave the N layers float whose rounding does most harm", "N"),
+    Flag("--int16", "int16", "give N layers 16-bit activations, those whose rounding does most harm", "N"),
+    Flag(
+        "--target-sqnr",
+        "target_sqnr",
+        "raise as few layers as reach this signal-to-noise ratio in dB on held-back samples",
+        "DB",
+    ),
+    Flag("--raise-to", "raise_to", "what --target-sqnr raises layers to (default: float)"),
+)
 SELECTION_FLAGS = (
     Flag("--node", "nodes_to_quantize", "quantize only this node; may be repeated, takes globs and re:PATTERN", "NAME"),
     Flag("--exclude-node", "nodes_to_exclude", "keep this node in float; the same", "NAME"),
@@ -94,6 +105,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_recipe_flags(parser.add_argument_group("cross-layer equalization"), EQUALIZATION_FLAGS)
     add_recipe_flags(parser.add_argument_group("refinement of weights and biases"), REFINEMENT_FLAGS)
+    mixed = parser.add_argument_group("mixed precision")
+    add_recipe_flags(mixed, MIXED_FLAGS)
+    mixed.add_argument("--latency", action="store_true", help="time both models in onnxruntime, for the summary")
     add_recipe_flags(parser.add_argument_group("what to quantize"), SELECTION_FLAGS)
     add_image_flags(parser)
     parser.set_defaults(run=run)
@@ -118,5 +132,5 @@ def run(args: argparse.Namespace) -> int:
             calibration_cache=args.stats,
             **overrides,
         )
-    show_run(result.report, args.model, args.output, args.report, args.quiet)
+    show_run(result.report, args.model, args.output, args.report, args.quiet, args.latency)
     return 0

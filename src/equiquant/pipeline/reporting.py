@@ -25,6 +25,7 @@ def report_of(
         decisions=tuple(state.decisions),
         equalization=state.equalization,
         refinement=state.refinement,
+        mixed_precision=state.mixed_precision,
         tensors=_tensors(plan, stats) if plan is not None and stats is not None else (),
         target={} if plan is None or plan.limits is None else plan.limits.to_dict(),
         quality=None if quality is None else {**quality.to_dict(), "synthetic": state.stream.synthetic},

@@ -19,6 +19,7 @@ from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as, proof_feeds
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.kernels import fit_kernels
+from equiquant.pipeline.mixing import Mix, mix_precision
 from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.reusing import new_scales, recalled_scales
@@ -100,7 +101,8 @@ def run(
         if not quantize:
             _sign(model, state)
             return Outcome(model, report_of(state))
-        plan, stats = _plan(state, model, equalized.ranges, stats_file)
+        mix = mix_precision(state, model, folded or model, equalized.ranges)
+        plan, stats = _plan(state, model, equalized.ranges, stats_file, mix)
         if stream.synthetic and not stats.synthetic:
             state.decisions.append(Decision("refine", "no_data", "whole network", False, NO_REFINEMENT))
         else:
@@ -151,16 +153,17 @@ def _sign(model: ir.Model, state: RunState) -> None:
 
 
 def _plan(
-    state: RunState, model: ir.Model, ranges: Ranges | None, stats_file: str | os.PathLike[str] | None
+    state: RunState, model: ir.Model, ranges: Ranges | None, stats_file: str | os.PathLike[str] | None, mix: Mix
 ) -> tuple[QuantPlan, TensorStats]:
     """Choose what is quantized and how, from the activations of the equalized model."""
-    survey = target.survey(model, state.recipe)
+    survey = target.survey(model, mix.recipe)
     with state.stages("calibrate"):
         chosen = ranges if stats_file is None else None  # a file must serve other options too
         stats = statistics(state, model, survey, target.missing(survey, chosen), stats_file)
     with state.stages("choose"):
-        plan = target.choose(model, survey, stats, state.recipe, ranges)
-    state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in plan.kept_float.items()]
+        plan = target.choose(model, survey, stats, mix.recipe, ranges)
+    kept = {**plan.kept_float, **mix.reasons}
+    state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in kept.items()]
     state.decisions += plan.remarks
     if plan.limits is not None and plan.limits.broken:
         first = plan.limits.broken[0]

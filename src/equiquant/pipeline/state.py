@@ -34,6 +34,7 @@ class RunState:
         equalization: The equalization section of the report.
         refinement: The refinement section of the report.
         scales: The equalization itself, for the statistics' file; None where nobody keeps one.
+        mixed_precision: The section of the report on layers of another precision.
     """
 
     input_sha256: str
@@ -48,6 +49,7 @@ class RunState:
     equalization: dict[str, Any] = field(default_factory=dict)
     refinement: dict[str, Any] = field(default_factory=dict)
     scales: AppliedScales | None = None
+    mixed_precision: dict[str, Any] = field(default_factory=dict)
 
     def warn(self, text: str) -> None:
         """Tell the user now and in the report."""

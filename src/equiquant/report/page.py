@@ -33,6 +33,7 @@ from equiquant.report.markup import (
     spread_text,
     table,
 )
+from equiquant.report.mixing import mixed_precision
 from equiquant.report.refinement import refinement
 from equiquant.report.style import STYLE
 from equiquant.report.target import target
@@ -56,6 +57,7 @@ def page(data: Mapping[str, Any]) -> str:
             equalization(data["equalization"], recipe),
             target(data.get("target") or {}),
             refinement(data["refinement"]),
+            mixed_precision(data["mixed_precision"]),
             _decisions(data["decisions"]),
             _scales(data["tensors"]),
             _costs(data["stages"]),

@@ -51,6 +51,10 @@ class Report:
             and `spread_after` (the largest), `equivalence_error`, `tolerance`, `rolled_back` (a list of names).
         refinement: Empty when nothing was to be refined. Keys, all optional: `trials` (one `{name, sqnr_db}` per
             candidate, first the one without), `kept` (its name), `layers`, `fitted` and `held` (samples).
+        mixed_precision: Empty unless layers of another precision were chosen. `layers` (one `{layer, op_type,
+            precision, multiplications, weights}` each, with `estimated_float_db`, `measured_float_db` and the same for
+            `int16` where it was weighed), `float` and `int16` (names), `sqnr_before_db`, `sqnr_db`,
+            `share_of_multiplications`, `share_of_weights_float` and `extra_bytes`.
         tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel.
         target: `LimitReport.to_dict()`: what the limits of the target did; empty where it has none.
         quality: `Comparison.to_dict()`, with `synthetic` true if its inputs were made up; None when nothing was
@@ -66,6 +70,7 @@ class Report:
     decisions: Sequence[Decision] = ()
     equalization: Mapping[str, Any] = field(default_factory=dict)
     refinement: Mapping[str, Any] = field(default_factory=dict)
+    mixed_precision: Mapping[str, Any] = field(default_factory=dict)
     tensors: Sequence[Mapping[str, Any]] = ()
     target: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] | None = None
@@ -85,6 +90,7 @@ class Report:
                 "quality": self.quality,
                 "equalization": self.equalization,
                 "refinement": self.refinement,
+                "mixed_precision": self.mixed_precision,
                 "decisions": self.decisions,
                 "target": self.target,
                 "tensors": self.tensors,
@@ -110,6 +116,7 @@ class Report:
                 decisions=tuple(Decision(**d) for d in data["decisions"]),
                 equalization=data["equalization"],
                 refinement=data["refinement"],
+                mixed_precision=data.get("mixed_precision", {}),
                 tensors=tuple(data["tensors"]),
                 target=data.get("target", {}),
                 quality=data["quality"],

@@ -2,6 +2,7 @@
 
 from equiquant.target.choose import choose, in_doubt, missing
 from equiquant.target.hardware import HARDWARE, Hardware, Shift
+from equiquant.target.layers import Layer, layers
 from equiquant.target.limits import LimitReport
 from equiquant.target.plan import QuantPlan
 from equiquant.target.survey import Group, Survey, survey
@@ -11,6 +12,7 @@ __all__ = [
     "HARDWARE",
     "Group",
     "Hardware",
+    "Layer",
     "LimitReport",
     "QuantPlan",
     "Shift",
@@ -18,6 +20,7 @@ __all__ = [
     "Target",
     "choose",
     "in_doubt",
+    "layers",
     "missing",
     "required_opset",
     "survey",
