@@ -79,7 +79,7 @@ def quantize(
         output: Where to write the result; None keeps it in memory.
         data: Calibration data: None, an array (samples along axis 0), an iterable of arrays or feed dicts, a reader
             with `get_next()`, a .npy or .npz file, a folder of .npy files or images. Read as a stream.
-        preset: `xint8`, `a8w8`, `a8w8_per_channel`, `a16w8`, or a `Recipe`.
+        preset: `xint8`, `a8w8`, `a8w8_per_channel`, `a16w8`, `w8` or `w4` (weights alone), or a `Recipe`.
         report_dir: Write report.json and report.html there.
         progress: Called with (stage, done, total).
         calibration_cache: A file of calibration statistics: used if it exists, else written. An interrupted

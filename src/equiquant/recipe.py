@@ -16,7 +16,7 @@ from equiquant.errors import OptionError, nearest
 __all__ = ["IMAGE_RECIPES", "LIMITS", "PRESETS", "ImageOptions", "Recipe", "preset"]
 
 ActivationType = Literal["uint8", "int8", "uint16", "int16"]
-WeightType = Literal["int8", "uint8"]
+WeightType = Literal["int8", "uint8", "int4"]
 BiasType = Literal["int8", "int16", "int32"]
 ScaleKind = Literal["float", "power_of_two"]
 CalibrationMethod = Literal["minmax", "minmse", "nonoverflow", "noise", "percentile", "entropy", "mse"]
@@ -159,6 +159,8 @@ class Recipe:
         target_sqnr: Raise as few layers as reach this signal-to-noise ratio in dB on held-back samples.
         raise_to: What `target_sqnr` raises layers to.
         nodes_to_int16: Names, globs or `re:` patterns of layers with 16-bit activations.
+        weight_only: Store only weights of MatMul and Gemm as integers, with a scale a block; activations stay float.
+        block_size: Weights in a block: a power of two, at least 16.
         image: How image files become inputs.
         equivalence_tolerance: Largest |Δ| after equalization, relative to the output's magnitude.
         seed: Seed of every random choice.
@@ -207,6 +209,8 @@ class Recipe:
     target_sqnr: float | None = None
     raise_to: RaiseTo = "float"
     nodes_to_int16: tuple[str, ...] = ()
+    weight_only: bool = False
+    block_size: int = 32
     image: ImageOptions = field(default_factory=ImageOptions)
     equivalence_tolerance: float = 1e-5
     seed: int = 0
@@ -251,6 +255,7 @@ class Recipe:
         if self.calibration_memory is not None and self.calibration_memory < 1:
             raise OptionError(f"CalibMemoryLimit must be at least 1 MiB. Got {self.calibration_memory}.")
         self._check_mixed_precision()
+        self._check_weight_only()
 
     def _check_mixed_precision(self) -> None:
         for name, count in (("keep_float", self.keep_float), ("int16", self.int16)):
@@ -268,6 +273,20 @@ class Recipe:
             raise OptionError("The 'raise_to' option says what target_sqnr raises layers to; give target_sqnr as well.")
         if self.raises_to_int16 and self.activation_type in ("uint16", "int16"):
             raise OptionError(f"All activations are {self.activation_type} already: no layer can be raised to 16 bits.")
+
+    def _check_weight_only(self) -> None:
+        if self.block_size < 16 or self.block_size & (self.block_size - 1):
+            raise OptionError(f"The 'block_size' option must be a power of two, at least 16. Got {self.block_size}.")
+        if not self.weight_only:
+            if self.weight_type == "int4":
+                raise OptionError("int4 weights need weight_only=True, as in the preset w4.")
+            return
+        if self.weight_type == "uint8" or not self.weight_symmetric:
+            raise OptionError("Weight-only quantization is symmetric: weight_type is 'int4' or 'int8'.")
+        if self.cle:
+            raise OptionError("Weight-only quantization has a scale a block and does not equalize: cle must be False.")
+        if self.mixes or self.nodes_to_int16:
+            raise OptionError("With weight_only the activations are float already; use nodes_to_exclude for weights.")
 
     @property
     def mixes(self) -> bool:
@@ -312,6 +331,8 @@ PRESETS: Mapping[str, Recipe] = {
     "a8w8": _A8W8,
     "a8w8_per_channel": dataclasses.replace(_A8W8, name="a8w8_per_channel", per_channel=True),
     "a16w8": dataclasses.replace(_A8W8, name="a16w8", activation_type="uint16"),
+    "w8": Recipe(name="w8", weight_only=True, cle=False),
+    "w4": Recipe(name="w4", weight_only=True, cle=False, weight_type="int4"),
 }
 
 

@@ -22,6 +22,7 @@ FLAGS = (
     ),
     Flag("--no-npu-limits", "npu_limits", "with xint8: do not keep the scales within the NPU's shift limits"),
     Flag("--unsigned-relu", "unsigned_relu", "results of Relu use the whole range of their type, even when symmetric"),
+    Flag("--block-size", "block_size", "weights that share a scale, with the presets w4 and w8 (default: 32)", "N"),
     Flag("--no-optimize", "optimize", "leave the graph as it is: fold nothing"),
 )
 EQUALIZATION_FLAGS = (

@@ -83,10 +83,12 @@ def run(
         path = str(loaded.path) if loaded.path else None
         state = RunState(loaded.sha256, path, recipe, stream, stages, progress or (lambda *_: None), quantize)
         known = stats_file is not None and Path(stats_file).exists()
-        if stream.synthetic and quantize and not known:
+        if stream.synthetic and quantize and not known and not recipe.weight_only:
             state.warn(NO_DATA)
         model, reference = _fold(state, loaded.model)
         del loaded
+        if recipe.weight_only and quantize:
+            return _store_weights(state, model)
         folded = model.clone() if _keeps_float(recipe, model) else None
         equalized = Equalized(model)
         scales = recalled_scales(stats_file, model, recipe) if quantize else None
@@ -114,6 +116,19 @@ def run(
         quality = _measure(state, folded or model, quantized)
         fit_kernels(state, quantized, quality)
         return Outcome(quantized, report_of(state, plan, stats, quality))
+
+
+def _store_weights(state: RunState, model: ir.Model) -> Outcome:
+    """Store the weights alone as integers, with a scale a block: nothing to equalize, nothing to calibrate."""
+    with state.stages("choose"):
+        plan = target.plan_blocks(model, state.recipe)
+    state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in plan.kept_float.items()]
+    stored = model.clone()
+    with state.stages("insert"):
+        rows = qdq.insert_blocks(stored, plan)
+        _sign(stored, state)
+    quality = _measure(state, model, stored)
+    return Outcome(stored, report_of(state, quality=quality, blocks=rows))
 
 
 def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:

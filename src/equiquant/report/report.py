@@ -55,7 +55,8 @@ class Report:
             precision, multiplications, weights}` each, with `estimated_float_db`, `measured_float_db` and the same for
             `int16` where it was weighed), `float` and `int16` (names), `sqnr_before_db`, `sqnr_db`,
             `share_of_multiplications`, `share_of_weights_float` and `extra_bytes`.
-        tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel.
+        tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel; of a
+            weight in blocks also `block_size` and the number of `scales`, `scale` being the smallest and the largest.
         target: `LimitReport.to_dict()`: what the limits of the target did; empty where it has none.
         quality: `Comparison.to_dict()`, with `synthetic` true if its inputs were made up; None when nothing was
             compared.

@@ -1,5 +1,6 @@
 """The target: what is quantized, and with which scale, zero point and type."""
 
+from equiquant.target.blocks import BlockPlan, plan_blocks
 from equiquant.target.choose import choose, in_doubt, missing
 from equiquant.target.hardware import HARDWARE, Hardware, Shift
 from equiquant.target.layers import Layer, layers
@@ -10,6 +11,7 @@ from equiquant.target.targets import Target, required_opset, target_of
 
 __all__ = [
     "HARDWARE",
+    "BlockPlan",
     "Group",
     "Hardware",
     "Layer",
@@ -22,6 +24,7 @@ __all__ = [
     "in_doubt",
     "layers",
     "missing",
+    "plan_blocks",
     "required_opset",
     "survey",
     "target_of",
