@@ -37,6 +37,7 @@ ORDER = (
     ("api",),
     ("option_kinds",),
     ("option_npu",),
+    ("option_own",),
     ("option_table",),
     ("options",),
     ("config",),

@@ -17,6 +17,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
 from equiquant.option_kinds import Option, PowerOfTwoMethod, applied, automatic, planned
 from equiquant.option_npu import NPU_LIMITS
+from equiquant.option_own import OWN
 
 __all__ = ["ARGUMENTS", "EXTRA_OPTIONS", "Option", "PowerOfTwoMethod"]
 
@@ -268,31 +269,7 @@ _EXTRA = [
         " to 29 % of the range.",
         ("up", "nearest"),
     ),
-    applied("KeepFloat", "int", 0, "keep_float", "Our own: leave this many layers float, the most harmful."),
-    applied("Int16Layers", "int", 0, "int16", "Our own: 16-bit activations for this many layers, the most harmful."),
-    applied(
-        "TargetSQNR",
-        "float",
-        None,
-        "target_sqnr",
-        "Our own: raise as few layers as reach this many dB on held-back samples, to what RaiseTo says.",
-    ),
-    applied("RaiseTo", "str", "float", "raise_to", "Our own: what TargetSQNR raises layers to.", ("float", "int16")),
-    applied(
-        "CalibMemoryLimit",
-        "int",
-        None,
-        "calibration_memory",
-        "Our own: MiB that the activations of one feed may take; more are collected in several passes. Default a"
-        " quarter of the machine's memory.",
-    ),
-    applied(
-        "CalibExactHistograms",
-        "bool",
-        False,
-        "exact_histograms",
-        "Our own: count every element of an activation instead of a sample of large ones.",
-    ),
+    *OWN,
     *automatic(
         "Without calibration data, synthetic inputs are used in any case, with a warning.", "bool", UseRandomData=False
     ),

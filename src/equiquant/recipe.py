@@ -285,6 +285,11 @@ class Recipe:
             raise OptionError("Weight-only quantization is symmetric: weight_type is 'int4' or 'int8'.")
         if self.cle:
             raise OptionError("Weight-only quantization has a scale a block and does not equalize: cle must be False.")
+        if self.bias_correction or self.weight_rounding != "nearest":
+            raise OptionError(
+                "Weight-only quantization rounds to nearest and has no integer biases: bias_correction must be False"
+                " and weight_rounding 'nearest'."
+            )
         if self.mixes or self.nodes_to_int16:
             raise OptionError("With weight_only the activations are float already; use nodes_to_exclude for weights.")
 
@@ -325,14 +330,15 @@ _XINT8 = Recipe(
     calibration="minmse",
 )
 _A8W8 = Recipe(name="a8w8", calibration="noise")
+_W8 = Recipe(name="w8", weight_only=True, cle=False, bias_correction=False, weight_rounding="nearest")
 
 PRESETS: Mapping[str, Recipe] = {
     "xint8": _XINT8,
     "a8w8": _A8W8,
     "a8w8_per_channel": dataclasses.replace(_A8W8, name="a8w8_per_channel", per_channel=True),
     "a16w8": dataclasses.replace(_A8W8, name="a16w8", activation_type="uint16"),
-    "w8": Recipe(name="w8", weight_only=True, cle=False),
-    "w4": Recipe(name="w4", weight_only=True, cle=False, weight_type="int4"),
+    "w8": _W8,
+    "w4": dataclasses.replace(_W8, name="w4", weight_type="int4"),
 }
 
 

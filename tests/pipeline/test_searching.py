@@ -17,7 +17,8 @@ from equiquant.errors import DataError, EquiQuantError, OptionError
 from equiquant.pipeline import searching
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-QUICK: dict[str, Any] = {"cle": False, "calibration": "minmax"}  # leaves clip_mode and per_channel to vary
+PLAIN: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest"}
+QUICK: dict[str, Any] = {**PLAIN, "cle": False, "calibration": "minmax"}  # leaves clip_mode and per_channel to vary
 Array = npt.NDArray[Any]
 
 
@@ -54,7 +55,7 @@ def _bytes(model: onnx.ModelProto) -> bytes:
 
 
 def test_the_result_is_that_of_the_winning_recipe(model: onnx.ModelProto, data: Array) -> None:
-    result = search(model, data=data)
+    result = search(model, data=data, **PLAIN)
     found = result.search
     scores = [trial.score for trial in found.trials if trial.score is not None]
     assert len(scores) >= 6
@@ -62,11 +63,11 @@ def test_the_result_is_that_of_the_winning_recipe(model: onnx.ModelProto, data: 
     assert found.best.score >= max(scores) - searching.CLEAR_DB
     assert found.metric == "sqnr_db"
     assert _bytes(result.model) == _bytes(quantize(model, data=data, preset=found.recipe).model)
-    assert _bytes(quantize(model, data=data, preset="auto").model) == _bytes(result.model)
+    assert _bytes(quantize(model, data=data, preset="auto", **PLAIN).model) == _bytes(result.model)
 
 
 def test_a_search_stays_with_the_target_and_what_was_fixed(model: onnx.ModelProto, data: Array) -> None:
-    found = search(model, data=data, preset="xint8", clip_mode="exact").search
+    found = search(model, data=data, preset="xint8", clip_mode="exact", **PLAIN).search
     assert found.recipe.npu
     assert found.recipe.scale_kind == "power_of_two"
     assert not any("clip_mode" in trial.changes or "per_channel" in trial.changes for trial in found.trials)
@@ -80,7 +81,9 @@ def test_a_metric_decides_and_is_given_the_model(model: onnx.ModelProto, data: A
         recipe = json.loads(next(p.value for p in candidate.metadata_props if p.key == "equiquant.recipe"))
         return 0.0 if recipe["cle"] else 1.0
 
-    found = search(model, data=data, metric=without_equalization, calibration="minmax", clip_mode="exact").search
+    found = search(
+        model, data=data, metric=without_equalization, calibration="minmax", clip_mode="exact", **PLAIN
+    ).search
     assert not found.recipe.cle
     assert found.metric.endswith("without_equalization")
 
@@ -153,7 +156,18 @@ def test_from_the_command_line(
     onnx.save(model, source)
     np.save(samples, data)
     np.save(tmp_path / "labels.npy", np.zeros(9, dtype=np.int64))
-    words = ["quantize", str(source), "-o", str(out), "--data", str(samples), "--preset", "xint8"]
+    words = [
+        "quantize",
+        str(source),
+        "-o",
+        str(out),
+        "--data",
+        str(samples),
+        "--preset",
+        "xint8",
+        "--no-bias-correction",
+    ]
+    words += ["--weight-rounding", "nearest"]
     assert main([*words, "--auto", "--labels", str(tmp_path / "labels.npy")]) == 0
     shown = capsys.readouterr().out
     for word in ("Trial", "Top-1", "xint8 as it is", "calibration=nonoverflow", "kept", "Quality"):

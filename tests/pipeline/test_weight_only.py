@@ -206,6 +206,7 @@ def test_the_searched_steps_beat_the_largest_weight() -> None:
         ({"block_size": 8}, "a power of two, at least 16"),
         ({"cle": True}, "cle must be False"),
         ({"keep_float": 1}, "use nodes_to_exclude"),
+        ({"weight_rounding": "optimal"}, "rounds to nearest"),
         ({"weight_type": "uint8"}, "'int4' or 'int8'"),
         ({"weight_symmetric": False}, "symmetric"),
         ({"op_types_to_quantize": ("Add",)}, "stores weights of Conv, Gemm, MatMul"),

@@ -48,6 +48,8 @@ DIMENSIONS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("calibration", ("noise", "minmax", "percentile", "mse", "minmse", "nonoverflow")),
     ("cle", (False,)),
     ("per_channel", (True,)),
+    ("weight_rounding", ("nearest",)),
+    ("bias_correction", (False,)),
 )
 """Fields of the recipe and what to try for them, in order."""
 
