@@ -38,6 +38,7 @@ ORDER = (
     ("api",),
     ("option_kinds",),
     ("option_limits",),
+    ("option_own",),
     ("option_rewrites",),
     ("option_table",),
     ("options",),

@@ -24,8 +24,9 @@ CLASSES = {
     "Recipe",
     "Report",
     "Result",
+    "SearchResult",
 }
-FUNCTIONS = {"compare", "equalize", "get_default_config", "inspect", "preset", "quantize"}
+FUNCTIONS = {"compare", "equalize", "get_default_config", "inspect", "preset", "quantize", "search"}
 PUBLIC = ENUMS | ERRORS | CLASSES | FUNCTIONS | {"__version__"}
 
 # Parameter names with their defaults, in order; `*` marks keyword-only ones. Scripts depend on these; keyword-only ones

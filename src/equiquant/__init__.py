@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
 
-    from equiquant.api import Result, compare, equalize, inspect, quantize
+    from equiquant.api import Result, SearchResult, compare, equalize, inspect, quantize, search
     from equiquant.config import Config, ModelQuantizer, PowerOfTwoMethod, QuantizationConfig, get_default_config
     from equiquant.errors import DataError, EquiQuantError, ModelError, OptionError, OutputError
     from equiquant.recipe import ImageOptions, Recipe, preset
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "equiquant.api": ("Result", "compare", "equalize", "inspect", "quantize"),
+    "equiquant.api": ("Result", "SearchResult", "compare", "equalize", "inspect", "quantize", "search"),
     "equiquant.config": ("Config", "ModelQuantizer", "PowerOfTwoMethod", "QuantizationConfig", "get_default_config"),
     "equiquant.errors": ("DataError", "EquiQuantError", "ModelError", "OptionError", "OutputError"),
     "equiquant.recipe": ("ImageOptions", "Recipe", "preset"),
@@ -51,6 +51,7 @@ __all__ = [
     "Recipe",
     "Report",
     "Result",
+    "SearchResult",
     "__version__",
     "compare",
     "equalize",
@@ -58,6 +59,7 @@ __all__ = [
     "inspect",
     "preset",
     "quantize",
+    "search",
 ]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,9 @@ import onnx_ir as ir
 
 from equiquant import pipeline
 from equiquant.calibrate import open_samples
+from equiquant.errors import DataError, OptionError
 from equiquant.io import ModelLike, check_writable, input_specs, load_model, save_model, to_proto
-from equiquant.pipeline import Progress
+from equiquant.pipeline import Progress, SearchOutcome
 from equiquant.recipe import Recipe, preset
 from equiquant.report import Inspection, Report, inspect_model
 from equiquant.verify import INTEGER_FEEDS, Comparison, IntegerAgreement, compare_models, integer_agreement
@@ -20,7 +23,7 @@ from equiquant.verify import INTEGER_FEEDS, Comparison, IntegerAgreement, compar
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Result", "compare", "equalize", "inspect", "quantize", "run_recipe"]
+__all__ = ["Result", "SearchResult", "compare", "equalize", "inspect", "quantize", "run_recipe", "search"]
 
 PathLike = str | os.PathLike[str]
 
@@ -79,7 +82,8 @@ def quantize(
         output: Where to write the result; None keeps it in memory.
         data: Calibration data: None, an array (samples along axis 0), an iterable of arrays or feed dicts, a reader
             with `get_next()`, a .npy or .npz file, a folder of .npy files or images. Read as a stream.
-        preset: `xint8`, `a8w8`, `a8w8_per_channel`, `a16w8`, or a `Recipe`.
+        preset: `xint8`, `a8w8`, `a8w8_per_channel`, `a16w8`, `w8` or `w4` (weights alone), or a `Recipe`; `auto`
+            searches, see `search`.
         report_dir: Write report.json and report.html there.
         progress: Called with (stage, done, total).
         calibration_cache: A file of calibration statistics: used if it exists, else written. An interrupted
@@ -89,6 +93,10 @@ def quantize(
     Raises:
         EquiQuantError: Bad model, data, option or output path; nothing is written then.
     """
+    if preset == "auto":
+        if calibration_cache is not None:
+            raise OptionError("A search calibrates many models; calibration_cache holds the statistics of one.")
+        return search(model, output, data=data, report_dir=report_dir, progress=progress, **overrides)
     return run_recipe(
         model,
         output,
@@ -98,6 +106,77 @@ def quantize(
         report_dir=report_dir,
         calibration_cache=calibration_cache,
     )
+
+
+class SearchResult(Result):
+    """The best model of a search, and the search.
+
+    Attributes:
+        search: The trials, and the recipe that won: `quantize(model, preset=result.search.recipe, data=data)` gives the
+            same model.
+    """
+
+    def __init__(self, model: ir.Model, report: Report, found: SearchOutcome) -> None:
+        super().__init__(model, report)
+        self.search = found
+
+
+def search(
+    model: ModelLike,
+    output: PathLike | None = None,
+    *,
+    data: Any,
+    preset: str | Recipe = "auto",
+    metric: Callable[[onnx.ModelProto], float] | None = None,
+    labels: Any = None,
+    time_budget: float | None = None,
+    trials_file: PathLike | None = None,
+    report_dir: PathLike | None = None,
+    progress: Progress | None = None,
+    **overrides: Any,
+) -> SearchResult:
+    """Quantize in several ways, judge each on held-back data, and keep the best, made anew with all the data.
+
+    Args:
+        model: As in `quantize`.
+        output: As in `quantize`.
+        data: As in `quantize`; two thirds calibrate the trials and the last third, up to 256 samples, judges them.
+        preset: Where to begin, and what target to stay with; `auto` begins at `a8w8` and may choose `per_channel`.
+        metric: Judges a quantized model, higher is better.
+        labels: The class of every sample: models are judged by top-1 of the first output. Without either, by the
+            signal-to-noise ratio of the outputs, before a final Softmax or Sigmoid.
+        time_budget: Seconds after which no further trial begins.
+        trials_file: Keep the trials in this file; those already there are not run again.
+        report_dir: As in `quantize`.
+        progress: As in `quantize`.
+        **overrides: Fields of `Recipe`; these are not varied.
+
+    Raises:
+        EquiQuantError: Bad model, data, option or output path; no model is written then.
+    """
+    if data is None:
+        raise DataError("A search needs calibration data: it judges on some of them.")
+    if output is not None:
+        check_writable(os.fspath(output), Path(model) if isinstance(model, str | os.PathLike) else None)
+    free = preset == "auto"
+    recipe = _recipe("a8w8" if free else preset, overrides)
+    judge = None if metric is None else functools.wraps(metric)(lambda candidate: metric(to_proto(candidate)))
+    with open_samples(data, input_specs(load_model(model).model), recipe) as stream:
+        found = pipeline.search(
+            model,
+            recipe,
+            stream,
+            fixed=(*overrides, *(() if free else ("per_channel",))),
+            metric=judge,
+            labels=labels,
+            time_budget=time_budget,
+            trials_file=trials_file,
+            progress=progress,
+        )
+        best = run_recipe(model, output, found.recipe, data=stream, progress=progress, report_dir=report_dir)
+    result = SearchResult(best._ir, best.report, found)
+    result.path = best.path
+    return result
 
 
 def equalize(

@@ -17,6 +17,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
 from equiquant.option_kinds import Option, PowerOfTwoMethod, applied, automatic, planned
 from equiquant.option_limits import NPU_LIMITS
+from equiquant.option_own import OWN
 from equiquant.option_rewrites import NPU_OPTIONS
 
 __all__ = ["ARGUMENTS", "EXTRA_OPTIONS", "Option", "PowerOfTwoMethod"]
@@ -131,7 +132,7 @@ _EXTRA = [
         "str",
         "auto",
         "cle_method",
-        "Our own. 'pairwise' is the documented solver with CLESteps sweeps; 'global' finds the least noise of the whole"
+        "Our own: 'pairwise' is the documented solver with CLESteps sweeps; 'global' finds the least noise of the whole"
         " network; 'auto' tries both and keeps what measures best.",
         ("auto", "pairwise", "global"),
     ),
@@ -140,7 +141,7 @@ _EXTRA = [
         "str",
         "measured",
         "cle_accept",
-        "Our own. 'measured' keeps equalization only where it measures better than none, 'always' in any case.",
+        "Our own: 'measured' keeps equalization only where it measures better than none, 'always' in any case.",
         ("measured", "always"),
     ),
     applied(
@@ -269,22 +270,8 @@ _EXTRA = [
         " to 29 % of the range.",
         ("up", "nearest"),
     ),
-    applied(
-        "CalibMemoryLimit",
-        "int",
-        None,
-        "calibration_memory",
-        "Our own: MiB that the activations of one feed may take; more are collected in several passes. Default a"
-        " quarter of the machine's memory.",
-    ),
-    applied(
-        "CalibExactHistograms",
-        "bool",
-        False,
-        "exact_histograms",
-        "Our own: count every element of an activation instead of a sample of large ones.",
-    ),
     *NPU_OPTIONS,
+    *OWN,
     *automatic(
         "Without calibration data, synthetic inputs are used in any case, with a warning.", "bool", UseRandomData=False
     ),

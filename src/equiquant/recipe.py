@@ -16,7 +16,7 @@ from equiquant.errors import OptionError, nearest
 __all__ = ["FUSED_ACTIVATIONS", "IMAGE_RECIPES", "LIMITS", "PRESETS", "ImageOptions", "Recipe", "preset"]
 
 ActivationType = Literal["uint8", "int8", "uint16", "int16"]
-WeightType = Literal["int8", "uint8"]
+WeightType = Literal["int8", "uint8", "int4"]
 BiasType = Literal["int8", "int16", "int32"]
 ScaleKind = Literal["float", "power_of_two"]
 CalibrationMethod = Literal["minmax", "minmse", "nonoverflow", "noise", "percentile", "entropy", "mse"]
@@ -25,6 +25,7 @@ NonOverflowRounding = Literal["up", "nearest"]
 CLEMethod = Literal["auto", "pairwise", "global"]
 CLEAccept = Literal["measured", "always"]
 WeightRounding = Literal["auto", "nearest", "optimal"]
+RaiseTo = Literal["float", "int16"]
 LIMITS = (
     "AlignConcat",
     "AlignPool",
@@ -169,6 +170,13 @@ class Recipe:
         op_types_to_quantize: When given, only these op types.
         avoid_overflow: Where onnxruntime's integer kernels on this machine overflow with int8 weights, store the same
             numbers as uint8.
+        keep_float: Leave this many layers float: those whose rounding does most harm.
+        int16: Give this many further layers 16-bit activations: those whose activations' rounding does most harm.
+        target_sqnr: Raise as few layers as reach this signal-to-noise ratio in dB on held-back samples.
+        raise_to: What `target_sqnr` raises layers to.
+        nodes_to_int16: Names, globs or `re:` patterns of layers with 16-bit activations.
+        weight_only: Store only weights of MatMul and Gemm as integers, with a scale a block; activations stay float.
+        block_size: Weights in a block: a power of two, at least 16.
         image: How image files become inputs.
         equivalence_tolerance: Largest |Δ| after equalization, relative to the output's magnitude.
         seed: Seed of every random choice.
@@ -224,6 +232,13 @@ class Recipe:
     subgraphs_to_exclude: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
     op_types_to_quantize: tuple[str, ...] = ()
     avoid_overflow: bool = True
+    keep_float: int = 0
+    int16: int = 0
+    target_sqnr: float | None = None
+    raise_to: RaiseTo = "float"
+    nodes_to_int16: tuple[str, ...] = ()
+    weight_only: bool = False
+    block_size: int = 32
     image: ImageOptions = field(default_factory=ImageOptions)
     equivalence_tolerance: float = 1e-5
     seed: int = 0
@@ -270,6 +285,54 @@ class Recipe:
                 raise OptionError(f"limits_off: there is no limit '{name}'.{nearest(name, LIMITS)}")
         if self.calibration_memory is not None and self.calibration_memory < 1:
             raise OptionError(f"CalibMemoryLimit must be at least 1 MiB. Got {self.calibration_memory}.")
+        self._check_mixed_precision()
+        self._check_weight_only()
+
+    def _check_mixed_precision(self) -> None:
+        for name, count in (("keep_float", self.keep_float), ("int16", self.int16)):
+            if count < 0:
+                raise OptionError(f"The '{name}' option is a number of layers, at least 0. Got {count}.")
+        if self.target_sqnr is not None:
+            if isinstance(self.target_sqnr, bool) or not isinstance(self.target_sqnr, int | float):
+                raise OptionError(f"The 'target_sqnr' option must be a number of dB. Got {self.target_sqnr!r} instead.")
+            if not 0 < self.target_sqnr < 200:
+                raise OptionError(f"The 'target_sqnr' option is in dB, between 0 and 200. Got {self.target_sqnr}.")
+            if self.keep_float or self.int16:
+                given = "keep_float" if self.keep_float else "int16"
+                raise OptionError(f"Give either target_sqnr, which chooses the number of layers, or {given}, not both.")
+        elif self.raise_to != "float":
+            raise OptionError("The 'raise_to' option says what target_sqnr raises layers to; give target_sqnr as well.")
+        if self.raises_to_int16 and self.activation_type in ("uint16", "int16"):
+            raise OptionError(f"All activations are {self.activation_type} already: no layer can be raised to 16 bits.")
+
+    def _check_weight_only(self) -> None:
+        if self.block_size < 16 or self.block_size & (self.block_size - 1):
+            raise OptionError(f"The 'block_size' option must be a power of two, at least 16. Got {self.block_size}.")
+        if not self.weight_only:
+            if self.weight_type == "int4":
+                raise OptionError("int4 weights need weight_only=True, as in the preset w4.")
+            return
+        if self.weight_type == "uint8" or not self.weight_symmetric:
+            raise OptionError("Weight-only quantization is symmetric: weight_type is 'int4' or 'int8'.")
+        if self.cle:
+            raise OptionError("Weight-only quantization has a scale a block and does not equalize: cle must be False.")
+        if self.bias_correction or self.weight_rounding != "nearest":
+            raise OptionError(
+                "Weight-only quantization rounds to nearest and has no integer biases: bias_correction must be False"
+                " and weight_rounding 'nearest'."
+            )
+        if self.mixes or self.nodes_to_int16:
+            raise OptionError("With weight_only the activations are float already; use nodes_to_exclude for weights.")
+
+    @property
+    def mixes(self) -> bool:
+        """True if layers of another precision are to be chosen."""
+        return bool(self.keep_float or self.int16 or self.target_sqnr is not None)
+
+    @property
+    def raises_to_int16(self) -> bool:
+        """True if some layers may get 16-bit activations."""
+        return bool(self.int16 or self.raise_to == "int16" or self.nodes_to_int16)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain data."""
@@ -298,12 +361,15 @@ _XINT8 = Recipe(
     calibration="minmse",
 )
 _A8W8 = Recipe(name="a8w8", calibration="noise")
+_W8 = Recipe(name="w8", weight_only=True, cle=False, bias_correction=False, weight_rounding="nearest")
 
 PRESETS: Mapping[str, Recipe] = {
     "xint8": _XINT8,
     "a8w8": _A8W8,
     "a8w8_per_channel": dataclasses.replace(_A8W8, name="a8w8_per_channel", per_channel=True),
     "a16w8": dataclasses.replace(_A8W8, name="a16w8", activation_type="uint16"),
+    "w8": _W8,
+    "w4": dataclasses.replace(_W8, name="w4", weight_type="int4"),
 }
 
 

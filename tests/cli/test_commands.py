@@ -266,3 +266,23 @@ def test_progress_shows_samples_per_second_on_a_terminal(monkeypatch: pytest.Mon
     with ProgressBar(quiet=True) as silent:
         silent("calibrate", 1, 10)
         assert silent._progress is None
+
+
+def test_mixed_precision_and_latency_are_shown(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.onnx"
+    words = ["--preset", "a8w8", "--data", str(data), "--keep-float", "1", "--latency"]
+    assert main(["quantize", str(model), "-o", str(output), *words]) == 0
+    shown = capsys.readouterr().out
+    for word in ("Mixed", "1 of 2 layers float", "of the multiplications", "on held-back samples", "Latency"):
+        assert word in shown, word
+
+
+def test_more_layers_than_there_are_is_refused(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.onnx"
+    assert main(["quantize", str(model), "-o", str(output), "--data", str(data), "--keep-float", "2"]) == 1
+    assert "leave 2 layers" in capsys.readouterr().err
+    assert not output.exists()

@@ -106,3 +106,8 @@ def test_equalize_has_the_same_types() -> None:
     assert isinstance(args, argparse.Namespace)
     assert vars(args)["recipe.cle_steps"] == 3
     assert vars(args)["recipe.cle_append_bias"] is False
+
+
+def test_mixed_precision_flags() -> None:
+    assert overrides("--keep-float", "2", "--int16", "1") == {"keep_float": 2, "int16": 1}
+    assert overrides("--target-sqnr", "20", "--raise-to", "int16") == {"target_sqnr": 20.0, "raise_to": "int16"}

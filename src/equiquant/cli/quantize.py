@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import warnings
+from typing import Any
 
 from equiquant.cli.options import CLE_FLAGS, Flag, add_image_flags, add_recipe_flags, recipe_overrides
+from equiquant.errors import OptionError
 from equiquant.recipe import PRESETS
 
 __all__ = ["NAME", "add_parser", "run"]
@@ -22,6 +25,7 @@ FLAGS = (
     ),
     Flag("--no-npu-limits", "npu_limits", "with xint8: do not keep the scales within the NPU's shift limits"),
     Flag("--unsigned-relu", "unsigned_relu", "results of Relu use the whole range of their type, even when symmetric"),
+    Flag("--block-size", "block_size", "weights that share a scale, with the presets w4 and w8 (default: 32)", "N"),
     Flag("--no-optimize", "optimize", "leave the graph as it is: fold nothing"),
 )
 EQUALIZATION_FLAGS = (
@@ -47,6 +51,17 @@ REFINEMENT_FLAGS = (
         "nearest; optimal for the inputs the weights meet, where that measures better; auto (default) is optimal unless"
         " the network is very large",
     ),
+)
+MIXED_FLAGS = (
+    Flag("--keep-float", "keep_float", "leave the N layers float whose rounding does most harm", "N"),
+    Flag("--int16", "int16", "give N layers 16-bit activations, those whose rounding does most harm", "N"),
+    Flag(
+        "--target-sqnr",
+        "target_sqnr",
+        "raise as few layers as reach this signal-to-noise ratio in dB on held-back samples",
+        "DB",
+    ),
+    Flag("--raise-to", "raise_to", "what --target-sqnr raises layers to (default: float)"),
 )
 SELECTION_FLAGS = (
     Flag("--node", "nodes_to_quantize", "quantize only this node; may be repeated, takes globs and re:PATTERN", "NAME"),
@@ -74,7 +89,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         " without them the ranges are a guess",
     )
     parser.add_argument(
-        "--preset", choices=tuple(PRESETS), default="xint8", help="the recipe to start from (default: %(default)s)"
+        "--preset", choices=(*PRESETS, "auto"), default="xint8", help="the recipe to start from (default: %(default)s)"
     )
     parser.add_argument(
         "--stats",
@@ -94,15 +109,40 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_recipe_flags(parser.add_argument_group("cross-layer equalization"), EQUALIZATION_FLAGS)
     add_recipe_flags(parser.add_argument_group("refinement of weights and biases"), REFINEMENT_FLAGS)
+    _add_search_flags(parser.add_argument_group("search"))
+    mixed = parser.add_argument_group("mixed precision")
+    add_recipe_flags(mixed, MIXED_FLAGS)
+    mixed.add_argument("--latency", action="store_true", help="time both models in onnxruntime, for the summary")
     add_recipe_flags(parser.add_argument_group("what to quantize"), SELECTION_FLAGS)
     add_image_flags(parser)
     parser.set_defaults(run=run)
     return parser
 
 
+def _add_search_flags(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--auto",
+        action="store_true",
+        help="try combinations of options on two thirds of the samples, judge them on the rest, keep the best; options"
+        " and preset given are kept to",
+    )
+    group.add_argument("--labels", metavar="FILE", help="a .npy file with the class of every sample: judge by top-1")
+    group.add_argument("--time-budget", metavar="SECONDS", type=float, help="begin no further trial after this long")
+    group.add_argument(
+        "--trials",
+        metavar="FILE",
+        help="where trials are kept, so that a search that was cut off goes on (default: OUT.trials.json)",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Quantize, then show what came out."""
     overrides = recipe_overrides(args)
+    if args.auto or args.preset == "auto":
+        return _search(args, overrides)
+    for name in ("labels", "time_budget", "trials"):
+        if getattr(args, name) is not None:
+            raise OptionError(f"--{name.replace('_', '-')} belongs to a search; give --auto as well.")
     from equiquant import api
     from equiquant.cli.console import ProgressBar
     from equiquant.cli.summary import show_run
@@ -118,5 +158,34 @@ def run(args: argparse.Namespace) -> int:
             calibration_cache=args.stats,
             **overrides,
         )
-    show_run(result.report, args.model, args.output, args.report, args.quiet)
+    show_run(result.report, args.model, args.output, args.report, args.quiet, args.latency)
+    return 0
+
+
+def _search(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """Search, then show the trials and what came out of the best."""
+    if args.stats is not None:
+        raise OptionError("A search calibrates many models; --stats holds the statistics of one.")
+    from equiquant import api
+    from equiquant.cli.console import ProgressBar
+    from equiquant.cli.summary import show_run
+    from equiquant.cli.trials import read_labels, show_trials
+
+    with ProgressBar(args.quiet) as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of every trial; those of the result are shown below
+        result = api.search(
+            args.model,
+            args.output,
+            data=args.data,
+            preset=args.preset,
+            labels=None if args.labels is None else read_labels(args.labels),
+            time_budget=args.time_budget,
+            trials_file=args.trials or f"{args.output}.trials.json",
+            report_dir=args.report,
+            progress=progress,
+            **overrides,
+        )
+    if not args.quiet:
+        show_trials(result.search)
+    show_run(result.report, args.model, args.output, args.report, args.quiet, args.latency)
     return 0

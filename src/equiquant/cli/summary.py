@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from equiquant.cli.console import output, warn
+from equiquant.cli.latency import latencies
 from equiquant.report.equalization import METHODS
 from equiquant.report.hardware import TITLES
 from equiquant.report.markup import (
@@ -26,6 +27,7 @@ from equiquant.report.markup import (
     shorten,
     spread_text,
 )
+from equiquant.report.mixing import mixing_cost
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,8 +46,10 @@ NUMERIC = frozenset(
 )
 
 
-def show_run(report: Report, source: str, target: str, report_dir: str | None, quiet: bool) -> None:
-    """Show what a quantize or equalize run did; its warnings even when quiet."""
+def show_run(
+    report: Report, source: str, target: str, report_dir: str | None, quiet: bool, latency: bool = False
+) -> None:
+    """Show what a quantize or equalize run did, with the models' latency if asked for; its warnings even when quiet."""
     for message in report.warnings:
         warn(message)
     if quiet:
@@ -53,10 +57,12 @@ def show_run(report: Report, source: str, target: str, report_dir: str | None, q
     console = output()
     kind = report.recipe.name if report.tensors else "equalized, still float"
     console.print(Text.assemble((Path(source).name, "bold"), "  ", (kind, "cyan")))
-    _facts(console, _run_facts(report, source, target, report_dir))
+    _facts(console, _run_facts(report, source, target, report_dir, latency))
 
 
-def _run_facts(report: Report, source: str, target: str, report_dir: str | None) -> Iterable[tuple[str, Text | str]]:
+def _run_facts(
+    report: Report, source: str, target: str, report_dir: str | None, latency: bool
+) -> Iterable[tuple[str, Text | str]]:
     folded = Counter(d.rule for d in report.decisions if d.applied and d.stage == "canonical")
     if folded:
         yield "Folded", ", ".join(f"{rule.replace('_', ' ')} ({count})" for rule, count in folded.most_common())
@@ -81,6 +87,10 @@ def _run_facts(report: Report, source: str, target: str, report_dir: str | None)
                 for trial in trials
             ),
         )
+    if report.mixed_precision:
+        mixed = report.mixed_precision
+        gain = f"{decibels(mixed['sqnr_before_db'])} → {decibels(mixed['sqnr_db'])} on held-back samples"
+        yield "Mixed", f"{mixing_cost(mixed)}: {gain}"
     refused = sum(not d.applied for d in report.decisions)
     if refused:
         yield "Refused", f"{refused}, each with its reason in the report"
@@ -94,6 +104,9 @@ def _run_facts(report: Report, source: str, target: str, report_dir: str | None)
         peaks = [s.peak_bytes for s in report.stages if s.peak_bytes]
         memory = f", {bytes_text(max(peaks))} peak memory" if peaks else ""
         yield "Took", seconds_text(sum(s.seconds for s in report.stages)) + memory
+    if latency:
+        before_s, after_s = latencies(source, target)
+        yield "Latency", f"{seconds_text(before_s)} → {seconds_text(after_s)} a sample in onnxruntime on this CPU"
     yield "Model", target
     if report_dir is not None:
         yield "Report", str(Path(report_dir) / "report.html")

@@ -6,6 +6,7 @@ name; these helpers take care of both.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "bypass",
     "infer_shapes",
     "remove_dead",
+    "remove_unread",
     "set_initializer",
     "set_input",
 ]
@@ -111,6 +113,18 @@ def remove_dead(model: ir.Model) -> int:
     before = sum(1 for _ in model.graph.all_nodes())
     passes.RemoveUnusedNodesPass()(model)
     return before - sum(1 for _ in model.graph.all_nodes())
+
+
+def remove_unread(graph: ir.Graph, constants: Iterable[ir.Value]) -> None:
+    """Remove those of the constants, initializers or the outputs of Constant nodes, that nothing reads any more."""
+    for value in dict.fromkeys(constants):
+        if value.uses() or value.is_graph_output():
+            continue
+        producer = value.producer()
+        if producer is not None:
+            graph.remove(producer, safe=True)
+        elif not value.is_graph_input():
+            del graph.initializers[value.name or ""]
 
 
 def infer_shapes(model: ir.Model) -> None:

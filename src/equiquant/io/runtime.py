@@ -144,7 +144,8 @@ class Runner:
             tensor = value.const_value
             if tensor is None:
                 continue
-            if tensor.nbytes < LEND_ABOVE or tensor.dtype.name not in LENDABLE:
+            unread = not value.uses() and not value.is_graph_output()  # onnxruntime drops those, and then misses them
+            if tensor.nbytes < LEND_ABOVE or tensor.dtype.name not in LENDABLE or unread:
                 if isinstance(tensor, ir.ExternalTensor):  # its path means nothing to a model that is not a file
                     value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
                 continue

@@ -59,9 +59,12 @@ def _without_weights(model: ir.Model) -> onnx.ModelProto:
     clone.ir_version = max(clone.ir_version, 4)  # before 4 an initializer had to be an input as well
     present = set(clone.graph.inputs)
     for name, value in list(clone.graph.initializers.items()):
-        if value.const_value is None or value.const_value.nbytes <= SMALL:
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes <= SMALL:
+            if isinstance(tensor, ir.ExternalTensor):  # its path means nothing to a model that is not a file
+                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
             continue
-        value.shape, value.type = ir.Shape(value.const_value.shape.numpy()), ir.TensorType(value.const_value.dtype)
+        value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
         del clone.graph.initializers[name]
         if value not in present:
             clone.graph.inputs.append(value)

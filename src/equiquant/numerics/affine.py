@@ -61,6 +61,7 @@ class IntType:
 INT_TYPES: dict[str, IntType] = {
     t.name: t
     for t in (
+        IntType("int4", -8, 7),
         IntType("int8", -128, 127),
         IntType("uint8", 0, 255),
         IntType("int16", -32768, 32767),

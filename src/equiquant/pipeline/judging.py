@@ -7,6 +7,7 @@ user gave: the mean of the outputs' dB, so that none is drowned by another.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,13 @@ import onnx_ir as ir
 from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleStream, SampleView
 from equiquant.equalization import Ranges
-from equiquant.graph import query
+from equiquant.graph.cost import multiplications
 from equiquant.graph.decisions import decision_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import decibels
 from equiquant.recipe import Recipe
 
-__all__ = ["Judge", "Yardstick", "affordable_feeds", "multiplications"]
+__all__ = ["Judge", "Yardstick", "affordable_feeds"]
 
 Array = npt.NDArray[Any]
 
@@ -31,30 +32,13 @@ BEST_DB = 200.0  # where there is no noise at all: beyond what float32 can tell
 MOST_FEEDS, FEWEST_FEEDS = 48, 1
 MACS_PER_SECOND = 2e10  # multiplications a second in onnxruntime on two cores, as written, without fusions
 LEAST_MACS = 2e7  # a small network's time goes elsewhere
-UNKNOWN = 32  # stands for a dynamic dimension behind the batch
 
 
 def affordable_feeds(model: ir.Model, stream: SampleStream, seconds: float) -> int:
     """Return how many feeds a usual CPU runs in some seconds: counted, not timed, so that a run can be repeated."""
     first = next(iter(stream.first(1)[0].values()))
     batch = first.shape[0] if first.ndim > 1 else 1
-    return int(seconds * MACS_PER_SECOND / (batch * max(multiplications(model), LEAST_MACS)))
-
-
-def multiplications(model: ir.Model) -> float:
-    """Return the multiplications of the layers with weights, for one sample; an unknown dimension counts as 32."""
-    total = 0.0
-    for node in model.graph:
-        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-            continue
-        shape = query.static_shape(node.outputs[0])
-        weight = query.constant(node.inputs[1])
-        if shape is None or weight is None or weight.ndim < 2:
-            continue
-        outputs = np.prod([UNKNOWN if d is None else d for d in shape[1:]], dtype=np.float64)
-        channels = weight.shape[0] if node.op_type == "Conv" else weight.shape[1]
-        total += float(outputs) * weight.size / max(channels, 1)
-    return total
+    return int(seconds * MACS_PER_SECOND / (batch * max(sum(map(multiplications, model.graph)), LEAST_MACS)))
 
 
 class Yardstick:
@@ -74,11 +58,11 @@ class Yardstick:
         runner = Runner(model, self.names, optimize=False)
         self._expected = [runner.run(feed) for feed in samples]
 
-    def sqnr_db(self, model: ir.Model) -> float:
-        """Return the signal-to-noise ratio of a model, run as it is written."""
+    def sqnr_db(self, model: ir.Model, feeds: int | None = None) -> float:
+        """Return the signal-to-noise ratio of a model, run as it is written, on the first `feeds` of the samples."""
         runner = Runner(model, self.names, optimize=False)
         signal, noise = np.zeros(len(self.names)), np.zeros(len(self.names))
-        for expected, feed in zip(self._expected, self._samples, strict=True):
+        for expected, feed in zip(self._expected[:feeds], itertools.islice(self._samples, feeds), strict=True):
             for index, (reference, result) in enumerate(zip(expected, runner.run(feed), strict=True)):
                 wide = reference.astype(np.float64)
                 signal[index] += np.square(wide).sum()
@@ -111,21 +95,28 @@ class Judge:
         self.held = SampleView(stream, share, known) if known > share else self.fitted
         self._yardstick = Yardstick(model, self.held)
 
-    def sqnr_db(self, model: ir.Model, ranges: Ranges | None = None) -> float:
+    def sqnr_db(self, model: ir.Model, ranges: Ranges | None = None, recipe: Recipe | None = None) -> float:
         """Quantize a float model and return its signal-to-noise ratio in dB; the model is not changed.
 
         Args:
             model: The candidate.
             ranges: Ranges chosen with its scales; the others are calibrated.
+            recipe: How to quantize it; None for the judge's own.
         """
-        survey = target.survey(model, self._recipe)
-        stats = calibrate.collect(model, self.fitted, target.missing(survey, ranges), self._recipe)
+        recipe = recipe or self._recipe
+        survey = target.survey(model, recipe)
+        stats = calibrate.collect(model, self.fitted, target.missing(survey, ranges), recipe)
         release_memory()
         quantized = model.clone()
-        qdq.insert(quantized, target.choose(model, survey, stats, self._recipe, ranges))
+        qdq.insert(quantized, target.choose(model, survey, stats, recipe, ranges))
         release_memory()
         return self._yardstick.sqnr_db(quantized)
 
-    def float_sqnr_db(self, model: ir.Model) -> float:
-        """Return the signal-to-noise ratio of a float model: the cost of what changed its function."""
-        return self._yardstick.sqnr_db(model)
+    def float_sqnr_db(self, model: ir.Model, feeds: int | None = None) -> float:
+        """Return the signal-to-noise ratio of a model as it is: the cost of what changed its function.
+
+        Args:
+            model: The candidate.
+            feeds: Measure on the first of the held samples only.
+        """
+        return self._yardstick.sqnr_db(model, feeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from equiquant.calibrate import TensorStats
@@ -15,9 +16,16 @@ __all__ = ["report_of"]
 
 
 def report_of(
-    state: RunState, plan: QuantPlan | None = None, stats: TensorStats | None = None, quality: Comparison | None = None
+    state: RunState,
+    plan: QuantPlan | None = None,
+    stats: TensorStats | None = None,
+    quality: Comparison | None = None,
+    blocks: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
-    """Return the report of a finished run; `plan` and what follows are None for an equalized float model."""
+    """Return the report of a finished run; `plan` and what follows are left out for an equalized float model.
+
+    `blocks` are the rows of weights stored in blocks, see `qdq.insert_blocks`.
+    """
     return Report(
         recipe=state.recipe,
         input_sha256=state.input_sha256,
@@ -26,7 +34,8 @@ def report_of(
         equalization=state.equalization,
         refinement=state.refinement,
         hardware=tuple(state.hardware),
-        tensors=_tensors(plan, stats) if plan is not None and stats is not None else (),
+        mixed_precision=state.mixed_precision,
+        tensors=_tensors(plan, stats) if plan is not None and stats is not None else tuple(blocks),
         target={} if plan is None or plan.limits is None else plan.limits.to_dict(),
         quality=None if quality is None else {**quality.to_dict(), "synthetic": state.stream.synthetic},
         warnings=tuple(state.warnings),

@@ -19,6 +19,7 @@ from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as, proof_feeds
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.kernels import fit_kernels
+from equiquant.pipeline.mixing import Mix, mix_precision
 from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.reusing import new_scales, recalled_scales
@@ -83,10 +84,12 @@ def run(
         path = str(loaded.path) if loaded.path else None
         state = RunState(loaded.sha256, path, recipe, stream, stages, progress or (lambda *_: None), quantize)
         known = stats_file is not None and Path(stats_file).exists()
-        if stream.synthetic and quantize and not known:
+        if stream.synthetic and quantize and not known and not recipe.weight_only:
             state.warn(NO_DATA)
         model, reference = _fold(state, loaded.model)
         del loaded
+        if recipe.weight_only and quantize:
+            return _store_weights(state, model)
         folded = model.clone() if _keeps_float(recipe, model) else None
         if quantize and recipe.npu:
             with state.stages("rewrite"):
@@ -104,7 +107,8 @@ def run(
         if not quantize:
             _sign(model, state)
             return Outcome(model, report_of(state))
-        plan, stats = _plan(state, model, equalized.ranges, stats_file)
+        mix = mix_precision(state, model, folded or model, equalized.ranges)
+        plan, stats = _plan(state, model, equalized.ranges, stats_file, mix)
         if stream.synthetic and not stats.synthetic:
             state.decisions.append(Decision("refine", "no_data", "whole network", False, NO_REFINEMENT))
         else:
@@ -119,6 +123,19 @@ def run(
         quality = _measure(state, folded or model, quantized)
         fit_kernels(state, quantized, quality)
         return Outcome(quantized, report_of(state, plan, stats, quality))
+
+
+def _store_weights(state: RunState, model: ir.Model) -> Outcome:
+    """Store the weights alone as integers, with a scale a block: nothing to equalize, nothing to calibrate."""
+    with state.stages("choose"):
+        plan = target.plan_blocks(model, state.recipe)
+    state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in plan.kept_float.items()]
+    stored = model.clone()
+    with state.stages("insert"):
+        rows = qdq.insert_blocks(stored, plan)
+        _sign(stored, state)
+    quality = _measure(state, model, stored)
+    return Outcome(stored, report_of(state, quality=quality, blocks=rows))
 
 
 def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
@@ -158,16 +175,17 @@ def _sign(model: ir.Model, state: RunState) -> None:
 
 
 def _plan(
-    state: RunState, model: ir.Model, ranges: Ranges | None, stats_file: str | os.PathLike[str] | None
+    state: RunState, model: ir.Model, ranges: Ranges | None, stats_file: str | os.PathLike[str] | None, mix: Mix
 ) -> tuple[QuantPlan, TensorStats]:
     """Choose what is quantized and how, from the activations of the equalized model."""
-    survey = target.survey(model, state.recipe)
+    survey = target.survey(model, mix.recipe)
     with state.stages("calibrate"):
         chosen = ranges if stats_file is None else None  # a file must serve other options too
         stats = statistics(state, model, survey, target.missing(survey, chosen), stats_file)
     with state.stages("choose"):
-        plan = target.choose(model, survey, stats, state.recipe, ranges)
-    state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in plan.kept_float.items()]
+        plan = target.choose(model, survey, stats, mix.recipe, ranges)
+    kept = {**plan.kept_float, **mix.reasons}
+    state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in kept.items()]
     if plan.limits is not None and plan.limits.broken:
         first = plan.limits.broken[0]
         state.warn(

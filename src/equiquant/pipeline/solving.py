@@ -166,7 +166,7 @@ def quantizer_model(survey: target.Survey, *, bias_corrected: bool) -> Quantizer
     zero = chosen.activation.center if chosen.activation_symmetric else chosen.activation.qmin
     return QuantizerModel(
         nodes=frozenset(survey.nodes),
-        tensors=frozenset(survey.calibrated),
+        tensors=frozenset(survey.calibrated) - survey.wide,
         weight_levels=float(chosen.weight.qmax - chosen.weight.center),
         activation_levels=float(chosen.activation.qmax - zero),
         symmetric=chosen.activation_symmetric,

@@ -35,6 +35,7 @@ class RunState:
         refinement: The refinement section of the report.
         scales: The equalization itself, for the statistics' file; None where nobody keeps one.
         hardware: One row for each kind of rewrite for the NPU.
+        mixed_precision: The section of the report on layers of another precision.
     """
 
     input_sha256: str
@@ -50,6 +51,7 @@ class RunState:
     refinement: dict[str, Any] = field(default_factory=dict)
     scales: AppliedScales | None = None
     hardware: list[dict[str, Any]] = field(default_factory=list)
+    mixed_precision: dict[str, Any] = field(default_factory=dict)
 
     def warn(self, text: str) -> None:
         """Tell the user now and in the report."""

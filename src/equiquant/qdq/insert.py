@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.errors import ModelError
-from equiquant.graph.edit import add_initializer
+from equiquant.graph.edit import add_initializer, remove_unread
 from equiquant.graph.query import constant, opset
 from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
 from equiquant.qdq.integer_clip import clip_integers
@@ -53,7 +53,7 @@ def insert(model: ir.Model, plan: QuantPlan) -> None:
     quantized = frozenset(plan.nodes)
     for name, params in plan.activations.items():
         editor.round_trip(values[name], params, quantized)
-    editor.remove_unread()
+    remove_unread(model.graph, editor.replaced)
     if plan.integer_clips:
         clip_integers(model, quantized, editor.name)
 
@@ -146,17 +146,6 @@ class _Editor:
         attributes = {} if params.axis is None else {"axis": params.axis}
         node = ir.node(op_type, [source, *parameters], attributes, outputs=[output], name=name)
         return node.outputs[0]
-
-    def remove_unread(self) -> None:
-        """Remove the float constants that nothing reads any more."""
-        for value in self.replaced:
-            if value.uses() or value.is_graph_output():
-                continue
-            producer = value.producer()
-            if producer is not None:
-                self.graph.remove(producer, safe=True)
-            elif not value.is_graph_input():
-                del self.graph.initializers[value.name or ""]
 
 
 def _key(params: QuantParams) -> tuple[object, ...]:

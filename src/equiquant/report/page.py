@@ -34,6 +34,7 @@ from equiquant.report.markup import (
     spread_text,
     table,
 )
+from equiquant.report.mixing import mixed_precision
 from equiquant.report.refinement import refinement
 from equiquant.report.style import STYLE
 from equiquant.report.target import target
@@ -58,6 +59,7 @@ def page(data: Mapping[str, Any]) -> str:
             equalization(data["equalization"], recipe),
             target(data.get("target") or {}),
             refinement(data["refinement"]),
+            mixed_precision(data["mixed_precision"]),
             _decisions(data["decisions"]),
             _scales(data["tensors"]),
             _costs(data["stages"]),
@@ -77,6 +79,11 @@ def _head(name: str, data: Mapping[str, Any]) -> str:
     recipe = data["recipe"]
     if not data["tensors"]:
         return f'<h1>{escape(name)}</h1><p class="lead">Equalized; still a float model.</p>'
+    if recipe["weight_only"]:
+        return (
+            f'<h1>{escape(name)}</h1><p class="lead"><span class="pill plain">{escape(recipe["name"])}</span> '
+            f"{escape(recipe['weight_type'])} weights in blocks of {recipe['block_size']}, float activations</p>"
+        )
     scales = "power-of-two scales" if recipe["scale_kind"] == "power_of_two" else "float scales"
     weights = "per channel" if recipe["per_channel"] else "per tensor"
     return (
@@ -236,7 +243,7 @@ def _scales(tensors: Sequence[Mapping[str, Any]]) -> str:
         [
             code(t["name"]),
             escape(t["type"]),
-            _scale(t["scale"]),
+            _scale(t["scale"], t.get("scales")),
             _zero_point(t["zero_point"]),
             figure(t.get("low")),
             figure(t.get("high")),
@@ -248,11 +255,11 @@ def _scales(tensors: Sequence[Mapping[str, Any]]) -> str:
     return section("Scales", f"Real value = (integer {MINUS} zero point) {TIMES} scale.", listing)
 
 
-def _scale(scale: Any) -> str:
+def _scale(scale: Any, count: int | None = None) -> str:
     if isinstance(scale, list):
         values = [number(s) for s in scale] or [math.nan]
         if len(values) > 1:
-            return f"{len(values)} scales, {figure(min(values), 3)} to {figure(max(values), 3)}"
+            return f"{count or len(values)} scales, {figure(min(values), 3)} to {figure(max(values), 3)}"
         scale = values[0]
     exponent = power_of_two(number(scale))
     return figure(scale) if exponent is None else f"2<sup>{exponent:d}</sup>".replace("-", MINUS)

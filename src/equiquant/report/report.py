@@ -53,7 +53,12 @@ class Report:
             candidate, first the one without), `kept` (its name), `layers`, `fitted` and `held` (samples).
         hardware: One `{rule, nodes, sqnr_db}` for each kind of rewrite for the NPU: how much of the signal of the worst
             output is left by it alone, None where the function is kept; the last row, `together`, is all of them.
-        tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel.
+        mixed_precision: Empty unless layers of another precision were chosen. `layers` (one `{layer, op_type,
+            precision, multiplications, weights}` each, with `estimated_float_db`, `measured_float_db` and the same for
+            `int16` where it was weighed), `float` and `int16` (names), `sqnr_before_db`, `sqnr_db`,
+            `share_of_multiplications`, `share_of_weights_float` and `extra_bytes`.
+        tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel; of a
+            weight in blocks also `block_size` and the number of `scales`, `scale` being the smallest and the largest.
         target: `LimitReport.to_dict()`: what the limits of the target did; empty where it has none.
         quality: `Comparison.to_dict()`, with `synthetic` true if its inputs were made up; None when nothing was
             compared.
@@ -69,6 +74,7 @@ class Report:
     equalization: Mapping[str, Any] = field(default_factory=dict)
     refinement: Mapping[str, Any] = field(default_factory=dict)
     hardware: Sequence[Mapping[str, Any]] = ()
+    mixed_precision: Mapping[str, Any] = field(default_factory=dict)
     tensors: Sequence[Mapping[str, Any]] = ()
     target: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] | None = None
@@ -89,6 +95,7 @@ class Report:
                 "equalization": self.equalization,
                 "refinement": self.refinement,
                 "hardware": self.hardware,
+                "mixed_precision": self.mixed_precision,
                 "decisions": self.decisions,
                 "target": self.target,
                 "tensors": self.tensors,
@@ -115,6 +122,7 @@ class Report:
                 equalization=data["equalization"],
                 refinement=data["refinement"],
                 hardware=tuple(data["hardware"]),
+                mixed_precision=data.get("mixed_precision", {}),
                 tensors=tuple(data["tensors"]),
                 target=data.get("target", {}),
                 quality=data["quality"],

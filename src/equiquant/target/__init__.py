@@ -1,7 +1,9 @@
 """The target: what is quantized, and with which scale, zero point and type."""
 
+from equiquant.target.blocks import BlockPlan, plan_blocks
 from equiquant.target.choose import choose, in_doubt, missing
 from equiquant.target.hardware import HARDWARE, Hardware, Shift
+from equiquant.target.layers import Layer, layers
 from equiquant.target.limits import LimitReport
 from equiquant.target.plan import QuantPlan
 from equiquant.target.select import left_float
@@ -11,8 +13,10 @@ from equiquant.target.widening import cpu_form
 
 __all__ = [
     "HARDWARE",
+    "BlockPlan",
     "Group",
     "Hardware",
+    "Layer",
     "LimitReport",
     "QuantPlan",
     "Shift",
@@ -21,8 +25,10 @@ __all__ = [
     "choose",
     "cpu_form",
     "in_doubt",
+    "layers",
     "left_float",
     "missing",
+    "plan_blocks",
     "required_opset",
     "survey",
     "target_of",

@@ -24,6 +24,7 @@ from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.recipe import Recipe
 from equiquant.target import ranges
 from equiquant.target.alignment import alignments
+from equiquant.target.layers import sixteen_bit
 from equiquant.target.limits import Bound, Tensor, enforce, position
 from equiquant.target.noise_costs import Cost, Use, from_table, power, relative_noise, summed
 from equiquant.target.ops import OpRow, activation_inputs, row_of, weight_axis, window_size
@@ -70,7 +71,8 @@ def choose(
     target = survey.target
     limits = None
     if target.shifts or target.aligned:
-        limits = enforce(model, survey.nodes, target.shifts, activations, constants, target.name)
+        narrow = _eight_bit(model, survey)  # the shifts are those of 8-bit tensors
+        limits = enforce(model, narrow, target.shifts, activations, constants, target.name)
         limits = limits.with_counts(*alignments(model, survey.nodes, target.aligned, chooser.alone))
     return QuantPlan(
         {name: t.params for name, t in activations.items() if constant(chooser.values[name]) is None},
@@ -80,6 +82,16 @@ def choose(
         limits=limits,
         remarks=() if limits is None else tuple(map(_broken, limits.broken)),
     )
+
+
+def _eight_bit(model: ir.Model, survey: Survey) -> tuple[str, ...]:
+    """Return the quantized nodes that read and write no 16-bit tensor."""
+    wide = {node.name for node in model.graph if not survey.wide.isdisjoint(_names(node))} if survey.wide else set()
+    return tuple(name for name in survey.nodes if name not in wide)
+
+
+def _names(node: ir.Node) -> set[str]:
+    return {value.name or "" for value in (*node.inputs, *node.outputs) if value is not None}
 
 
 def _broken(bound: Bound) -> Decision:
@@ -110,6 +122,8 @@ def in_doubt(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe
     chooser = _Chooser(model, survey, stats, recipe, NOTHING_GIVEN)
     found: list[str] = []
     for group in survey.groups:
+        if group.wide:
+            continue
         mine = [name for name in group.sources if name in stats.tensors]
         evidence = [chooser.evidence(name, NOTHING_GIVEN) for name in mine]
         large = any(stats.tensors[name].count > HISTOGRAM_LIMIT * stats.samples for name in mine)
@@ -120,7 +134,7 @@ def in_doubt(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe
 
 
 def _is_given(group: Group, given: ChosenRanges) -> bool:
-    return all(("activation", name) in given.ends for name in group.sources)
+    return not group.wide and all(("activation", name) in given.ends for name in group.sources)
 
 
 class _Chooser:
@@ -150,14 +164,15 @@ class _Chooser:
             evidence = union(parts.values())
             self._evidence |= dict.fromkeys(group.members, evidence) | parts
             unsigned = self._survey.unsigned.issuperset(group.sources)
+            target = sixteen_bit(self._target) if group.wide else self._target
             params = activation_params(
-                evidence, self._target, self._recipe, group.sources[0], chosen=bool(given.ends), unsigned=unsigned
+                evidence, target, self._recipe, group.sources[0], chosen=bool(given.ends), unsigned=unsigned
             )
             costs = [
                 self._cost(("activation", name), part, params, partial(self._use, name)) for name, part in parts.items()
             ]
             tensor = Tensor(group.members[0], params, summed(costs))
-            if len(parts) > 1 and self._target.aligned:
+            if len(parts) > 1 and self._target.aligned and not group.wide:
                 self._compromise(tensor, parts, bool(given.ends), unsigned)
             found |= dict.fromkeys(group.members, tensor)
         return found

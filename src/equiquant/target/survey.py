@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from equiquant.errors import ModelError
+from equiquant.errors import ModelError, OptionError
 from equiquant.graph.query import constant, sole_consumer
 from equiquant.hardware import is_hardware_factor
 from equiquant.recipe import Recipe
+from equiquant.target.layers import layers
 from equiquant.target.ops import OpRow, activation_inputs, data_outputs, moves_data, row_of
-from equiquant.target.select import deselected
+from equiquant.target.select import deselected, match_names
 from equiquant.target.signs import never_negative
 from equiquant.target.targets import Target, target_of
 
@@ -32,10 +33,12 @@ class Group:
     Attributes:
         members: Value names, constants included, in graph order.
         sources: The members whose ranges cover all the others.
+        wide: Stored as 16 bits where the others have 8.
     """
 
     members: tuple[str, ...]
     sources: tuple[str, ...]
+    wide: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,11 @@ class Survey:
     calibrated: tuple[str, ...]
     kept_float: Mapping[str, str]
     unsigned: frozenset[str] = frozenset()
+
+    @property
+    def wide(self) -> frozenset[str]:
+        """Names of the tensors stored as 16 bits where the others have 8."""
+        return frozenset(name for group in self.groups if group.wide for name in group.members)
 
 
 def survey(model: ir.Model, recipe: Recipe) -> Survey:
@@ -89,6 +97,8 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
     groups = _groups(nodes, chosen, fused, target)
     followers = set(fused.values())
     quantized = tuple(n.name or "" for n in nodes if n in chosen or n in followers)
+    if recipe.nodes_to_int16:
+        groups = _widen(model, groups, quantized, recipe)
     for node in model.graph.all_nodes():
         if node.graph is not model.graph:
             kept[node.name or ""] = "inside the body of an If, Loop or Scan"
@@ -99,6 +109,18 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
     positive = never_negative(model) if recipe.unsigned_relu else frozenset()
     unsigned = (group.sources for group in groups if positive.issuperset(group.sources))
     return Survey(target, quantized, groups, calibrated, kept, frozenset(name for names in unsigned for name in names))
+
+
+def _widen(model: ir.Model, groups: tuple[Group, ...], nodes: tuple[str, ...], recipe: Recipe) -> tuple[Group, ...]:
+    """Mark the groups that a layer of `nodes_to_int16` reads or writes."""
+    option = "nodes_to_int16"
+    matched = match_names(recipe.nodes_to_int16, [n.name or "" for n in model.graph.all_nodes()], option)
+    found = [x for x in layers(model, nodes, {name for g in groups for name in g.members}) if x.name in matched]
+    useless = set(recipe.nodes_to_int16) - {matched[layer.name] for layer in found}
+    if useless:
+        raise OptionError(f"{option}: '{min(useless)}' names no quantized Conv, ConvTranspose, Gemm or MatMul.")
+    wide = {name for layer in found for name in (*layer.inputs, *layer.outputs)}
+    return tuple(replace(g, wide=not wide.isdisjoint(g.members)) for g in groups)
 
 
 def _values(model: ir.Model) -> dict[str, ir.Value]:

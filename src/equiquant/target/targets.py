@@ -116,4 +116,5 @@ def _check(recipe: Recipe, hardware: Hardware) -> None:
 def required_opset(recipe: Recipe) -> int:
     """Return the least operator set the quantized model needs; convert before the survey, conversion renames values."""
     kinds = (INT_TYPES[recipe.activation_type], INT_TYPES[recipe.weight_type], INT_TYPES[recipe.bias_type])
-    return SIXTEEN_BIT_OPSET if any(k.bits == 16 for k in kinds) else PER_AXIS_OPSET
+    wide = recipe.raises_to_int16 or recipe.weight_only or any(k.bits == 16 for k in kinds)
+    return SIXTEEN_BIT_OPSET if wide else PER_AXIS_OPSET

@@ -1,0 +1,301 @@
+"""Search: run the pipeline with one combination of options after another, and keep what measures best.
+
+The trials are a walk through a fixed list of dimensions: for each, its alternatives are tried on top of the best so
+far. What the user fixed is not varied, so a search from `xint8` stays `xint8`. The first two thirds of the samples
+calibrate, the last third judges: by a metric of the user's, by labels (top-1), or by the signal-to-noise ratio of the
+decisions, which also decides between equals. Nothing is random; a time budget only says how far the walk comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant.calibrate import SampleStream, SampleView, model_hash
+from equiquant.calibrate.fingerprint import FeedHash
+from equiquant.errors import DataError, EquiQuantError, OptionError
+from equiquant.io import ModelLike, Runner, load_model, release_memory
+from equiquant.pipeline.folding import canonical_form
+from equiquant.pipeline.judging import Yardstick
+from equiquant.pipeline.run import run
+from equiquant.pipeline.state import Progress
+from equiquant.recipe import Recipe
+from equiquant.report.plain import dumps, write_atomically
+
+__all__ = ["Metric", "SearchOutcome", "Trial", "search"]
+
+Array = npt.NDArray[Any]
+Metric = Callable[[ir.Model], float]
+"""The user's figure of a quantized model, higher is better."""
+
+FORMAT = 1
+FEWEST_FEEDS = 3
+MOST_HELD = 256  # feeds a trial is judged on
+CLEAR_DB = 0.1  # a gain below is no reason to leave the simpler recipe
+
+DIMENSIONS: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("clip_mode", ("soft", "per_channel")),
+    ("calibration", ("noise", "minmax", "percentile", "mse", "minmse", "nonoverflow")),
+    ("cle", (False,)),
+    ("per_channel", (True,)),
+    ("weight_rounding", ("nearest",)),
+    ("bias_correction", (False,)),
+)
+"""Fields of the recipe and what to try for them, in order."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One combination and how it did.
+
+    Attributes:
+        changes: Fields that differ from the recipe the search began with.
+        score: The metric, None where the combination cannot be run.
+        sqnr_db: Signal-to-noise ratio of the decisions on the held-back samples.
+        seconds: What it took when it ran.
+        refused: Why it cannot be run, empty where it could.
+    """
+
+    changes: Mapping[str, Any]
+    score: float | None
+    sqnr_db: float | None
+    seconds: float
+    refused: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class SearchOutcome:
+    """What a search found.
+
+    Attributes:
+        recipe: The best recipe.
+        best: Its trial.
+        trials: All trials in the order of the walk.
+        metric: What the score is: `sqnr_db`, `top1`, or the name of the user's function.
+        complete: False if the time budget ended the walk.
+    """
+
+    recipe: Recipe
+    best: Trial
+    trials: tuple[Trial, ...]
+    metric: str
+    complete: bool
+
+
+def search(
+    source: ModelLike,
+    recipe: Recipe,
+    stream: SampleStream,
+    *,
+    fixed: Sequence[str] = (),
+    metric: Metric | None = None,
+    labels: Sequence[int] | Array | None = None,
+    time_budget: float | None = None,
+    trials_file: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> SearchOutcome:
+    """Return the best of the combinations of options for a model.
+
+    Args:
+        source: The model; never changed.
+        recipe: Where the search begins: it decides the target.
+        stream: The samples.
+        fixed: Fields of the recipe that are not to be varied.
+        metric: Judges a quantized model, higher is better.
+        labels: The class of every sample: the metric is top-1 of the first output.
+        time_budget: Seconds after which no further trial begins.
+        trials_file: Trials are kept in this JSON file; those already in it are not run again.
+        progress: Called with (stage, done, total).
+
+    Raises:
+        DataError: There are too few samples, or labels do not match them.
+        OptionError: Options contradict each other, or the file is of another search.
+        EquiQuantError: Not even the first recipe can be run.
+    """
+    if metric is not None and labels is not None:
+        raise OptionError("Give either a metric or labels to judge by, not both.")
+    if recipe.weight_only:
+        raise OptionError("A search has nothing to vary where weights alone are quantized; compare w4 and w8 yourself.")
+    if time_budget is not None and time_budget <= 0:
+        raise OptionError(f"The time budget must be a positive number of seconds. Got {time_budget}.")
+    bench = _Bench(source, recipe, stream, metric, labels)
+    kept = _TrialFile(trials_file, bench.key)
+    walk = _Walk(bench, kept, recipe, time_budget, progress or (lambda *_: None))
+    first = walk.visit({})
+    if first is None or first.score is None:
+        raise OptionError(f"The recipe the search begins with cannot be run: {'' if first is None else first.refused}")
+    for name, values in DIMENSIONS:
+        if name not in fixed and bench.concerns(name):
+            walk.try_all(name, values)
+    return SearchOutcome(
+        recipe.replace(**walk.best.changes), walk.best, tuple(walk.done), bench.metric_name, walk.complete
+    )
+
+
+class _Walk:
+    """Goes through the trials, on top of the best so far."""
+
+    def __init__(
+        self, bench: _Bench, kept: _TrialFile, recipe: Recipe, budget: float | None, progress: Progress
+    ) -> None:
+        self._bench, self._kept, self._recipe, self._progress = bench, kept, recipe, progress
+        self._budget, self._begin = budget, time.monotonic()
+        self.done: list[Trial] = []
+        self.complete = True
+        self.best: Trial
+
+    def try_all(self, name: str, values: Sequence[Any]) -> None:
+        """Try every value of one field, each in place of the best recipe's."""
+        base = dict(self.best.changes)
+        for value in values:
+            if value == "minmax" and self._recipe.scale_kind == "power_of_two":
+                continue  # there the same as nonoverflow
+            if getattr(self._recipe.replace(**base), name) != value:
+                self.visit({**base, name: value})
+
+    def visit(self, changes: Mapping[str, Any]) -> Trial | None:
+        """Run one trial, or take it from the file; None where it makes no sense, or time is up."""
+        try:
+            recipe = self._recipe.replace(**changes)
+        except OptionError:
+            return None  # the target does not have it: power-of-two methods with float scales, and so on
+        trial = self._kept.find(changes)
+        if trial is None:
+            if self.done and self._budget is not None and time.monotonic() - self._begin > self._budget:
+                self.complete = False
+                return None
+            self._progress("search", len(self.done), None)
+            trial = self._bench.run(changes, recipe)
+            self._kept.add(trial)
+        self.done.append(trial)
+        if len(self.done) == 1 or self._better(trial):
+            self.best = trial
+        return trial
+
+    def _better(self, trial: Trial) -> bool:
+        """True if the score is higher, or the same and the signal-to-noise ratio clearly higher."""
+        if trial.score is None or trial.sqnr_db is None or self.best.score is None or self.best.sqnr_db is None:
+            return False
+        if self._bench.metric_name != "sqnr_db" and trial.score != self.best.score:
+            return trial.score > self.best.score
+        return trial.sqnr_db > self.best.sqnr_db + CLEAR_DB
+
+
+class _Bench:
+    """Runs and judges trials."""
+
+    def __init__(
+        self,
+        source: ModelLike,
+        recipe: Recipe,
+        stream: SampleStream,
+        metric: Metric | None,
+        labels: Sequence[int] | Array | None,
+    ) -> None:
+        loaded = load_model(source)
+        self._source = loaded.model.clone()
+        self._metric, self._labels = metric, None if labels is None else np.asarray(labels).reshape(-1)
+        feeds = sum(1 for _ in stream)
+        if feeds < FEWEST_FEEDS:
+            raise DataError(
+                f"A search needs at least {FEWEST_FEEDS} samples, to calibrate on some and judge on others."
+            )
+        if self._labels is not None and len(self._labels) != stream.samples:
+            raise DataError(f"There are {len(self._labels)} labels for {stream.samples} samples.")
+        cut = feeds - min(feeds // 3, MOST_HELD)
+        self._fitted, held = SampleView(stream, 0, cut), SampleView(stream, cut, feeds)
+        folded = loaded.model
+        canonical_form(folded, recipe, optimize=recipe.optimize)
+        self._has_clips = any(node.op_type == "Clip" for node in folded.graph)
+        self._held, self._yardstick = held, Yardstick(folded, held)
+        self.metric_name = "sqnr_db" if metric is None else getattr(metric, "__qualname__", type(metric).__name__)
+        if self._labels is not None:
+            self.metric_name = "top1"
+        self.key = self._identity(recipe, stream)
+
+    def concerns(self, name: str) -> bool:
+        """True if a field can make a difference here."""
+        return name != "clip_mode" or self._has_clips
+
+    def _identity(self, recipe: Recipe, stream: SampleStream) -> str:
+        """Return what makes trials comparable: the model, the samples, the first recipe and the metric."""
+        digest = hashlib.sha256()
+        samples = FeedHash()
+        for feed in stream:
+            samples.add(feed)
+        labels = b"" if self._labels is None else np.ascontiguousarray(self._labels).tobytes()
+        for part in (model_hash(self._source), samples.value(), json.dumps(recipe.to_dict()), self.metric_name):
+            digest.update(str(part).encode())
+        digest.update(labels)
+        return digest.hexdigest()
+
+    def run(self, changes: Mapping[str, Any], recipe: Recipe) -> Trial:
+        """Quantize with the first part of the samples and judge on the others."""
+        start = time.monotonic()
+        try:
+            model = run(self._source, recipe, self._fitted).model
+            sqnr = self._yardstick.sqnr_db(model)
+            score = self._score(model, sqnr)
+        except EquiQuantError as error:
+            return Trial(dict(changes), None, None, time.monotonic() - start, str(error))
+        finally:
+            release_memory()
+        return Trial(dict(changes), score, sqnr, time.monotonic() - start)
+
+    def _score(self, model: ir.Model, sqnr: float) -> float:
+        if self._metric is not None:
+            return float(self._metric(model))
+        return sqnr if self._labels is None else self._top1(model, self._labels)
+
+    def _top1(self, model: ir.Model, labels: Array) -> float:
+        runner = Runner(model, optimize=False)
+        classes = np.concatenate([_classes(runner.run(feed)[0]) for feed in self._held])
+        return float((classes == labels[len(labels) - len(classes) :]).mean())
+
+
+def _classes(output: Array) -> Array:
+    if output.ndim < 2:
+        raise DataError("Labels need an output of class scores as the first output; give a metric instead.")
+    return np.asarray(output.reshape(len(output), -1).argmax(axis=1))
+
+
+class _TrialFile:
+    """The trials of one search on disk, rewritten whole after each."""
+
+    def __init__(self, path: str | os.PathLike[str] | None, key: str) -> None:
+        self._path, self._key = None if path is None else Path(path), key
+        self._trials: list[Trial] = []
+        if self._path is None or not self._path.exists():
+            return
+        try:
+            data = json.loads(self._path.read_text(encoding="utf-8"))
+            known = data["format"] == FORMAT and data["key"] == key
+            self._trials = [Trial(**t) for t in data["trials"]] if known else []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OptionError(f"{self._path} is not a file of trials: {error}. Delete it, or name another.") from error
+        if not known:
+            raise OptionError(
+                f"The trials in {self._path} are of another model, other data or other options."
+                " Delete the file, or name another."
+            )
+
+    def find(self, changes: Mapping[str, Any]) -> Trial | None:
+        """Return the trial of a combination, None if it was not run."""
+        return next((trial for trial in self._trials if trial.changes == changes), None)
+
+    def add(self, trial: Trial) -> None:
+        """Keep a trial."""
+        self._trials.append(trial)
+        if self._path is not None:
+            data = {"format": FORMAT, "key": self._key, "trials": [asdict(t) for t in self._trials]}
+            write_atomically(self._path, dumps(data))

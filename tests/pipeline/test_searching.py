@@ -1,0 +1,178 @@
+"""A search keeps what judges best on held-back data, within what was fixed, and can go on after it was cut off."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+
+from equiquant import quantize, search
+from equiquant.cli import main
+from equiquant.errors import DataError, EquiQuantError, OptionError
+from equiquant.pipeline import searching
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+PLAIN: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest"}
+QUICK: dict[str, Any] = {**PLAIN, "cle": False, "calibration": "minmax"}  # leaves clip_mode and per_channel to vary
+Array = npt.NDArray[Any]
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[N, 3, 6, 6] x) => (float[N, 5] y) <float zero = {0.0}, float six = {6.0}> {
+        a = Conv <pads = [1, 1, 1, 1]> (x, w0)
+        r = Clip (a, zero, six)
+        b = Conv (r, w1)
+        s = Relu (b)
+        p = GlobalAveragePool (s)
+        f = Flatten (p)
+        y = Gemm <transB = 1> (f, w2)
+    }
+    """
+    result = onnx.parser.parse_model(text)
+    shapes = {"w0": (8, 3, 3, 3), "w1": (8, 8, 1, 1), "w2": (5, 8)}
+    for name, shape in shapes.items():
+        array = rng.standard_normal(shape) * np.exp(rng.standard_normal((shape[0], *[1] * (len(shape) - 1))))
+        result.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    return result
+
+
+@pytest.fixture(scope="module")
+def data() -> Array:
+    return np.random.default_rng(1).standard_normal((9, 3, 6, 6)).astype(np.float32)
+
+
+def _bytes(model: onnx.ModelProto) -> bytes:
+    return bytes(model.SerializeToString())
+
+
+def test_the_result_is_that_of_the_winning_recipe(model: onnx.ModelProto, data: Array) -> None:
+    result = search(model, data=data, **PLAIN)
+    found = result.search
+    scores = [trial.score for trial in found.trials if trial.score is not None]
+    assert len(scores) >= 6
+    assert found.best.score is not None
+    assert found.best.score >= max(scores) - searching.CLEAR_DB
+    assert found.metric == "sqnr_db"
+    assert _bytes(result.model) == _bytes(quantize(model, data=data, preset=found.recipe).model)
+    assert _bytes(quantize(model, data=data, preset="auto", **PLAIN).model) == _bytes(result.model)
+
+
+def test_a_search_stays_with_the_target_and_what_was_fixed(model: onnx.ModelProto, data: Array) -> None:
+    found = search(model, data=data, preset="xint8", clip_mode="exact", **PLAIN).search
+    assert found.recipe.npu
+    assert found.recipe.scale_kind == "power_of_two"
+    assert not any("clip_mode" in trial.changes or "per_channel" in trial.changes for trial in found.trials)
+    tried = [trial.changes.get("calibration") for trial in found.trials]
+    assert "nonoverflow" in tried
+    assert not {"noise", "percentile", "minmax"} & set(tried)
+
+
+def test_a_metric_decides_and_is_given_the_model(model: onnx.ModelProto, data: Array) -> None:
+    def without_equalization(candidate: onnx.ModelProto) -> float:
+        recipe = json.loads(next(p.value for p in candidate.metadata_props if p.key == "equiquant.recipe"))
+        return 0.0 if recipe["cle"] else 1.0
+
+    found = search(
+        model, data=data, metric=without_equalization, calibration="minmax", clip_mode="exact", **PLAIN
+    ).search
+    assert not found.recipe.cle
+    assert found.metric.endswith("without_equalization")
+
+
+def test_labels_are_those_of_the_held_back_samples(model: onnx.ModelProto, data: Array) -> None:
+    from equiquant.io import Runner
+
+    classes = Runner(model).run({"x": data})[0].argmax(axis=1)
+    assert search(model, data=data, labels=classes, **QUICK).search.trials[0].score == 1.0
+    wrong = classes.copy()
+    wrong[-1] = (wrong[-1] + 1) % 5
+    assert search(model, data=data, labels=wrong, **QUICK).search.trials[0].score == pytest.approx(2 / 3)
+
+
+def test_an_interrupted_search_goes_on(model: onnx.ModelProto, data: Array, tmp_path: Path, monkeypatch: Any) -> None:
+    file = tmp_path / "trials.json"
+    whole = search(model, data=data, **QUICK).search
+    cut = search(model, data=data, **QUICK, time_budget=1e-9, trials_file=file).search
+    assert (len(cut.trials), cut.complete) == (1, False)
+    ran: list[Any] = []
+    true_run = searching._Bench.run
+
+    def counted(bench: Any, changes: Any, recipe: Any) -> Any:
+        ran.append(changes)
+        return true_run(bench, changes, recipe)
+
+    monkeypatch.setattr(searching._Bench, "run", counted)
+    rest = search(model, data=data, **QUICK, trials_file=file).search
+    assert len(ran) == len(whole.trials) - 1
+    assert [(t.changes, t.score) for t in rest.trials] == [(t.changes, t.score) for t in whole.trials]
+    assert rest.recipe == whole.recipe
+    ran.clear()
+    again = search(model, data=data, **QUICK, trials_file=file).search
+    assert (ran, again.recipe) == ([], whole.recipe)
+
+
+def test_trials_of_another_search_are_refused(model: onnx.ModelProto, data: Array, tmp_path: Path) -> None:
+    file = tmp_path / "trials.json"
+    search(model, data=data, **QUICK, time_budget=1e-9, trials_file=file)
+    with pytest.raises(OptionError, match="another model, other data or other options"):
+        search(model, data=data * 2, **QUICK, trials_file=file)
+    file.write_text("{")
+    with pytest.raises(OptionError, match="not a file of trials"):
+        search(model, data=data, **QUICK, trials_file=file)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"data": None}, "needs calibration data"),
+        ({"data": np.zeros((2, 3, 6, 6), np.float32)}, "at least 3 samples"),
+        ({"labels": [1, 2]}, "2 labels for 9 samples"),
+        ({"labels": [1] * 9, "metric": lambda _: 0.0}, "either a metric or labels"),
+        ({"time_budget": 0}, "positive number of seconds"),
+        ({"preset": "w4"}, "nothing to vary"),
+        ({"keep_float": 3}, "cannot be run: keep_float=3"),
+        ({"colour": 1}, "Unknown option 'colour'"),
+    ],
+)
+def test_nonsense_is_refused(model: onnx.ModelProto, data: Array, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(EquiQuantError, match=says) as caught:
+        search(model, **{"data": data, **options})
+    assert isinstance(caught.value, OptionError | DataError)
+
+
+def test_from_the_command_line(
+    model: onnx.ModelProto, data: Array, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, samples, out = tmp_path / "m.onnx", tmp_path / "x.npy", tmp_path / "out.onnx"
+    onnx.save(model, source)
+    np.save(samples, data)
+    np.save(tmp_path / "labels.npy", np.zeros(9, dtype=np.int64))
+    words = [
+        "quantize",
+        str(source),
+        "-o",
+        str(out),
+        "--data",
+        str(samples),
+        "--preset",
+        "xint8",
+        "--no-bias-correction",
+    ]
+    words += ["--weight-rounding", "nearest"]
+    assert main([*words, "--auto", "--labels", str(tmp_path / "labels.npy")]) == 0
+    shown = capsys.readouterr().out
+    for word in ("Trial", "Top-1", "xint8 as it is", "calibration=nonoverflow", "kept", "Quality"):
+        assert word in shown, word
+    assert json.loads((tmp_path / "out.onnx.trials.json").read_text())["trials"]
+    onnx.checker.check_model(str(out), full_check=True)
+    assert main([*words, "--labels", "x"]) == 1
+    assert "give --auto as well" in capsys.readouterr().err
