@@ -89,7 +89,7 @@ def test_the_same_recipe_without_data_gives_the_same_model(
 
 def test_other_options_use_the_equalized_models_statistics(model: Path, x: np.ndarray, tmp_path: Path) -> None:
     file = tmp_path / "stats"
-    quantize(model, data=x, preset="xint8", calibration_cache=file)
+    quantize(model, data=x, preset="xint8", simulate_dpu=False, calibration_cache=file)  # a8w8 is for no NPU
     stats = load_stats(file)
     assert stats.scales is not None
     before = file.read_bytes()
@@ -110,13 +110,15 @@ def test_refinement_is_left_out_without_data_and_said_to_be(model: Path, x: np.n
 
 def test_what_the_file_cannot_answer_is_refused(model: Path, x: np.ndarray, tmp_path: Path) -> None:
     file = tmp_path / "stats"
-    quantize(model, data=x, preset="xint8", calibration_cache=file)
+    quantize(model, data=x, preset="xint8", simulate_dpu=False, calibration_cache=file)
     with pytest.raises(DataError, match=r"equalized with cle_method='auto'\. Ask for the same"):
-        quantize(model, preset="xint8", cle_method="pairwise", calibration_cache=file)
+        quantize(model, preset="xint8", simulate_dpu=False, cle_method="pairwise", calibration_cache=file)
     with pytest.raises(DataError, match="calibration 'noise' needs the data"):
         quantize(model, preset="a8w8", calibration="noise", calibration_cache=file)
     with pytest.raises(DataError, match="equalized otherwise"):
-        quantize(model, preset="xint8", cle=False, calibration_cache=file)
+        quantize(model, preset="xint8", simulate_dpu=False, cle=False, calibration_cache=file)
+    with pytest.raises(DataError, match="rewritten otherwise for the NPU"):
+        quantize(model, preset="xint8", calibration_cache=file)
     changed = onnx.load(model)
     changed.graph.initializer[1].raw_data = np.zeros(8, np.float32).tobytes()
     with pytest.raises(DataError, match="of another model"):
