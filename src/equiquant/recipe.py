@@ -321,6 +321,8 @@ class Recipe:
                 "Weight-only quantization rounds to nearest and has no integer biases: bias_correction must be False"
                 " and weight_rounding 'nearest'."
             )
+        if self.npu:
+            raise OptionError("The NPU computes with integers: weight_only needs npu=False.")
         if self.mixes or self.nodes_to_int16:
             raise OptionError("With weight_only the activations are float already; use nodes_to_exclude for weights.")
 

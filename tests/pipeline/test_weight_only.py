@@ -207,6 +207,7 @@ def test_the_searched_steps_beat_the_largest_weight() -> None:
         ({"cle": True}, "cle must be False"),
         ({"keep_float": 1}, "use nodes_to_exclude"),
         ({"weight_rounding": "optimal"}, "rounds to nearest"),
+        ({"npu": True}, "needs npu=False"),
         ({"weight_type": "uint8"}, "'int4' or 'int8'"),
         ({"weight_symmetric": False}, "symmetric"),
         ({"op_types_to_quantize": ("Add",)}, "stores weights of Conv, Gemm, MatMul"),
