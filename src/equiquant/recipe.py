@@ -316,11 +316,8 @@ class Recipe:
             raise OptionError("Weight-only quantization is symmetric: weight_type is 'int4' or 'int8'.")
         if self.cle:
             raise OptionError("Weight-only quantization has a scale a block and does not equalize: cle must be False.")
-        if self.bias_correction or self.weight_rounding != "nearest":
-            raise OptionError(
-                "Weight-only quantization rounds to nearest and has no integer biases: bias_correction must be False"
-                " and weight_rounding 'nearest'."
-            )
+        if self.bias_correction:
+            raise OptionError("Weight-only quantization leaves biases as they are: bias_correction must be False.")
         if self.npu:
             raise OptionError("The NPU computes with integers: weight_only needs npu=False.")
         if self.mixes or self.nodes_to_int16:
@@ -363,7 +360,7 @@ _XINT8 = Recipe(
     calibration="minmse",
 )
 _A8W8 = Recipe(name="a8w8", calibration="noise")
-_W8 = Recipe(name="w8", weight_only=True, cle=False, bias_correction=False, weight_rounding="nearest")
+_W8 = Recipe(name="w8", weight_only=True, cle=False, bias_correction=False)
 
 PRESETS: Mapping[str, Recipe] = {
     "xint8": _XINT8,

@@ -15,7 +15,8 @@ from equiquant import quantize
 from equiquant.cli import main
 from equiquant.errors import ModelError, OptionError
 from equiquant.numerics.affine import INT_TYPES
-from equiquant.numerics.blocks import block_steps, restore_rows, round_rows_to_nearest
+from equiquant.numerics.blocks import block_steps, restore_rows, round_blocks
+from equiquant.numerics.rounding import round_rows
 
 Array = npt.NDArray[Any]
 WIDTH = 96  # three blocks of 32; of blocks of 64, one and a half
@@ -92,7 +93,7 @@ def _restored(model: onnx.ModelProto, block: int, bits: str, fault: float = 1.0)
         rows = array if tensor.name == "head" else array.T
         kind = INT_TYPES[bits]
         steps = block_steps(rows, block, kind)
-        back = restore_rows(round_rows_to_nearest(rows, steps, block, kind), steps * np.float32(fault), block)
+        back = restore_rows(round_blocks(rows, steps, block, kind), steps * np.float32(fault), block)
         tensor.CopyFrom(onnx.numpy_helper.from_array(back if tensor.name == "head" else back.T.copy(), tensor.name))
     return result
 
@@ -101,7 +102,7 @@ def _restored(model: onnx.ModelProto, block: int, bits: str, fault: float = 1.0)
 @pytest.mark.parametrize(("name", "bits"), [("w4", "int4"), ("w8", "int8")])
 def test_the_model_computes_with_the_weights_its_blocks_stand_for(name: str, bits: str, block: int) -> None:
     model = _block()
-    result = quantize(model, data=_data(), preset=name, block_size=block).model
+    result = quantize(model, data=_data(), preset=name, block_size=block, weight_rounding="nearest").model
     onnx.checker.check_model(result, full_check=True)
     for x in _data():
         assert _error(_run(_restored(model, block, bits), x), _run(result, x)) < 1e-5
@@ -128,6 +129,37 @@ def test_onnxruntime_runs_it_optimized(name: str) -> None:
         assert _error(_run(result, x), _run(result, x, optimize=True)) < 0.12
 
 
+@pytest.mark.parametrize("name", ["w4", "w8"])
+def test_rounding_for_the_inputs_gains_on_samples_it_has_not_seen(name: str) -> None:
+    rng = np.random.default_rng(3)
+    mixing = rng.standard_normal((WIDTH, WIDTH)) * np.geomspace(1, 0.01, WIDTH)
+    samples = (rng.standard_normal((24, 1, 6, WIDTH)) @ mixing.T).astype(np.float32)
+    nearest = quantize(_block(), data=list(samples[:16]), preset=name, weight_rounding="nearest")
+    rounded = quantize(_block(), data=list(samples[:16]), preset=name)
+    trials = {t["name"]: t["sqnr_db"] for t in rounded.report.refinement["trials"]}
+    assert rounded.report.refinement["kept"] == "rounding"
+    assert trials["rounding"] > trials["none"] + 1
+    errors = []
+    for result in (nearest, rounded):
+        pairs = [(_run(_block(), x), _run(result.model, x)) for x in samples[16:]]
+        errors.append(sum(float(np.square(a - b).sum()) for a, b in pairs))
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_columns_may_have_steps_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((6, 40)) * np.geomspace(1, 1e-5, 6)[:, None]
+    rows, second = rng.standard_normal((1, 50, 6)), (inputs @ inputs.T)[None]
+    plain = round_rows(rows, second, np.full((1, 50), 0.1), -127, 127)
+    assert not np.array_equal(plain, np.rint(rows / 0.1))
+    assert np.array_equal(plain, round_rows(rows, second, np.full((1, 50, 6), 0.1), -127, 127))
+    # weights and steps times a factor, inputs divided by it: the same problem, so the same integers
+    factor = np.exp2(rng.integers(-1, 2, 6))
+    steps = 0.1 * np.broadcast_to(factor, (1, 50, 6))
+    assert np.array_equal(plain, round_rows(rows * factor, second / np.outer(factor, factor), steps, -127, 127))
+    assert not np.array_equal(plain, round_rows(rows * factor, second, steps, -127, 127))
+
+
 def test_float16_weights_keep_float16_scales() -> None:
     result = quantize(_block(np.float16), data=_data(np.float16), preset="w4").model
     onnx.checker.check_model(result, full_check=True)
@@ -144,7 +176,7 @@ def test_a_weight_read_twice_is_stored_once_and_external_data_is_read(tmp_path: 
         node.input[:] = ["q" if name == "k" else name for name in node.input]
     path = tmp_path / "float.onnx"
     onnx.save(model, path, save_as_external_data=True, location="float.data", size_threshold=0)
-    result = quantize(path, data=_data(), preset="w4").model
+    result = quantize(path, data=_data(), preset="w4", weight_rounding="nearest").model
     assert sum(n.op_type == "DequantizeLinear" for n in result.graph.node) == 7
     assert _error(_run(_restored(_block_with(model), 32, "int4"), _data()[0]), _run(result, _data()[0])) < 1e-5
 
@@ -191,7 +223,7 @@ def test_the_searched_steps_beat_the_largest_weight() -> None:
     plain = np.stack([np.abs(rows[:, k : k + 32]).max(axis=1) / 7 for k in range(0, 100, 32)], axis=1)
 
     def loss(steps: Array) -> float:
-        integers = round_rows_to_nearest(rows, steps, 32, kind)
+        integers = round_blocks(rows, steps, 32, kind)
         assert np.abs(integers).max() <= 7
         return float(np.square(rows - restore_rows(integers, steps, 32)).sum())
 
@@ -206,7 +238,7 @@ def test_the_searched_steps_beat_the_largest_weight() -> None:
         ({"block_size": 8}, "a power of two, at least 16"),
         ({"cle": True}, "cle must be False"),
         ({"keep_float": 1}, "use nodes_to_exclude"),
-        ({"weight_rounding": "optimal"}, "rounds to nearest"),
+        ({"bias_correction": True}, "leaves biases as they are"),
         ({"npu": True}, "needs npu=False"),
         ({"weight_type": "uint8"}, "'int4' or 'int8'"),
         ({"weight_symmetric": False}, "symmetric"),

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.numerics.affine import IntType
+from equiquant.numerics.rounding import damped, round_rows
 
-__all__ = ["block_steps", "restore_rows", "round_rows_to_nearest"]
+__all__ = ["block_steps", "restore_rows", "round_blocks"]
 
 Array = npt.NDArray[Any]
 
@@ -51,10 +52,24 @@ def block_steps(rows: Array, size: int, kind: IntType) -> Array:
     return result
 
 
-def round_rows_to_nearest(rows: Array, steps: Array, size: int, kind: IntType) -> Array:
-    """Return the integers of (M, K) rows, int8, given the (M, blocks) steps of their blocks."""
-    quotient = rows / _spread(steps, size, rows.shape[1])
-    return np.clip(np.rint(quotient), -kind.qmax, kind.qmax).astype(np.int8)
+def round_blocks(rows: Array, steps: Array, size: int, kind: IntType, second: Array | None = None) -> Array:
+    """Return the integers that stand for the rows.
+
+    Args:
+        rows: (M, K) weights, real units.
+        steps: (M, blocks) real units per step.
+        size: Weights in a block.
+        kind: Storage type; its lowest value is not used.
+        second: (K, K) second moments of the inputs that the weights meet; None rounds to nearest.
+
+    Returns:
+        (M, K) int8.
+    """
+    spread = _spread(steps, size, rows.shape[1])
+    if second is None:
+        return np.clip(np.rint(rows / spread), -kind.qmax, kind.qmax).astype(np.int8)
+    found = round_rows(rows[None], damped(second[None]), spread[None], -kind.qmax, kind.qmax)
+    return np.asarray(found[0].astype(np.int8))
 
 
 def restore_rows(integers: Array, steps: Array, size: int) -> Array:

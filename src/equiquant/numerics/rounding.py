@@ -49,7 +49,7 @@ def round_rows(rows: Array, second: Array, steps: Array, low: int, high: int) ->
     Args:
         rows: (G, M, K) M rows of each of G independent groups, real units.
         second: (G, K, K) second moments of the inputs, damped.
-        steps: (G, M) real units per step.
+        steps: (G, M) real units per step, or (G, M, K) where columns have steps of their own.
         low: Smallest integer, the zero point subtracted.
         high: Largest one.
 
@@ -57,7 +57,10 @@ def round_rows(rows: Array, second: Array, steps: Array, low: int, high: int) ->
         (G, M, K) float64, whole numbers in [low, high].
     """
     order = np.argsort(-np.diagonal(second, axis1=-2, axis2=-1), axis=-1, kind="stable")  # (G, K)
-    left = np.take_along_axis(rows.astype(np.float64) / steps[..., None], order[:, None, :], axis=2)
+    by_column = steps.ndim == 3
+    scaled = rows.astype(np.float64) if by_column else rows.astype(np.float64) / steps[..., None]
+    left = np.take_along_axis(scaled, order[:, None, :], axis=2)
+    grid = np.take_along_axis(steps, order[:, None, :], axis=2) if by_column else np.ones((1, 1, left.shape[-1]))
     ordered = np.take_along_axis(np.take_along_axis(second, order[:, :, None], axis=1), order[:, None, :], axis=2)
     upper = _upper(ordered)
     del ordered
@@ -67,8 +70,8 @@ def round_rows(rows: Array, second: Array, steps: Array, low: int, high: int) ->
         end = min(start + BLOCK, size)
         lost = np.empty((*left.shape[:2], end - start))
         for j in range(start, end):
-            result[:, :, j] = np.clip(np.rint(left[:, :, j]), low, high)
-            lost[:, :, j - start] = (left[:, :, j] - result[:, :, j]) / upper[:, j, j, None]
+            result[:, :, j] = np.clip(np.rint(left[:, :, j] / grid[:, :, j]), low, high)
+            lost[:, :, j - start] = (left[:, :, j] - result[:, :, j] * grid[:, :, j]) / upper[:, j, j, None]
             left[:, :, j + 1 : end] -= lost[:, :, j - start, None] * upper[:, None, j, j + 1 : end]
         left[:, :, end:] -= lost @ upper[:, start:end, end:]
     restored = np.empty_like(result)

@@ -25,6 +25,7 @@ from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.reusing import new_scales, recalled_scales
 from equiquant.pipeline.rewriting import rewrite_for_npu
 from equiquant.pipeline.state import Progress, RunState
+from equiquant.pipeline.storing import store_weights
 from equiquant.recipe import Recipe
 from equiquant.report import Report, Stages, versions
 from equiquant.target import QuantPlan
@@ -126,14 +127,9 @@ def run(
 
 
 def _store_weights(state: RunState, model: ir.Model) -> Outcome:
-    """Store the weights alone as integers, with a scale a block: nothing to equalize, nothing to calibrate."""
-    with state.stages("choose"):
-        plan = target.plan_blocks(model, state.recipe)
-    state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in plan.kept_float.items()]
-    stored = model.clone()
-    with state.stages("insert"):
-        rows = qdq.insert_blocks(stored, plan)
-        _sign(stored, state)
+    """Store the weights alone as integers, with a scale a block: nothing to equalize, no ranges to calibrate."""
+    stored, rows = store_weights(state, model)
+    _sign(stored, state)
     quality = _measure(state, model, stored)
     return Outcome(stored, report_of(state, quality=quality, blocks=rows))
 

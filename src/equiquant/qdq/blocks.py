@@ -5,6 +5,7 @@ Source: ONNX operator specification, DequantizeLinear-21.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from equiquant.errors import ModelError
 from equiquant.graph.edit import Names, add_initializer, remove_unread
 from equiquant.graph.query import constant, opset
 from equiquant.numerics.affine import INT_TYPES, IntType
-from equiquant.numerics.blocks import block_steps, round_rows_to_nearest
+from equiquant.numerics.blocks import block_steps, round_blocks
 from equiquant.target.blocks import BlockPlan, BlockWeight
 from equiquant.target.targets import SIXTEEN_BIT_OPSET
 
@@ -24,12 +25,14 @@ __all__ = ["insert_blocks"]
 Array = npt.NDArray[Any]
 
 
-def insert_blocks(model: ir.Model, plan: BlockPlan) -> list[dict[str, Any]]:
+def insert_blocks(model: ir.Model, plan: BlockPlan, moments: Mapping[str, Array] | None = None) -> list[dict[str, Any]]:
     """Store the planned weights as integers, in place; a weight read twice in the same way is stored once.
 
     Args:
         model: The float model the plan was made for.
         plan: Which weights, and how.
+        moments: Second moments (K, K) of the inputs a weight meets, by the weight's name: those weights are rounded
+            for their inputs, the others to nearest.
 
     Returns:
         The report's rows: name, type, the smallest and largest scale, how many there are, axis and block size.
@@ -49,7 +52,7 @@ def insert_blocks(model: ir.Model, plan: BlockPlan) -> list[dict[str, Any]]:
         assert value is not None
         key = (value, planned.type, planned.axis, planned.block)
         if key not in stored:
-            restoring, row = _store(model.graph, names, value, planned)
+            restoring, row = _store(model.graph, names, value, planned, (moments or {}).get(value.name or ""))
             model.graph.insert_before(first, restoring)
             stored[key] = restoring.outputs[0]
             rows.append(row)
@@ -58,11 +61,13 @@ def insert_blocks(model: ir.Model, plan: BlockPlan) -> list[dict[str, Any]]:
     return rows
 
 
-def _store(graph: ir.Graph, names: Names, value: ir.Value, planned: BlockWeight) -> tuple[ir.Node, dict[str, Any]]:
+def _store(
+    graph: ir.Graph, names: Names, value: ir.Value, planned: BlockWeight, second: Array | None
+) -> tuple[ir.Node, dict[str, Any]]:
     """Add the integers and the scales of a weight; return the node that restores it, and its row of the report."""
     array = constant(value)
     assert array is not None
-    integers, scales = _rounded(array, planned)
+    integers, scales = _rounded(array, planned, second)
     base = value.name or planned.node
     kind = ir.DataType[planned.type.upper()].numpy()
     stored = add_initializer(graph, names.fresh(f"{base}_{planned.type}"), integers.astype(kind))
@@ -85,19 +90,19 @@ def _store(graph: ir.Graph, names: Names, value: ir.Value, planned: BlockWeight)
     return node, row
 
 
-def _rounded(array: Array, planned: BlockWeight) -> tuple[Array, Array]:
+def _rounded(array: Array, planned: BlockWeight, second: Array | None) -> tuple[Array, Array]:
     """Return the integers, shape of the weight, and the scales, shaped as DequantizeLinear takes them."""
     kind, axis = INT_TYPES[planned.type], planned.axis
     if planned.block is None:  # one scale along the axis
         moved = np.moveaxis(array, axis, 0)
         rows = moved.reshape(len(moved), -1).astype(np.float32)
         steps = _steps(rows, rows.shape[1], kind, array.dtype)
-        integers = round_rows_to_nearest(rows, steps, rows.shape[1], kind).reshape(moved.shape)
+        integers = round_blocks(rows, steps, rows.shape[1], kind).reshape(moved.shape)
         return np.ascontiguousarray(np.moveaxis(integers, 0, axis)), steps[:, 0].astype(array.dtype)
     moved = np.moveaxis(array, axis, -1)
     rows = moved.reshape(-1, moved.shape[-1]).astype(np.float32)
     steps = _steps(rows, planned.block, kind, array.dtype)
-    integers = round_rows_to_nearest(rows, steps, planned.block, kind).reshape(moved.shape)
+    integers = round_blocks(rows, steps, planned.block, kind, second).reshape(moved.shape)
     scales = steps.astype(array.dtype).reshape(*moved.shape[:-1], -1)
     return np.ascontiguousarray(np.moveaxis(integers, -1, axis)), np.ascontiguousarray(np.moveaxis(scales, -1, axis))
 

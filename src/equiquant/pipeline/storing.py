@@ -1,0 +1,127 @@
+"""Weights alone: store them in blocks, rounded for the inputs they meet where held-back samples measure better.
+
+The second moments of the inputs come from the float network, in one pass. Without data weights are rounded to nearest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant import qdq, target
+from equiquant.calibrate import SampleView
+from equiquant.decisions import Decision
+from equiquant.graph.query import attribute, constant
+from equiquant.io import Runner, release_memory
+from equiquant.pipeline.judging import Yardstick
+from equiquant.pipeline.state import RunState
+from equiquant.refine.solve import LARGEST
+from equiquant.target import BlockPlan
+
+__all__ = ["store_weights"]
+
+Array = npt.NDArray[Any]
+
+MOST_FITTED, MOST_HELD = 128, 32  # feeds
+HELD_SHARE = 4  # one in so many is held back
+MOMENTS_BYTES = 4 << 30  # of all second moments together
+NEAREST, OPTIMAL = "none", "rounding"
+
+
+def store_weights(state: RunState, model: ir.Model) -> tuple[ir.Model, list[dict[str, Any]]]:
+    """Return a copy of the model whose weights are stored in blocks, and the report's rows of them.
+
+    Args:
+        state: The run; gets the decisions and the report's section on refinement.
+        model: The folded float model; not changed.
+    """
+    with state.stages("choose"):
+        plan = target.plan_blocks(model, state.recipe)
+    state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in plan.kept_float.items()]
+    with state.stages("insert"):
+        nearest = model.clone()
+        rows = qdq.insert_blocks(nearest, plan)
+    if state.recipe.weight_rounding == "nearest":
+        return nearest, rows
+    if state.stream.synthetic:
+        reason = "weights are rounded to nearest: rounding for the inputs they meet needs real samples"
+        state.decisions.append(Decision("refine", "weight_rounding", "whole network", False, reason))
+        return nearest, rows
+    with state.stages("refine"):
+        fitted, held = _split(state)
+        moments = _moments(state, model, plan, fitted)
+        optimal = model.clone()
+        rows = qdq.insert_blocks(optimal, plan, moments)
+        done = len(moments)
+        del moments
+        release_memory()
+        yardstick = Yardstick(model, held)
+        measured = {NEAREST: yardstick.sqnr_db(nearest), OPTIMAL: yardstick.sqnr_db(optimal)}
+    kept = OPTIMAL if measured[OPTIMAL] > measured[NEAREST] else NEAREST
+    state.refinement = {
+        "trials": [{"name": name, "sqnr_db": sqnr} for name, sqnr in measured.items()],
+        "kept": kept,
+        "layers": done,
+        "fitted": len(fitted),
+        "held": len(held),
+    }
+    return (optimal if kept == OPTIMAL else nearest), rows
+
+
+def _split(state: RunState) -> tuple[SampleView, SampleView]:
+    """Return the feeds to fit to, and those held back; of a single one both."""
+    known = state.stream.count_up_to(MOST_FITTED + MOST_HELD)
+    held = min(known // HELD_SHARE, MOST_HELD) or min(known - 1, 1)
+    fitted = SampleView(state.stream, 0, known - held)
+    return fitted, SampleView(state.stream, known - held, known) if held else fitted
+
+
+def _moments(state: RunState, model: ir.Model, plan: BlockPlan, samples: SampleView) -> dict[str, Array]:
+    """Return E[x xᵀ] of the inputs of the weights in blocks, by the weight's name."""
+    nodes = {node.name: node for node in model.graph}
+    readers: dict[str, list[ir.Node]] = {}
+    used = 0
+    for planned in plan.weights:
+        node = nodes[planned.node]
+        weight = node.inputs[planned.index]
+        array = constant(weight)
+        if planned.block is None or weight is None or array is None:
+            continue
+        size = array.shape[planned.axis]
+        used += 8 * size**2
+        if size > LARGEST or used > MOMENTS_BYTES:
+            reason = f"rounded to nearest: the second moments of its {size} inputs would take too much memory"
+            state.decisions.append(Decision("refine", "weight_rounding", planned.node, False, reason))
+            used -= 8 * size**2
+            continue
+        readers.setdefault(weight.name or "", []).append(node)
+    names = sorted({_input(node) for node in itertools.chain(*readers.values())})
+    if not names:
+        return {}
+    runner = Runner(model, names, optimize=False)
+    sums: dict[str, Array] = {}
+    for done, feed in enumerate(samples):
+        state.progress("refine", done, len(samples))
+        values = dict(zip(names, runner.run(feed), strict=True))
+        for weight_name, found in readers.items():
+            for node in found:
+                sums[weight_name] = sums.get(weight_name, 0.0) + _second(node, values)
+    return sums
+
+
+def _input(node: ir.Node) -> str:
+    value = node.inputs[0]
+    return (value.name if value is not None else "") or ""
+
+
+def _second(node: ir.Node, values: Mapping[str, Array]) -> Array:
+    """Return Σ x xᵀ of one feed, x the vectors that a node's weight is multiplied with."""
+    array = values[_input(node)]
+    transposed = node.op_type == "Gemm" and attribute(node, "transA", 0)
+    columns = (array.T if transposed else array.reshape(-1, array.shape[-1])).astype(np.float64)
+    return np.asarray(columns.T @ columns)
