@@ -138,7 +138,7 @@ def test_from_the_outside(tmp_path: Path) -> None:
     args = parse_arguments([*words, "--bias-type", "int32", "--no-cle", "-q"])
     assert args.run(args) == 0
     found = fused_ops(ir.load(tmp_path / "q.onnx"), tmp_path)
-    assert set(found) <= ALLOWED | {"Clip"}
+    assert set(found) <= ALLOWED | {"Clip", "GlobalAveragePool", "Mul"}  # a pool with the hardware's factor stays float
     documented = quantize_model(tmp_path / "m.onnx", data=[FEED["x"]], cle=False)
     assert documented.report.recipe.bias_type == "int8"
 
