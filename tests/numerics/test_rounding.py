@@ -104,3 +104,12 @@ def test_moments_are_what_they_are_defined_to_be(monkeypatch: pytest.MonkeyPatch
     means = np.einsum("gmj,ngjp->gm", rows, exact - rounded) / (6 * 7)
     np.testing.assert_allclose(rest, drift - means[:, :, None] * one[:, None, :] / scale, rtol=1e-3, atol=1e-5)
     assert (np.linalg.eigvalsh(centered) > 0).all()
+
+
+def test_moments_without_a_factor_are_damped_further() -> None:
+    second = np.array([[[1.0, 1.0], [1.0, 1.0 - 1e-3]]])  # one eigenvalue below 0
+    rows = np.array([[[0.4, 1.3]]])
+    rounded = round_rows(rows, second, np.ones((1, 1)), -127, 127)
+    assert np.isin(rounded, [0.0, 1.0, 2.0]).all()
+    indefinite = np.array([[[0.0, 9.0], [9.0, 0.0]]])
+    assert np.array_equal(round_rows(rows, indefinite, np.ones((1, 1)), -127, 127), np.rint(rows))

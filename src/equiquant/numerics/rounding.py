@@ -24,6 +24,7 @@ __all__ = ["DAMPING", "damped", "regress", "round_rows"]
 Array = npt.NDArray[Any]
 
 DAMPING = 0.01  # of the mean diagonal, as published
+FURTHER = (0.0, 0.1, 1.0)  # of the mean diagonal, where a factorization fails
 BLOCK = 128  # columns between two updates of all the rest, so that these are products of matrices
 
 
@@ -81,9 +82,20 @@ def round_rows(rows: Array, second: Array, steps: Array, low: int, high: int) ->
 
 def _upper(second: Array) -> Array:
     """Return U (G, K, K), upper triangular, with second⁻¹ = Uᵀ U."""
-    lower = np.linalg.cholesky(second[:, ::-1, ::-1])
+    lower = _cholesky(second[:, ::-1, ::-1])
     if len(lower) > 1:
         return np.ascontiguousarray(np.linalg.inv(lower)[:, ::-1, ::-1])
     inverse, failed = lapack.dtrtri(np.ascontiguousarray(lower[0]).T, lower=0)  # the transpose, in LAPACK's order
     assert not failed  # a Cholesky factor has no 0 on its diagonal
     return np.ascontiguousarray(inverse.T[::-1, ::-1])[None]
+
+
+def _cholesky(second: Array) -> Array:
+    """Return the lower factor of (G, K, K), damped further where rounding has left it without one."""
+    for damping in FURTHER:
+        try:
+            return np.linalg.cholesky(damped(second, damping) if damping else second)
+        except np.linalg.LinAlgError:
+            continue
+    diagonal = np.maximum(np.diagonal(second, axis1=-2, axis2=-1), np.finfo(np.float64).tiny)
+    return np.asarray(np.sqrt(diagonal)[:, :, None] * np.eye(second.shape[-1]))  # to nearest: no column helps another

@@ -30,6 +30,7 @@ from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.judging import Judge
 from equiquant.pipeline.solving import solve
 from equiquant.pipeline.state import RunState
+from equiquant.refine import Original
 from equiquant.verify import Equivalence, Proof, Reference, apply_proven
 
 __all__ = ["Equalized", "equalize", "equalize_as", "proof_feeds"]
@@ -40,7 +41,7 @@ Noise = dict[str, list[float]]
 
 PROOF_FEEDS = 2  # feeds the float models are compared on
 LARGE = 100_000_000  # bytes of weights; above, a measurement takes seconds
-EQUAL_DB = 0.25  # one draw of the rounding is worth more
+EQUAL_DB = 0.7  # one draw of the rounding is worth as much
 CLEAR_DB = 3.0  # predicted from calibration data; the prediction errs by less where both sides are of one network
 
 
@@ -143,8 +144,12 @@ def _applied(state: RunState, model: ir.Model, classes: ScaleClasses, trial: _Tr
     if state.scales is not None:
         state.scales = replace(state.scales, method=trial.name, steps=trial.steps, z=trial.z, ranges=trial.ranges)
     changed = trial.name == "soft" or bool(state.equalization.get("replace_clip6_relu"))
-    factors = {v.name or "": np.exp(trial.z[ids]) for v, ids in classes.values.items()} if changed else None
-    return Equalized(equalized, trial.ranges, factors)
+    return Equalized(equalized, trial.ranges, _factors(classes, trial.z) if changed else None)
+
+
+def _factors(classes: ScaleClasses, z: Array) -> dict[str, Array]:
+    """Return what each tensor is multiplied by, by name; arrays that broadcast against the tensor."""
+    return {value.name or "": np.exp(z[ids]) for value, ids in classes.values.items()}
 
 
 def _measured(state: RunState) -> bool:
@@ -196,7 +201,8 @@ def _try(
         release_memory()
     ranges = plan.ranges if np.array_equal(proof.z, plan.z) else None  # they belong to the scales as planned
     with state.stages("measure"):
-        sqnr = None if judge is None else judge.sqnr_db(proof.model, ranges)
+        original = Original(model, _factors(classes, proof.z)) if plan.method == "soft" else None
+        sqnr = None if judge is None else judge.sqnr_db(proof.model, ranges, original=original)
     trial = _Trial(plan.method, proof.z, plan.steps, proof.equivalence, proof.decisions, ranges, sqnr)
     del proof
     release_memory()

@@ -22,6 +22,7 @@ from equiquant.graph.decisions import decision_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import decibels
 from equiquant.recipe import Recipe
+from equiquant.refine import Original, Refinement, refine
 
 __all__ = ["Judge", "Yardstick", "affordable_feeds"]
 
@@ -29,6 +30,9 @@ Array = npt.NDArray[Any]
 
 SECONDS = 1.5  # of float inference a candidate may cost, calibration and measurement together
 BEST_DB = 200.0  # where there is no noise at all: beyond what float32 can tell
+CORRECTED_FEEDS = 12  # that a candidate's biases are corrected on
+CORRECTION_SHARE = 4  # a correction runs two networks, and may take half of a candidate's time
+CORRECTION = Refinement(correct_bias=True, round_weights=False)
 MOST_FEEDS, FEWEST_FEEDS = 48, 1
 MACS_PER_SECOND = 2e10  # multiplications a second in onnxruntime on two cores, as written, without fusions
 LEAST_MACS = 2e7  # a small network's time goes elsewhere
@@ -95,20 +99,35 @@ class Judge:
         self.held = SampleView(stream, share, known) if known > share else self.fitted
         self._yardstick = Yardstick(model, self.held)
 
-    def sqnr_db(self, model: ir.Model, ranges: Ranges | None = None, recipe: Recipe | None = None) -> float:
+    def sqnr_db(
+        self,
+        model: ir.Model,
+        ranges: Ranges | None = None,
+        recipe: Recipe | None = None,
+        original: Original | None = None,
+    ) -> float:
         """Quantize a float model and return its signal-to-noise ratio in dB; the model is not changed.
+
+        Where biases will be corrected they are, on a few samples: candidates differ in how much that can repair.
 
         Args:
             model: The candidate.
             ranges: Ranges chosen with its scales; the others are calibrated.
             recipe: How to quantize it; None for the judge's own.
+            original: The network to aim at; None for the candidate itself.
         """
         recipe = recipe or self._recipe
         survey = target.survey(model, recipe)
         stats = calibrate.collect(model, self.fitted, target.missing(survey, ranges), recipe)
         release_memory()
+        plan = target.choose(model, survey, stats, recipe, ranges)
+        feeds = min(CORRECTED_FEEDS, self.affordable // CORRECTION_SHARE)
+        if recipe.bias_correction and feeds:
+            some = itertools.islice(self.fitted, feeds)
+            found = refine(model, plan, target.target_of(recipe), some, CORRECTION, original)
+            model, plan = found.model, found.plan
         quantized = model.clone()
-        qdq.insert(quantized, target.choose(model, survey, stats, recipe, ranges))
+        qdq.insert(quantized, plan)
         release_memory()
         return self._yardstick.sqnr_db(quantized)
 

@@ -101,7 +101,12 @@ def _candidates(state: RunState, layers: list[Layer]) -> dict[str, Refinement]:
     """Return what is to be tried, by name, in order."""
     recipe = state.recipe
     rounding = recipe.weight_rounding == "optimal"
-    if recipe.weight_rounding == "auto":
+    if recipe.weight_rounding == "auto" and state.stream.synthetic:
+        reason = (
+            "weights rounded for made-up inputs would be worse on real ones; WeightRounding='optimal' does it anyway"
+        )
+        state.decisions.append(Decision("refine", "weight_rounding", "whole network", False, reason))
+    elif recipe.weight_rounding == "auto":
         cost = rounding_cost(layers)
         rounding = cost <= AUTO_COST
         if not rounding:
