@@ -212,12 +212,14 @@ def _try(
 def _choose(state: RunState, trials: list[_Trial]) -> _Trial:
     """Return the trial that measures best, leaving the model alone being one of them.
 
-    Of trials too close to tell apart the last is kept: the solver expects most of it.
+    Of trials too close to tell apart the last is kept: the solver expects most of it. `soft` changes the function, so
+    it has to be the best.
     """
     measured = [t.sqnr_db for t in trials if t.sqnr_db is not None]
     if len(measured) < len(trials):
         return trials[-1]
-    best = [t for t, db in zip(trials, measured, strict=True) if db >= max(measured) - EQUAL_DB][-1]
+    margins = [0.0 if trial.name == "soft" else EQUAL_DB for trial in trials]
+    best = [t for t, db, m in zip(trials, measured, margins, strict=True) if db >= max(measured) - m][-1]
     state.equalization["trials"] = [{"method": t.name, "sqnr_db": t.sqnr_db} for t in trials]
     if best.name.startswith("none") and state.recipe.cle:
         reason = f"no scales measured better than the {best.sqnr_db:.2f} dB of the model as it is; nothing was rescaled"
