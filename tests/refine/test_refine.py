@@ -223,7 +223,7 @@ def test_it_aims_at_the_original_where_the_model_computes_something_else(wanted:
         got = outputs(inserted(refine(model, plan, target_of(A8W8), feeds, wanted, original_of_run)), feeds)
         return float(np.abs((got - target).mean(axis=(0, 2, 3))).max()), sqnr(target, got)
 
-    aimed, blind = errors(Original(original, {"r": factors})), errors(None)
+    aimed, blind = errors(Original(original, {"a": factors, "r": factors})), errors(None)
     assert aimed[0] < 0.1 * blind[0]
     assert aimed[1] > blind[1] + 0.5
 

@@ -88,6 +88,7 @@ class Runner:
             on a copy.
         optimize: Let onnxruntime optimize the graph; off, the nodes run as written.
         threads: Intra-op threads, 0 for all cores.
+        disposable: Nobody else uses the `ir.Model`: it is taken apart instead of a copy.
 
     Raises:
         ModelError: onnxruntime refuses the model.
@@ -100,6 +101,7 @@ class Runner:
         *,
         optimize: bool = True,
         threads: int = 0,
+        disposable: bool = False,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -111,8 +113,8 @@ class Runner:
             options.add_session_config_entry("session.disable_prepacking", "1")
             if optimize:
                 options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
-        if isinstance(model, ir.Model) and outputs is not None:
-            model = expose(model, outputs)
+        if isinstance(model, ir.Model) and not disposable:
+            model = model.clone() if outputs is None else expose(model, outputs)
         self._weights: list[ort.OrtValue] = []  # the session reads them in place: they must outlive it
         try:
             self._session = ort.InferenceSession(
@@ -133,14 +135,16 @@ class Runner:
     def _source(
         self, model: ir.Model | onnx.ModelProto | str | Path, options: ort.SessionOptions, *, share: bool
     ) -> bytes | str:
-        """Return what to make the session of; large weights go by way of the options, in place if `share`."""
+        """Return what to make the session of; large weights go by way of the options, in place if `share`.
+
+        An `ir.Model` loses its large weights.
+        """
         if isinstance(model, str | Path):
             return os.fspath(model)
         if isinstance(model, onnx.ModelProto):
             return bytes(model.SerializeToString())
-        skeleton = model.clone()
         names: list[str] = []
-        for value in skeleton.graph.initializers.values():
+        for value in model.graph.initializers.values():
             tensor = value.const_value
             if tensor is None:
                 continue
@@ -160,7 +164,7 @@ class Runner:
             if share:  # without this the session reads copies of them
                 for name, weight in zip(names, self._weights, strict=True):
                     options.add_initializer(name, weight)
-        return bytes(ir.to_proto(skeleton).SerializeToString())
+        return bytes(ir.to_proto(model).SerializeToString())
 
     def run(self, feed: Feed) -> list[npt.NDArray[Any]]:
         """Return the outputs for one feed, in the order asked for.

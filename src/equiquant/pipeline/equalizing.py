@@ -201,7 +201,7 @@ def _try(
         release_memory()
     ranges = plan.ranges if np.array_equal(proof.z, plan.z) else None  # they belong to the scales as planned
     with state.stages("measure"):
-        original = Original(model, _factors(classes, proof.z)) if plan.method == "soft" else None
+        original = Original(model, _factors(classes, proof.z))
         sqnr = None if judge is None else judge.sqnr_db(proof.model, ranges, original=original)
     trial = _Trial(plan.method, proof.z, plan.steps, proof.equivalence, proof.decisions, ranges, sqnr)
     del proof

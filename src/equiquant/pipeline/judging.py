@@ -22,7 +22,7 @@ from equiquant.graph.decisions import decision_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import decibels
 from equiquant.recipe import Recipe
-from equiquant.refine import Original, Refinement, refine
+from equiquant.refine import Original, OutputMeans, Refinement, layers_of, output_means, refine
 
 __all__ = ["Judge", "Yardstick", "affordable_feeds"]
 
@@ -31,9 +31,10 @@ Array = npt.NDArray[Any]
 SECONDS = 1.5  # of float inference a candidate may cost, calibration and measurement together
 BEST_DB = 200.0  # where there is no noise at all: beyond what float32 can tell
 CORRECTED_FEEDS = 12  # that a candidate's biases are corrected on
-CORRECTION_SHARE = 4  # a correction runs two networks, and may take half of a candidate's time
+CORRECTION_SHARE = 4  # a correction may take half of a candidate's time
 CORRECTION = Refinement(correct_bias=True, round_weights=False)
 MOST_FEEDS, FEWEST_FEEDS = 48, 1
+TRIAL_FEEDS = 24  # that a candidate is calibrated on, and as many that it is measured on
 MACS_PER_SECOND = 2e10  # multiplications a second in onnxruntime on two cores, as written, without fusions
 LEAST_MACS = 2e7  # a small network's time goes elsewhere
 
@@ -96,8 +97,11 @@ class Judge:
         known = stream.count_up_to(2 * feeds)
         share = known // 2 if known >= 2 * FEWEST_FEEDS else known
         self.fitted = SampleView(stream, 0, share)
-        self.held = SampleView(stream, share, known) if known > share else self.fitted
+        self.held = SampleView(stream, share, min(known, share + TRIAL_FEEDS)) if known > share else self.fitted
+        self._some = SampleView(stream, 0, min(share, TRIAL_FEEDS))
+        self._corrected = SampleView(stream, 0, min(share, CORRECTED_FEEDS, self.affordable // CORRECTION_SHARE))
         self._yardstick = Yardstick(model, self.held)
+        self._means: tuple[ir.Model, list[str], OutputMeans] | None = None  # of the network last aimed at
 
     def sqnr_db(
         self,
@@ -114,22 +118,29 @@ class Judge:
             model: The candidate.
             ranges: Ranges chosen with its scales; the others are calibrated.
             recipe: How to quantize it; None for the judge's own.
-            original: The network to aim at; None for the candidate itself.
+            original: The network to aim at; None for the candidate itself. Naming one that candidates share saves time.
         """
         recipe = recipe or self._recipe
         survey = target.survey(model, recipe)
-        stats = calibrate.collect(model, self.fitted, target.missing(survey, ranges), recipe)
+        stats = calibrate.collect(model, self._some, target.missing(survey, ranges), recipe)
         release_memory()
         plan = target.choose(model, survey, stats, recipe, ranges)
-        feeds = min(CORRECTED_FEEDS, self.affordable // CORRECTION_SHARE)
-        if recipe.bias_correction and feeds:
-            some = itertools.islice(self.fitted, feeds)
-            found = refine(model, plan, target.target_of(recipe), some, CORRECTION, original)
+        if recipe.bias_correction and len(self._corrected):
+            aim = original or Original(model, {})
+            means = self._output_means(aim.model, [layer.name for layer in layers_of(model, plan)[0]])
+            goal = target.target_of(recipe)
+            found = refine(model, plan, goal, self._corrected, CORRECTION, aim, means=means)
             model, plan = found.model, found.plan
         quantized = model.clone()
         qdq.insert(quantized, plan)
         release_memory()
         return self._yardstick.sqnr_db(quantized)
+
+    def _output_means(self, model: ir.Model, layers: list[str]) -> OutputMeans:
+        """Return the mean outputs of a network's layers; candidates that aim at the same one share them."""
+        if self._means is None or self._means[0] is not model or self._means[1] != layers:
+            self._means = model, layers, output_means(model, layers, self._corrected)
+        return self._means[2]
 
     def float_sqnr_db(self, model: ir.Model, feeds: int | None = None) -> float:
         """Return the signal-to-noise ratio of a model as it is: the cost of what changed its function.

@@ -26,6 +26,7 @@ MOST_FITTED = 128  # feeds that are fitted to
 HELD_SHARE = 4  # one in so many is held back
 FITTED_SECONDS = 1.5  # of float inference that the fitted feeds may cost, unless rounding is asked for
 HELD_SECONDS = 1.0  # the same of those held back
+GLANCE_FEEDS = 12  # that biases alone are corrected on where rounding will correct them on all
 AUTO_COST = 6e11  # multiplications that `auto` spends on rounding: about 20 s on two cores
 EQUAL_DB = 0.7  # one draw of the rounding is worth as much
 
@@ -69,7 +70,9 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
             def progress(layer: int, of: int, done: int = done) -> None:
                 state.progress("refine", done * of + layer, len(candidates) * of)
 
-            found = refine(model, plan, target_of(recipe), fitted, wanted, original, progress)
+            glance = name == BIASES and len(candidates) > 1
+            some = SampleView(state.stream, 0, min(len(fitted), GLANCE_FEEDS)) if glance else fitted
+            found = refine(model, plan, target_of(recipe), some, wanted, original, progress)
             sqnr = yardstick.sqnr_db(_inserted(found.model, found.plan))
             trials.append(_Trial(name, found.model, found.plan, sqnr, found.samples))
             release_memory()

@@ -2,7 +2,18 @@
 
 from equiquant.refine.cost import rounding_cost
 from equiquant.refine.layers import Layer, layers_of
+from equiquant.refine.means import OutputMeans, output_means
 from equiquant.refine.run import Original, Refined, refine
 from equiquant.refine.solve import Refinement
 
-__all__ = ["Layer", "Original", "Refined", "Refinement", "layers_of", "refine", "rounding_cost"]
+__all__ = [
+    "Layer",
+    "Original",
+    "OutputMeans",
+    "Refined",
+    "Refinement",
+    "layers_of",
+    "output_means",
+    "refine",
+    "rounding_cost",
+]

@@ -7,7 +7,7 @@ exactly the integers that were found.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ from equiquant.graph.edit import Names, add_initializer, set_initializer, set_in
 from equiquant.graph.query import is_public
 from equiquant.numerics.affine import QuantParams, dequantize, quantize
 from equiquant.refine.layers import Layer, layers_of
-from equiquant.refine.solve import Refinement, solve
+from equiquant.refine.means import OutputMeans, output_means
+from equiquant.refine.solve import Refinement, Solution, correct, solve
 from equiquant.refine.walk import Walk
 from equiquant.target.late_bias import fit_bias
 from equiquant.target.plan import QuantPlan
@@ -30,6 +31,7 @@ from equiquant.target.weights import bias_params
 __all__ = ["Original", "Refined", "refine"]
 
 Array = npt.NDArray[Any]
+Feeds = Iterable[Mapping[str, Array]]
 
 MEMORY = 1 << 30  # bytes of activations held, of all samples and both networks; fixed, so that a run can be repeated
 
@@ -67,10 +69,11 @@ def refine(
     model: ir.Model,
     plan: QuantPlan,
     target: Target,
-    feeds: Iterable[Mapping[str, Array]],
+    feeds: Feeds,
     wanted: Refinement,
     original: Original | None = None,
     progress: Callable[[int, int], None] | None = None,
+    means: OutputMeans | None = None,
 ) -> Refined:
     """Return the model and the plan with refined weights and biases; neither is changed.
 
@@ -81,10 +84,11 @@ def refine(
         model: The float model.
         plan: How it is quantized.
         target: What it is quantized for.
-        feeds: Samples to fit to.
+        feeds: Samples to fit to; read more than once.
         wanted: What to do.
         original: The network to aim at; None for `model` itself.
         progress: Called with layers done and layers in all.
+        means: Mean outputs of the original's layers on the samples, if known; of use where only biases are corrected.
 
     Raises:
         ModelError: onnxruntime cannot run the model.
@@ -94,16 +98,16 @@ def refine(
     quantized = refined.clone()
     qdq.insert(quantized, plan)
     original = original or Original(model, {})
-    places, twins, sources = (_nodes(m) for m in (refined, quantized, original.model))
-    walk = Walk([original.model, quantized], feeds, MEMORY)
+    places, twins = _nodes(refined), _nodes(quantized)
     layers = [dataclasses.replace(x, bias_params=None) if x.name in added else x for x in layers_of(refined, plan)[0]]
+    solved = _rounding if wanted.round_weights else _correction
     constants = dict(plan.constants)
-    for index, layer in enumerate(layers):
-        inputs = [_data(nodes[layer.name]) for nodes in (sources, twins)]
-        pairs = _scaled(walk.read(inputs), original.factors.get(inputs[0].name or ""))
-        solution = solve(layer, pairs, walk.count, wanted)
-        weight = dequantize(solution.weight, layer.weight_params)
-        _store(places[layer.name], twins[layer.name], 1, weight, layer.weight_params)
+    samples = 0
+    for index, (layer, solution, fitted) in enumerate(solved(layers, original, quantized, feeds, wanted, means)):
+        samples = fitted
+        if wanted.round_weights:
+            weight = dequantize(solution.weight, layer.weight_params)
+            _store(places[layer.name], twins[layer.name], 1, weight, layer.weight_params)
         if wanted.correct_bias and layer.takes_bias:
             bias, params = solution.bias.astype(np.float32), solution.bias_params
             if layer.name in added:
@@ -114,7 +118,39 @@ def refine(
             _store(places[layer.name], twins[layer.name], 2, bias, params)
         if progress is not None:
             progress(index + 1, len(layers))
-    return Refined(refined, dataclasses.replace(plan, constants=constants), walk.count)
+    return Refined(refined, dataclasses.replace(plan, constants=constants), samples)
+
+
+def _rounding(
+    layers: Sequence[Layer], original: Original, quantized: ir.Model, feeds: Feeds, wanted: Refinement, _: object
+) -> Iterator[tuple[Layer, Solution, int]]:
+    """Walk both networks and solve for each layer; it is to be stored before the next is asked for."""
+    walk = Walk([original.model, quantized], feeds, MEMORY)
+    sources, twins = _nodes(original.model), _nodes(quantized)
+    for layer in layers:
+        inputs = [_data(nodes[layer.name]) for nodes in (sources, twins)]
+        pairs = _scaled(walk.read(inputs), original.factors.get(inputs[0].name or ""))
+        yield layer, solve(layer, pairs, walk.count, wanted), walk.count
+
+
+def _correction(
+    layers: Sequence[Layer],
+    original: Original,
+    quantized: ir.Model,
+    feeds: Feeds,
+    _: Refinement,
+    means: OutputMeans | None,
+) -> Iterator[tuple[Layer, Solution, int]]:
+    """Walk the quantized network alone and set biases; each is to be stored before the next is asked for."""
+    taking = [layer for layer in layers if layer.takes_bias]
+    means = means or output_means(original.model, [layer.name for layer in taking], feeds)
+    walk = Walk([quantized], feeds, MEMORY)
+    sources, twins = _nodes(original.model), _nodes(quantized)
+    for layer in taking:
+        integers = [array for (array,) in walk.read([_data(twins[layer.name])])]
+        factor = original.factors.get(sources[layer.name].outputs[0].name or "")
+        target = means.of(layer.name, walk.count)
+        yield layer, correct(layer, integers, target if factor is None else target * factor.ravel()), walk.count
 
 
 def _scaled(pairs: Iterator[list[Array]], factor: Array | None) -> Iterator[list[Array]]:
@@ -136,7 +172,7 @@ def _nodes(model: ir.Model) -> dict[str, ir.Node]:
 def _own_constants(
     model: ir.Model, plan: QuantPlan, target: Target, wanted: Refinement
 ) -> tuple[QuantPlan, frozenset[str]]:
-    """Give every layer a weight of its own, and a bias of its own where it is to be corrected.
+    """Give every layer a weight of its own where it is to be rounded, and a bias where it is to be corrected.
 
     Returns:
         The plan with parameters for added biases, those of a bias of 0 until it is known; and the layers that got one.
@@ -147,7 +183,8 @@ def _own_constants(
     for layer in layers_of(model, plan)[0]:
         node = nodes[layer.name]
         base = f"{layer.name}_refined"
-        _replace(model.graph, node, 1, add_initializer(model.graph, names.fresh(f"{base}_weight"), layer.weight))
+        if wanted.round_weights:
+            _replace(model.graph, node, 1, add_initializer(model.graph, names.fresh(f"{base}_weight"), layer.weight))
         if not (wanted.correct_bias and layer.takes_bias):
             continue
         bias = np.array(layer.bias, np.float32)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,10 @@ import numpy.typing as npt
 from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
 from equiquant.numerics.moments import Moments
 from equiquant.numerics.rounding import damped, regress, round_rows
-from equiquant.refine.forms import Form
 from equiquant.refine.layers import Layer
+from equiquant.refine.means import InputMean
 
-__all__ = ["LARGEST", "Refinement", "Solution", "positions", "solve"]
+__all__ = ["LARGEST", "Refinement", "Solution", "correct", "positions", "solve"]
 
 Array = npt.NDArray[Any]
 
@@ -76,28 +76,6 @@ def positions(inputs: int) -> int:
     return max(FEWEST_POSITIONS, POSITIONS_PER_INPUT * inputs)
 
 
-class _Means:
-    """The mean input of a layer, float and quantized, of any number of shapes."""
-
-    def __init__(self) -> None:
-        self._sums: dict[tuple[int, ...], list[Array]] = {}
-        self._count = 0
-
-    def add(self, exact: Array, rounded: Array) -> None:
-        arrays = [x.sum(axis=0, dtype=np.float64) for x in (exact, rounded)]
-        known = self._sums.get(exact.shape[1:])
-        self._sums[exact.shape[1:]] = arrays if known is None else [a + b for a, b in zip(known, arrays, strict=True)]
-        self._count += len(exact)
-
-    def columns(self, form: Form) -> tuple[Array, Array]:
-        """Return the means of the layer's columns, (G, K) each."""
-        exact, rounded = (
-            sum(form.columns(sums[side][None] / self._count)[0].mean(axis=2) for sums in self._sums.values())
-            for side in (0, 1)
-        )
-        return exact, rounded
-
-
 def solve(layer: Layer, inputs: Iterator[list[Array]], count: int, wanted: Refinement) -> Solution:
     """Return the layer's integers and bias.
 
@@ -108,18 +86,19 @@ def solve(layer: Layer, inputs: Iterator[list[Array]], count: int, wanted: Refin
         wanted: What to do.
     """
     form = layer.form
-    rows = form.rows(layer.weight.astype(np.float64)) * form.gain
+    rows = _rows(layer)
     moments = Moments(rows) if wanted.round_weights and form.inputs <= LARGEST else None
-    means = _Means()
+    means = InputMean(), InputMean()
     most = math.ceil(positions(form.inputs) / count)
     scale, zero = layer.input_params.scale, np.float32(layer.input_params.zero_point)
     for index, (exact, integers) in enumerate(inputs):
         rounded = (integers.astype(np.float32) - zero) * scale
-        means.add(exact, rounded)
+        means[0].add(exact)
+        means[1].add(rounded)
         if moments is not None:
             shift = index * STRIDE
             moments.add(form.columns(exact, most, shift), form.columns(rounded, most, shift))
-    exact, rounded = means.columns(form)
+    exact, rounded = (mean.columns(form) for mean in means)
     target = _times(rows, exact) + form.bias_gain * layer.bias.astype(np.float64) if wanted.correct_bias else None
     missing = None if target is None else (target - _times(rows, rounded)) / form.bias_gain
     params = layer.bias_params if missing is None else _wide_enough(layer, missing)
@@ -129,7 +108,34 @@ def solve(layer: Layer, inputs: Iterator[list[Array]], count: int, wanted: Refin
         weight = _rounded(layer, rows, moments, missing, params)
     if target is None:
         return Solution(weight, layer.bias.astype(np.float64), params)
-    return Solution(weight, (target - _times(_real(layer, weight), rounded)) / form.bias_gain, params)
+    return Solution(weight, _bias(layer, weight, target, rounded), params)
+
+
+def correct(layer: Layer, inputs: Iterable[Array], target: Array) -> Solution:
+    """Return the layer's integers, rounded to nearest, and the bias that gives it the mean output wanted.
+
+    Args:
+        layer: The layer; one that takes a bias.
+        inputs: For each sample the integers in the quantized network.
+        target: (outputs,) the mean output in the float network.
+    """
+    mean = InputMean()
+    for integers in inputs:
+        mean.add(integers)
+    rounded = mean.columns(layer.form, float(layer.input_params.zero_point), float(layer.input_params.scale))
+    weight = quantize(layer.weight, layer.weight_params)
+    params = _wide_enough(layer, (target - _times(_rows(layer), rounded)) / layer.form.bias_gain)
+    return Solution(weight, _bias(layer, weight, target, rounded), params)
+
+
+def _rows(layer: Layer) -> Array:
+    """Return the float weight as (G, M, K) rows."""
+    return layer.form.rows(layer.weight.astype(np.float64)) * layer.form.gain
+
+
+def _bias(layer: Layer, weight: Array, target: Array, mean: Array) -> Array:
+    """Return the bias that makes a mean output of the mean columns, (G, K), and the weight's integers."""
+    return np.asarray((target - _times(_real(layer, weight), mean)) / layer.form.bias_gain)
 
 
 def _times(rows: Array, mean: Array) -> Array:

@@ -88,7 +88,7 @@ class Route:
 
     def _runner(self, nodes: Sequence[ir.Node], outputs: Sequence[str]) -> Runner:
         """Return a runner of some nodes, of the DequantizeLinear before them, and of nothing else."""
-        return Runner(_extract(self.model, nodes, outputs), threads=1, optimize=False)
+        return Runner(_extract(self.model, nodes, outputs), threads=1, optimize=False, disposable=True)
 
 
 def _extract(model: ir.Model, nodes: Sequence[ir.Node], outputs: Sequence[str]) -> ir.Model:
