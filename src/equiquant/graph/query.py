@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ __all__ = [
     "label",
     "opset",
     "rank",
+    "reads",
     "sole_consumer",
     "static_shape",
 ]
@@ -78,6 +80,18 @@ def is_public(value: ir.Value) -> bool:
         return True
     home = value.graph
     return any(use.node.graph is not home for use in value.uses())
+
+
+def reads(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield what a node reads: its inputs, and what the bodies of an If, Loop or Scan capture from around them."""
+    yield from (v for v in node.inputs if v is not None)
+    for attribute in node.attributes.values():
+        bodies = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}
+        for body in bodies.get(attribute.type, ()):
+            within = {body, *body.subgraphs()}
+            used = [v for graph in within for v in graph.outputs]
+            used += [v for inner in body.all_nodes() for v in inner.inputs if v is not None]
+            yield from (v for v in used if v.graph not in within)
 
 
 def sole_consumer(value: ir.Value) -> ir.Node | None:

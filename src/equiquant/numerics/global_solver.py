@@ -69,10 +69,10 @@ def solve_global(terms: Sequence[NoiseTerm], start: Array, bounds: tuple[Array, 
     if first == 0.0 or start.size == 1:
         return GlobalResult(z, first, first, 0)
     for p in NORMS:
-        radius = RADIUS
+        radius, smoothed = RADIUS, Smoothed(terms, best, p)
         for _ in range(DESCENTS):
             box = optimize.Bounds(np.maximum(lower, best - radius), np.minimum(upper, best + radius))
-            point, count = _descend(Smoothed(terms, best, p), best, box)
+            point, count = _descend(smoothed, best, box)
             evaluations += count
             value = objective(terms, point)
             if value >= best_value:
@@ -84,6 +84,7 @@ def solve_global(terms: Sequence[NoiseTerm], start: Array, bounds: tuple[Array, 
             best, best_value = point, value
             if gained < GAIN:
                 break
+            smoothed = Smoothed(terms, best, p)
     return GlobalResult(best, best_value, first, evaluations)
 
 

@@ -52,7 +52,7 @@ def proof_feeds(model: ir.Model) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """One candidate: its log-scales as proven, and how it measured."""
+    """One candidate: its log-scales as proven, and how it measured; the model only where there are no others."""
 
     name: str
     z: Array
@@ -61,6 +61,7 @@ class _Trial:
     decisions: tuple[Decision, ...]
     ranges: Ranges | None
     sqnr_db: float | None
+    model: ir.Model | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,8 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         measured = _measured(state) and not _clear(model, plans, noise)
         if not measured:
             plans = plans[-1:]
-    trials = [_try(state, model, classes, plan, reference, judge if measured else None) for plan in plans]
+    only = len(plans) == 1
+    trials = [_try(state, model, classes, plan, reference, judge if measured else None, keep=only) for plan in plans]
     best = _choose(state, trials)
     if best.name == "soft" and best.equivalence.error > recipe.equivalence_tolerance:
         state.warn(
@@ -119,7 +121,7 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
         reference = _prepare_clips(state, model, reference, None)
         classes = find_classes(model)
     plan = EqualizationPlan(scales.method, scales.z, scales.steps, scales.ranges)
-    trial = _try(state, model, classes, plan, reference, None)
+    trial = _try(state, model, classes, plan, reference, None, keep=True)
     state.decisions += trial.decisions
     state.equalization |= _describe(state, classes, trial)
     return _applied(state, model, classes, trial)
@@ -139,8 +141,10 @@ def _prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge
 def _applied(state: RunState, model: ir.Model, classes: ScaleClasses, trial: _Trial) -> Equalized:
     """Return a copy of the model with the trial's scales, which are remembered."""
     with state.stages("equalize"):
-        equalized = model.clone()
-        apply(equalized, find_classes(equalized), trial.z)
+        equalized = trial.model
+        if equalized is None:
+            equalized = model.clone()
+            apply(equalized, find_classes(equalized), trial.z)
     if state.scales is not None:
         state.scales = replace(state.scales, method=trial.name, steps=trial.steps, z=trial.z, ranges=trial.ranges)
     changed = trial.name == "soft" or bool(state.equalization.get("replace_clip6_relu"))
@@ -193,8 +197,10 @@ def _try(
     plan: EqualizationPlan,
     reference: Reference,
     judge: Judge | None,
+    *,
+    keep: bool,
 ) -> _Trial:
-    """Prove one plan and, given a judge, measure it; the model it makes is let go, its scales are kept."""
+    """Prove one plan and, given a judge, measure it; unless `keep`, the model it makes is let go."""
     tolerance = np.inf if plan.method == "soft" else state.recipe.equivalence_tolerance
     with state.stages("prove"):
         proof: Proof = apply_proven(model, classes, plan.z, reference, tolerance)
@@ -203,7 +209,8 @@ def _try(
     with state.stages("measure"):
         original = Original(model, _factors(classes, proof.z))
         sqnr = None if judge is None else judge.sqnr_db(proof.model, ranges, original=original)
-    trial = _Trial(plan.method, proof.z, plan.steps, proof.equivalence, proof.decisions, ranges, sqnr)
+    made = proof.model if keep else None
+    trial = _Trial(plan.method, proof.z, plan.steps, proof.equivalence, proof.decisions, ranges, sqnr, made)
     del proof
     release_memory()
     return trial

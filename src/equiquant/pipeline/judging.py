@@ -7,6 +7,7 @@ user gave: the mean of the outputs' dB, so that none is drowned by another.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -100,7 +101,7 @@ class Judge:
         self.held = SampleView(stream, share, min(known, share + TRIAL_FEEDS)) if known > share else self.fitted
         self._some = SampleView(stream, 0, min(share, TRIAL_FEEDS))
         self._corrected = SampleView(stream, 0, min(share, CORRECTED_FEEDS, self.affordable // CORRECTION_SHARE))
-        self._yardstick = Yardstick(model, self.held)
+        self._reference = model.clone()  # the model itself may be changed before the first candidate comes
         self._means: tuple[ir.Model, list[str], OutputMeans] | None = None  # of the network last aimed at
 
     def sqnr_db(
@@ -135,6 +136,10 @@ class Judge:
         qdq.insert(quantized, plan)
         release_memory()
         return self._yardstick.sqnr_db(quantized)
+
+    @functools.cached_property
+    def _yardstick(self) -> Yardstick:
+        return Yardstick(self._reference, self.held)
 
     def _output_means(self, model: ir.Model, layers: list[str]) -> OutputMeans:
         """Return the mean outputs of a network's layers; candidates that aim at the same one share them."""

@@ -8,6 +8,7 @@ graph: where that exceeds the limit, the last samples are given up.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant.graph.query import reads
 from equiquant.io import Runner
 from equiquant.numerics.parallel import THREADS
 
@@ -43,7 +45,12 @@ class Route:
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
-        self._pending = {node: None for node in model.graph if node.op_type not in ("DequantizeLinear", "Constant")}
+        self._pending = {
+            node: [self.held(v) for v in reads(node) if self._varies(v)]
+            for node in model.graph
+            if node.op_type not in ("DequantizeLinear", "Constant")
+        }
+        self._readers = Counter(name for read in self._pending.values() for name in read)
         self._producers = {value.name: node for node in model.graph for value in node.outputs}
 
     def held(self, value: ir.Value) -> str:
@@ -60,11 +67,8 @@ class Route:
         target = self.held(wanted)
         nodes = self._ancestors(target)
         for node in nodes:
-            del self._pending[node]
-        needed = {
-            self.held(v): None for node in self._pending for v in node.inputs if v is not None and self._varies(v)
-        }
-        needed[target] = None
+            self._readers.subtract(self._pending.pop(node))
+        needed = dict.fromkeys([*(name for name, count in self._readers.items() if count), target])
         made = {v.name or "" for node in nodes for v in node.outputs}
         outputs = tuple(name for name in needed if name in made)
         return (self._runner(nodes, outputs) if nodes else None), outputs, tuple(needed)
@@ -83,7 +87,7 @@ class Route:
             if node is None or node not in self._pending or node in found:
                 continue
             found.add(node)
-            stack += [self._producers.get(self.held(v)) for v in node.inputs if v is not None]
+            stack += [self._producers.get(name) for name in self._pending[node]]
         return [node for node in self._pending if node in found]
 
     def _runner(self, nodes: Sequence[ir.Node], outputs: Sequence[str]) -> Runner:
@@ -117,6 +121,8 @@ def _extract(model: ir.Model, nodes: Sequence[ir.Node], outputs: Sequence[str]) 
 
     def copy(node: ir.Node) -> None:
         made = [ir.Value(name=v.name, type=v.type) for v in node.outputs]
+        for read in reads(node):  # what a body captures is found by its name
+            value_of(read)
         sources = [value_of(v) for v in node.inputs]
         copies.append(
             ir.Node(node.domain, node.op_type, sources, node.attributes.values(), outputs=made, name=node.name)

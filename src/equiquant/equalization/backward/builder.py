@@ -14,6 +14,7 @@ from equiquant.equalization.backward.forward import Feed, forward_copy
 from equiquant.equalization.backward.rules import rule_of
 from equiquant.equalization.backward.tape import Tape, shape
 from equiquant.graph import edit
+from equiquant.graph.query import reads
 
 __all__ = ["BackwardGraph", "build"]
 
@@ -70,26 +71,15 @@ def build(model: ir.Model, feed: Feed, tensors: Mapping[str, int]) -> BackwardGr
 
 
 def _visit(tape: Tape, node: ir.Node) -> None:
-    if not any(tape.wants(v) for v in _reads(node)):
+    if not any(tape.wants(v) for v in reads(node)):
         return None
     rule = rule_of(node)
     if rule is None:
-        return tape.stop(*_reads(node))
+        return tape.stop(*reads(node))
     gradients = [tape.gradient(v) for v in node.outputs]
     if any(g is not None for g in gradients):
         rule(tape, node, gradients)
     return None
-
-
-def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield what a node reads: its inputs, and what the bodies of a control flow op capture."""
-    yield from (v for v in node.inputs if v is not None)
-    for attribute in node.attributes.values():
-        bodies = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}
-        for body in bodies.get(attribute.type, ()):
-            for inner in body.all_nodes():
-                yield from (v for v in inner.inputs if v is not None)
-            yield from body.outputs
 
 
 def _is_float(value: ir.Value) -> bool:
@@ -100,7 +90,7 @@ def _carriers(nodes: Iterable[ir.Node], wanted: set[ir.Value]) -> set[ir.Value]:
     """Return the float values that depend on a wanted one."""
     carriers = set(wanted)
     for node in nodes:
-        if any(v in carriers for v in _reads(node)):
+        if any(v in carriers for v in reads(node)):
             carriers.update(v for v in node.outputs if _is_float(v))
     return carriers
 
@@ -117,7 +107,7 @@ def _float_ends(outputs: Iterable[ir.Value]) -> Iterator[ir.Value]:
         if _is_float(value):
             yield value
         elif producer is not None and producer.op_type not in ("Shape", "Size"):
-            stack += _reads(producer)
+            stack += reads(producer)
 
 
 def _batch(values: Iterable[ir.Value]) -> int:
