@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from equiquant.canonical.expand_pad import ExpandPad
 from equiquant.canonical.fold_batch_norm import FoldBatchNorm
 from equiquant.canonical.fold_batch_norm_next import FoldBatchNormNext
 from equiquant.canonical.fold_constants import fold_constants
@@ -36,6 +37,7 @@ FOLDS = (
     FoldBatchNormNext(),
     FoldScaleNext(),
     UnflattenSoftmax(),
+    ExpandPad(),
 )
 
 

@@ -182,7 +182,7 @@ class Runner:
 def expose(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """Return a clone whose graph outputs are the named values."""
     clone = model.clone()
-    values = {v.name: v for v in clone.graph.inputs}
+    values = {v.name: v for v in (*clone.graph.inputs, *clone.graph.initializers.values())}
     values |= {v.name: v for node in clone.graph for v in node.outputs}
     clone.graph.outputs.clear()
     clone.graph.outputs.extend(values[n] for n in names)

@@ -134,13 +134,21 @@ def channel_statistics(
 
 
 def _channel_axis(value: ir.Value, classes: ScaleClasses) -> int | None:
-    """Return the axis along which a value's classes differ, else axis 1; None for scalars and unknown ranks."""
+    """Return the axis along which a value's classes differ; None for scalars and unknown ranks.
+
+    Where none does, it is the last axis of what a MatMul makes or reads, else axis 1.
+    """
     rank = len(value.shape) if value.shape is not None else 0
     if rank == 0:
         return None
     ids = classes.values.get(value)
     varying = [] if ids is None else [axis for axis, size in enumerate(ids.shape) if size > 1]
-    return varying[0] if len(varying) == 1 else min(1, rank - 1)
+    producer = value.producer()
+    if producer is not None and producer.op_type == "MatMul":
+        return rank - 1  # as its noise gains are measured
+    if len(varying) == 1:
+        return varying[0]
+    return rank - 1 if any(node.op_type == "MatMul" for node in value.consumers()) else min(1, rank - 1)
 
 
 def channel_gains(
@@ -151,8 +159,8 @@ def channel_gains(
     affordable: int,
 ) -> Mapping[str, Gains]:
     """Measure the noise gains of the rounded tensors and of the layers' outputs."""
-    axes = {name: figure.axis for name, figure in figures.items()}
-    axes |= {s.node.outputs[0].name or "": _output_axis(s.node) for s in classes.slots if s.role == "weight"}
+    axes = {s.node.outputs[0].name or "": _output_axis(s.node) for s in classes.slots if s.role == "weight"}
+    axes |= {name: figure.axis for name, figure in figures.items()}
     feeds = list(samples)
     draws = max(1, min(MOST_DRAWS, affordable // (BACKWARD_COST * len(feeds))))
     gains = measure_gains(expose(model, decision_values(model)), feeds, axes, draws=draws)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
-from equiquant.graph.query import constant, label
+from equiquant.graph.query import constant, label, rank
 from equiquant.numerics.affine import QuantParams
 from equiquant.refine.forms import Form, form_of
 from equiquant.target.plan import QuantPlan
@@ -81,6 +81,8 @@ def _layer(node: ir.Node, plan: QuantPlan) -> Layer | str:
     assert source is not None
     if source.name not in plan.activations:
         return "its input is a constant"
+    if node.op_type == "MatMul" and (rank(source) or 0) < 2:
+        return "its input is a vector, or of unknown rank"
     form = form_of(node, weight)
     if isinstance(form, str):
         return form

@@ -77,6 +77,8 @@ def output_means(model: ir.Model, layers: Iterable[str], feeds: Iterable[Mapping
     copy = model.clone()
     wanted, names = set(layers), Names(copy.graph)
     nodes = [node for node in copy.graph if node.name in wanted and node.op_type in POOLED | {"Gemm"}]
+    if not nodes:
+        return OutputMeans({}, {})
     averages = []
     for node in nodes:
         average = node.outputs[0]

@@ -139,6 +139,9 @@ def _refusal(node: ir.Node) -> str | None:
     row = row_of(node)
     if row is None:
         return f"'{node.domain + '.' if node.domain else ''}{node.op_type}' is not a quantizable op"
+    for given in node.inputs:
+        if given is not None and given.is_initializer() and given.is_graph_input():
+            return f"the caller can override its '{given.name}'"
     inputs = [value for _, value in activation_inputs(node, row)]
     for value in (*inputs, *data_outputs(node)):
         dtype = _dtype(value)

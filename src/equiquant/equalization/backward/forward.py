@@ -25,7 +25,7 @@ SCATTER_OPSET = 16  # the first in which ScatterElements adds up
 
 def single(feed: Feed) -> dict[str, npt.NDArray[Any]]:
     """Return a feed with its floating-point arrays in float32, as the copy takes them."""
-    return {name: array.astype(np.float32, copy=False) if _is_float(array) else array for name, array in feed.items()}
+    return {name: np.asarray(array, dtype=np.float32) if _is_float(array) else array for name, array in feed.items()}
 
 
 def _is_float(array: npt.NDArray[Any]) -> bool:

@@ -65,7 +65,7 @@ def measure_gains(
     for graph, runner, feed in _sessions(model, samples, tensors, prepare):
         for _ in range(draws):
             for value, (name, sizes) in graph.seeds.items():
-                feed[name] = rng.choice(SIGNS, sizes) * scales[value]
+                feed[name] = np.asarray(rng.choice(SIGNS, sizes) * scales[value])
             sums = [s.astype(np.float64) for s in runner.run({i.name: feed[i.name] for i in runner.inputs})]
             for index, tensor in enumerate(graph.tensors):
                 white[tensor] = white.get(tensor, 0.0) + sums[2 * index].sum(axis=0) / draws
