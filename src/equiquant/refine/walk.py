@@ -114,7 +114,10 @@ def _extract(model: ir.Model, nodes: Sequence[ir.Node], outputs: Sequence[str]) 
             fresh.shape = value.shape
             constants.append(fresh)
         else:
-            fresh.shape = None if value.shape is None else ir.Shape([None] * len(value.shape))
+            shape = value.shape
+            if shape is not None and len(shape) > 1:  # a list keeps its length: shape inference counts on it
+                shape = ir.Shape([None] * len(shape))
+            fresh.shape = shape
             inputs.append(fresh)
         values[value] = fresh
         return fresh
