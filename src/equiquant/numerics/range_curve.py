@@ -15,24 +15,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from equiquant.numerics.flat_weights import FlatWeights
 from equiquant.numerics.range_noise import COHERENCE, RangeNoise, WeightRange
 
 __all__ = ["tensor_curve", "weight_curve"]
 
 Array = npt.NDArray[Any]
 
+PIECE = 1 << 17  # weights at a time, so that a large layer needs little memory
+
 
 def weight_curve(weight: WeightRange, z: Array, tries: Array) -> Array:
     """Return the noise of a weight at z for each range end of `tries`, (tries,)."""
-    noise = weight.noise
-    rows, columns = np.exp(-2 * z[noise.coupling.rows]), np.exp(2 * z[noise.coupling.columns])
-    gain = weight.gain() * (rows[:, :, None] * columns[:, None, :])
+    flat = FlatWeights([weight.noise])
+    fade, power = np.exp(-2 * z[flat.row_ids]), np.exp(2 * z[flat.column_ids])
+    noise = (tries / flat.levels) ** 2 / 12 * (fade * flat.noise(power)).sum()
     size = weight.scaled(z).reshape(-1)
-    places = np.flatnonzero(size > tries.min())
-    size = size.take(places).astype(np.float64)
-    taps = weight.size.shape[3]
-    clipped = _clipped(size, size, gain.reshape(-1).take(places // taps), tries)
-    return np.asarray((tries / noise.levels) ** 2 / 12 * taps * gain.sum() + COHERENCE * clipped)
+    large = np.flatnonzero(size > tries.min())
+    for start in range(0, large.size, PIECE):
+        places = large[start : start + PIECE]
+        rows, columns = weight.lines(places)
+        gain = weight.gain(rows, columns) * fade.take(rows) * power.take(columns)
+        piece = size.take(places).astype(np.float64)
+        noise += COHERENCE * _clipped(piece, piece, gain, tries)
+    return np.asarray(noise)
 
 
 def tensor_curve(tensor: RangeNoise, z: Array, ends: Array, side: int, tries: Array) -> Array:

@@ -55,11 +55,17 @@ class WeightRange:
         factor = np.exp(rows).astype(np.float32)[:, :, None] * np.exp(-columns).astype(np.float32)[:, None, :]
         return np.asarray(self.size * factor[..., None])
 
-    def gain(self) -> Array:
-        """Return h of each weight, (G, P, Q): the noise gain of an error of its own."""
+    def lines(self, places: Ids) -> tuple[Ids, Ids]:
+        """Return the row, of (G, P) laid flat, and the column, of (G, Q), of the weights at places of flat `size`."""
+        _, outputs, inputs, taps = self.size.shape
+        rows, columns = np.divmod(places // taps, inputs)
+        return rows, columns + rows // outputs * inputs
+
+    def gain(self, rows: Ids, columns: Ids) -> Array:
+        """Return h of weights in these flat rows and columns: the noise gain of an error of their own."""
         noise = self.noise
-        white = noise.white[:, :, None] * noise.spread[:, None, :]
-        return np.asarray((white + noise.constant[:, :, None] * noise.mean[:, None, :]) / self.size.shape[3])
+        white = noise.white.take(rows) * noise.spread.take(columns)
+        return np.asarray((white + noise.constant.take(rows) * noise.mean.take(columns)) / self.size.shape[3])
 
 
 @dataclass(frozen=True, eq=False)

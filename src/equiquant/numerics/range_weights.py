@@ -109,11 +109,7 @@ class RangeWeights:
 
 def _large(weight: WeightRange, z: Array, least: float) -> tuple[Ids, Ids, Array, Array]:
     """Return the row, column, |weight| at z = 0 and λ·h of every weight that is larger than `least` at z."""
-    _, outputs, inputs, taps = weight.size.shape
     places = np.flatnonzero(weight.scaled(z) > least)
-    rows, columns = np.divmod(places // taps, inputs)
+    rows, columns = weight.lines(places)
     size = weight.size.reshape(-1).take(places).astype(np.float64)
-    noise, columns = weight.noise, columns + rows // outputs * inputs
-    white = noise.white.take(rows) * noise.spread.take(columns)
-    both = white + noise.constant.take(rows) * noise.mean.take(columns)
-    return rows, columns, size, COHERENCE / taps * both
+    return rows, columns, size, COHERENCE * weight.gain(rows, columns)
