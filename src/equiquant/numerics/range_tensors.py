@@ -67,7 +67,7 @@ class RangeTensors:
         gradient -= np.bincount(self._ids, 2 * each + pulled, minlength=gradient.size)
         slopes = 2 * (rounding / width).take(self._owner) * ends
         slopes += np.bincount(self._side, pull, minlength=ends.size)
-        return float(rounding.sum() + weighted @ off), slopes
+        return float(rounding.sum() + (weighted * off).sum()), slopes
 
     def bend(self, faded: Array, ends: Array, curvature: Array) -> Array:
         """Return J's second derivatives by the log ends; add those by z. Clipping counts by Gauss and Newton.

@@ -64,7 +64,7 @@ class RangeWeights:
         to_columns = flat.noise_slope(power, fade) - to_columns
         gradient += np.bincount(flat.row_ids, to_rows - 2 * each, minlength=gradient.size)
         gradient += np.bincount(flat.column_ids, to_columns, minlength=gradient.size)
-        return float(rounding.sum() + weighted @ over), slopes
+        return float(rounding.sum() + (weighted * over).sum()), slopes
 
     def bend(self, grown: Array, faded: Array, ends: Array, curvature: Array) -> Array:
         """Return J's second derivatives by the log ends; add those by z. Clipping counts by Gauss and Newton.
