@@ -21,6 +21,7 @@ from equiquant.calibrate.methods import needs_histogram
 from equiquant.calibrate.stats import TensorRecord, TensorStats
 from equiquant.calibrate.stream import SampleStream, SampleView
 from equiquant.calibrate.workers import Workers
+from equiquant.io.memory import release_memory
 from equiquant.io.runtime import Runner, input_specs
 from equiquant.io.save import model_bytes
 from equiquant.recipe import Recipe
@@ -78,6 +79,7 @@ def collect(
             stream, report, checkpoint, index
         )
         done |= records
+    release_memory()  # of the sessions and their activations
     if checkpoint is not None:
         checkpoint.remove()
     return TensorStats(samples, done, stream.synthetic, averaged=recipe.moving_average)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import reduce
 from types import TracebackType
 from typing import Self
 
@@ -73,10 +74,11 @@ class Workers:
         """
         while self._waiting:
             self._next()
-        first, *rest = ({name: a.result() for name, a in accumulators.items()} for accumulators in self._sets)
-        for records in rest:
-            first = {name: record.merge(records[name]) for name, record in first.items()}
-        return first
+        return {name: self._record(name) for name in self._names}
+
+    def _record(self, name: str) -> TensorRecord:
+        """Return the record of one tensor: merged one by one, they need no copy of all of every worker's."""
+        return reduce(TensorRecord.merge, (accumulators[name].result() for accumulators in self._sets))
 
     def _next(self) -> None:
         self._done(self._waiting.popleft().result())

@@ -1,6 +1,6 @@
 """Choose scales and ranges together: minimise the noise of `range_noise` over log-scales and the logs of the steps.
 
-L-BFGS-B minimises log J in stages; ranges can be fixed between solves, and whole tensors moved.
+`descend` minimises log J in stages; ranges can be fixed between solves, and whole tensors moved.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, sparse
+from scipy import sparse
 from scipy.sparse import csgraph
-from threadpoolctl import threadpool_limits
 
 from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.coupling import LARGEST_LOG_SCALE
-from equiquant.numerics.range_noise import RangeNoise, RangeStage, WeightRange
+from equiquant.numerics.descent import descend
+from equiquant.numerics.parallel import parallel
+from equiquant.numerics.range_curve import tensor_curve, weight_curve
+from equiquant.numerics.range_noise import RangeNoise, WeightRange
+from equiquant.numerics.range_stage import RangeStage
 
 __all__ = ["ClippedResult", "RangeProblem", "solve_clipped"]
 
@@ -26,11 +29,13 @@ Ids = npt.NDArray[np.int64]
 
 STAGES = 4
 ITERATIONS = 300
-TOLERANCE = 1e-5  # decrease of log J per iteration at which a stage ends
-STAGE_GAIN = 5e-3  # decrease of log J below which no further stage is run
+TOLERANCE = 2e-4  # mean decrease of log J per iteration at which a stage ends, 0.001 dB
+STAGE_GAIN = 5e-3  # log J of the clipping a stage overlooked, from which on another one is run
 NARROWEST = np.log(0.5)  # how far a range may shrink within a stage: what is left out stays unclipped
 WIDEST = np.log(1.5)
 SMALLEST_RANGE = 1e-12
+INSIDE = 0.3  # how far inside the ranges curvature is estimated: where nothing is clipped yet, what will be has none
+LEAST_CURVATURE = 2e-3  # of log J: variables that hardly matter count as if they mattered this much
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,28 +107,42 @@ class RangeProblem:
         self.keys = [("weight", w.name) for w in weights] + [(t.kind, t.name) for t in tensors for _ in t.sides]
         self.levels = np.array([w.noise.levels for w in weights] + [t.levels for t in tensors for _ in t.sides])
         self.fixed = np.zeros(self.logs.size, dtype=bool)
+        self._sides = [(t, side) for t in tensors for side in range(len(t.sides))]
         self._value, self._evaluations = np.inf, 0
-        self._stage = RangeStage(weights, tensors, self.z, self.logs)
 
-    def solve(self, stages: int = STAGES, iterations: int = ITERATIONS) -> None:
-        """Minimise J over what is not fixed, in stages that pick the weights worth watching anew."""
-        self._value = np.inf
+    def solve(self, stages: int = STAGES, tolerance: float = TOLERANCE) -> None:
+        """Minimise J over what is not fixed, in stages that pick the weights worth watching anew.
+
+        Args:
+            stages: At most so many; no more than are needed.
+            tolerance: Mean decrease of log J per iteration at which a stage ends.
+        """
         limits = self._bounds + self.z[self._bound_ids]
-        for _ in range(stages):
+        for left in reversed(range(stages)):
             low = np.where(self.fixed, self.logs, np.minimum(self.logs + NARROWEST, limits))
             high = np.where(self.fixed, self.logs, np.minimum(self.logs + WIDEST, limits))
-            low, high = np.concatenate([self._lower, low]), np.concatenate([self._upper, high])
-            point = np.clip(np.concatenate([self.z, self.logs]), low, high)
-            self._stage = RangeStage(self._weights, self._tensors, self.z, self.logs)
-            options = {"maxiter": iterations, "ftol": TOLERANCE, "maxcor": 30}
-            box = optimize.Bounds(low, high)
-            with threadpool_limits(1, user_api="blas"):  # vectors this short are slower on several threads
-                found = optimize.minimize(self._stage, point, jac=True, method="L-BFGS-B", bounds=box, options=options)
-            self._evaluations += int(found.nfev)
-            self.z, self.logs = found.x[: self.z.size], found.x[self.z.size :]
-            gained, self._value = self._value - float(found.fun), float(found.fun)
-            if gained < STAGE_GAIN:
+            box = np.concatenate([self._lower, low]), np.concatenate([self._upper, high])
+            stage = RangeStage(self._weights, self._tensors, self.z, self.logs)
+            inside = np.concatenate([self.z, self.logs - INSIDE])
+            point, self._value, evaluations = descend(
+                stage,
+                np.clip(np.concatenate([self.z, self.logs]), *box),
+                box,
+                stage.curvature(inside) + LEAST_CURVATURE,
+                iterations=ITERATIONS,
+                tolerance=tolerance,
+            )
+            self._evaluations += evaluations
+            self.z, self.logs = point[: self.z.size], point[self.z.size :]
+            if not (left and self._unsettled(low)):
                 break
+
+    def _unsettled(self, low: Array) -> bool:
+        """Return whether a stage kept a free range from shrinking on, or clips weights it had left out."""
+        if ((self.logs <= low) & ~self.fixed).any():
+            return True
+        fresh = RangeStage(self._weights, self._tensors, self.z, self.logs)
+        return fresh(np.concatenate([self.z, self.logs]))[0] > self._value + STAGE_GAIN
 
     def groups(self) -> tuple[Ids, Array]:
         """Return the group of every class, tensors that share classes being one, and which groups may move as a whole.
@@ -161,30 +180,23 @@ class RangeProblem:
         self._lower = np.where(self._bounded, self._lower + by_class, self._lower)
         self._upper = np.where(self._bounded, self._upper + by_class, self._upper)
         self.logs = self.logs + self.moves(labels, amount.size) @ amount
-        self._stage = RangeStage(self._weights, self._tensors, self.z, self.logs)
 
-    def noise_of(self, index: int, log: float) -> float:
-        """Return the noise of the one tensor or weight behind a range, with that range's log end moved."""
-        logs = self.logs.copy()
-        logs[index] = log
-        return self._stage.part(index, self.z, np.exp(logs))
+    def curve(self, index: int, logs: Array) -> Array:
+        """Return the noise of the one weight or tensor behind a range for each log end of that range, (logs,)."""
+        if index < len(self._weights):
+            return weight_curve(self._weights[index], self.z, np.exp(logs))
+        tensor, side = self._sides[index - len(self._weights)]
+        ends = np.exp(self.logs[index - side : index - side + len(tensor.sides)])
+        return tensor_curve(tensor, self.z, ends, side, np.exp(logs))
+
+    def curves(self, shifts: Array) -> Array:
+        """Return the noise of what is behind each range, its log end moved by each shift, (ranges, shifts)."""
+        return np.stack(parallel(lambda index: self.curve(index, self.logs[index] + shifts), range(self.logs.size)))
 
     def fix(self, index: int, log: float) -> None:
         """Set a range and keep it."""
         self.logs[index] = log
         self.fixed[index] = True
-
-    def noise_around(self, shifts: Sequence[float]) -> list[list[float]]:
-        """Return the noise of what is behind each range, with that range's log end moved by each shift."""
-        stage = RangeStage(
-            self._weights, self._tensors, self.z, self.logs + min(shifts)
-        )  # keeps all that may be clipped
-        found = []
-        for index in range(self.logs.size):
-            logs = np.repeat(self.logs[None], len(shifts), axis=0)
-            logs[:, index] += shifts
-            found.append([stage.part(index, self.z, np.exp(row)) for row in logs])
-        return found
 
     def result(self, costs: Mapping[tuple[str, str], Mapping[int, float]] | None = None) -> ClippedResult:
         """Return where the solution stands, with what steps around it cost."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.numerics.clipping import ClippedResult, RangeProblem
+from equiquant.numerics.clipping import TOLERANCE, ClippedResult, RangeProblem
 from equiquant.numerics.range_noise import RangeNoise, WeightRange
 from equiquant.numerics.shifting import best_shifts
 
@@ -23,7 +23,7 @@ __all__ = ["solve_powers_of_two"]
 
 Array = npt.NDArray[Any]
 
-WARM = 200  # iterations of a solve that starts from the last one
+ROUGH = 5e-4  # mean decrease of log J per iteration at which every solve but the last ends
 AROUND = 4  # steps to either side of the chosen one whose noise is told
 SHARES = (0.5, 0.75, 1.0)  # of the weights and biases, fixed before each of the last solves
 
@@ -40,26 +40,26 @@ def solve_powers_of_two(
         bounds: Smallest and largest log-scale of each class.
     """
     problem = RangeProblem(weights, tensors, start, bounds)
-    problem.solve()
+    problem.solve(tolerance=ROUGH)
     labels, free = problem.groups()
     problem.shift(labels, best_shifts(problem, labels, free))
     activations = np.array([kind == "activation" for kind, _ in problem.keys])
     _fix(problem, np.nonzero(activations)[0])
-    problem.solve(1, WARM)
+    problem.solve(1, ROUGH)
     others = np.nonzero(~activations)[0]
     distance = np.abs(_exponents(problem)[others] - np.rint(_exponents(problem)[others]))
     order = others[np.argsort(distance)]
     for share in SHARES:
         count = int(np.ceil(share * order.size))
         _fix(problem, order[:count][~problem.fixed[order[:count]]])
-        problem.solve(1, WARM if share < 1 else 2 * WARM)
+        problem.solve(1, ROUGH if share < 1 else TOLERANCE)
     return problem.result(_costs(problem))
 
 
 def _costs(problem: RangeProblem) -> dict[tuple[str, str], dict[int, float]]:
     """Return the noise of each tensor with the powers of two around its step."""
     steps = np.arange(-AROUND, AROUND + 1)
-    noise = problem.noise_around((steps * np.log(2.0)).tolist())
+    noise = problem.curves(steps * np.log(2.0)).tolist()
     here = np.rint(_exponents(problem)).astype(int).tolist()
     return {
         key: dict(zip((steps + exponent).tolist(), row, strict=True))
@@ -75,6 +75,6 @@ def _fix(problem: RangeProblem, which: Array) -> None:
     """Fix ranges at the better of the two powers of two around them."""
     exponents = _exponents(problem)
     for index in which.tolist():
-        around = (np.floor(exponents[index]), np.ceil(exponents[index]))
-        candidates = [float(np.log(problem.levels[index]) + k * np.log(2.0)) for k in around]
-        problem.fix(index, min(candidates, key=lambda log, i=index: problem.noise_of(i, log)))  # type: ignore[misc]
+        around = np.array([np.floor(exponents[index]), np.ceil(exponents[index])])
+        logs = np.log(problem.levels[index]) + around * np.log(2.0)
+        problem.fix(index, float(logs[problem.curve(index, logs).argmin()]))

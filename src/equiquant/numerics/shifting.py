@@ -37,7 +37,7 @@ def best_shifts(problem: RangeProblem, labels: Ids, free: Array) -> Array:
     moves = problem.moves(labels, free.size)
     groups = np.nonzero(free & moves.any(axis=0))[0]
     position = np.rint(PARTS * (problem.logs - np.log(problem.levels)) / OCTAVE).astype(np.int64)
-    costs = np.stack([_costs(problem, index) for index in range(problem.logs.size)])
+    costs = _costs(problem)
     moves = moves[:, groups].astype(np.int64)
     rng = np.random.default_rng(0)
     starts = [np.zeros(groups.size, np.int64), *rng.integers(0, PARTS, (STARTS - 1, groups.size))]
@@ -48,12 +48,10 @@ def best_shifts(problem: RangeProblem, labels: Ids, free: Array) -> Array:
     return shifts
 
 
-def _costs(problem: RangeProblem, index: int) -> Array:
-    """Return the noise of one range, (PARTS,), if its step lay that many 16ths of an octave above a power of two."""
-    log = problem.logs[index]
-    curve = [problem.noise_of(index, log + k * OCTAVE / PARTS) for k in range(-PARTS + 1, PARTS + 1)]
-    down, up = np.array(curve[PARTS - 1 :: -1]), np.array(curve[: PARTS - 1 : -1])
-    return np.asarray(np.minimum(down, up))
+def _costs(problem: RangeProblem) -> Array:
+    """Return the noise of each range, (ranges, PARTS), if its step lay that many 16ths above a power of two."""
+    curves = problem.curves(np.arange(-PARTS + 1, PARTS + 1) * OCTAVE / PARTS)
+    return np.minimum(curves[:, PARTS - 1 :: -1], curves[:, : PARTS - 1 : -1])
 
 
 def _descend(shift: Array, position: Ids, moves: Ids, costs: Array) -> tuple[Array, float]:

@@ -23,7 +23,8 @@ BINS = (HIGHEST - LOWEST) << MANTISSA_BITS
 FIRST = (127 + LOWEST) << MANTISSA_BITS
 SHIFT = 23 - MANTISSA_BITS
 COUNTED = 1 << 13  # values of a tensor counted per sample: every so many positions of each channel
-PENDING = 1 << 20  # places kept before they are counted, so that one call serves many samples
+PENDING = 1 << 17  # places kept before they are counted, half a megabyte, so that one call serves many samples
+NARROW = np.iinfo(np.int32).max  # values seen up to which int32 counts do, half the memory
 
 
 def _bin_table() -> Array:
@@ -60,7 +61,7 @@ class MagnitudeCounts:
     """The sketches of both sides of one tensor in a form that adds up.
 
     Attributes:
-        counts: int64 `(2, C, BINS)`: positive, negative.
+        counts: `(2, C, BINS)`: positive, negative; int32, or int64 where more values were seen than that holds.
         seen: Values of a channel that were looked at.
     """
 
@@ -69,7 +70,8 @@ class MagnitudeCounts:
 
     def merge(self, other: MagnitudeCounts) -> MagnitudeCounts:
         """Return the counts of the union; exact, in any order."""
-        return MagnitudeCounts(self.counts + other.counts, self.seen + other.seen)
+        seen = self.seen + other.seen
+        return MagnitudeCounts(np.add(self.counts, other.counts, dtype=_count_type(seen)), seen)
 
     def sides(self, low: Array, high: Array) -> tuple[MagnitudeSketch, MagnitudeSketch]:
         """Return the sketches of the positive and of the negative side.
@@ -91,7 +93,7 @@ class SketchBuilder:
     """Accumulates `MagnitudeCounts`."""
 
     def __init__(self) -> None:
-        self._counts: Array = np.zeros((0, 2 * BINS + 1), np.int64)
+        self._counts: Array = np.zeros((0, 2 * BINS + 1), np.int32)
         self._seen = 0
         self._places: list[Array] = []
         self._pending = 0
@@ -100,7 +102,7 @@ class SketchBuilder:
         """Count one sample, float32 (C, positions), at some positions."""
         size, positions = channels.shape
         if not len(self._counts):
-            self._counts = np.zeros((size, 2 * BINS + 1), np.int64)
+            self._counts = np.zeros((size, 2 * BINS + 1), np.int32)
         some = np.ascontiguousarray(channels[:, :: _stride(size, positions)], dtype=np.float32)
         places = BIN_OF.take(some.view(np.uint32) >> SHIFT)
         places += (np.arange(size, dtype=np.int32) * (2 * BINS + 1))[:, None]
@@ -119,8 +121,15 @@ class SketchBuilder:
     def _flush(self) -> None:
         if self._places:
             found = np.bincount(np.concatenate(self._places), minlength=self._counts.size)
-            self._counts += found.reshape(self._counts.shape)
+            kind = _count_type(self._seen)
+            self._counts = self._counts.astype(kind, copy=False)
+            self._counts += found.reshape(self._counts.shape).astype(kind)
             self._places, self._pending = [], 0
+
+
+def _count_type(seen: int) -> type[np.signedinteger[Any]]:
+    """Return the type that holds counts of so many values."""
+    return np.int32 if seen <= NARROW else np.int64
 
 
 def _stride(size: int, positions: int) -> int:

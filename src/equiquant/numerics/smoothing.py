@@ -5,7 +5,7 @@ evaluation is vector operations and two sparse products, without an exponential 
 maximum are left out of q, all but the largest of each row and column: those grow first when channels move. A new stage
 picks up the others.
 
-The vectors of all terms lie end to end; `_Segments` sums and spreads over the terms' shares.
+The vectors of all terms lie end to end; `Segments` sum and spread over the terms' shares.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from equiquant.numerics.flat_weights import FlatWeights
 from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
 from equiquant.numerics.parallel import parallel
+from equiquant.numerics.segments import Segments
 
 __all__ = ["Smoothed"]
 
@@ -61,31 +63,6 @@ def _reaches(term: TensorNoise) -> bool:
     return any(side.any() for side in term.sides())
 
 
-class _Segments:
-    """Consecutive shares of one long vector; none is empty."""
-
-    def __init__(self, sizes: Sequence[int]) -> None:
-        self.sizes = np.asarray(sizes, dtype=np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
-
-    def sum(self, values: Array) -> Array:
-        """Return the sum of each share."""
-        return np.asarray(np.add.reduceat(values, self._starts))
-
-    def max(self, values: Array) -> Array:
-        """Return the largest of each share."""
-        return np.asarray(np.maximum.reduceat(values, self._starts))
-
-    def spread(self, values: Array) -> Array:
-        """Return each share's value at all its places."""
-        return np.repeat(values, self.sizes)
-
-    def powers(self, exponent: Array) -> tuple[Array, Array]:
-        """Return e^{exponent − shift} and the shift of each share that keeps it from overflowing."""
-        shift = self.max(exponent)
-        return np.exp(exponent - self.spread(shift)), shift
-
-
 class _Tensors:
     """All activations and biases: a side is one maximum, a symmetric tensor has one and an asymmetric one two."""
 
@@ -94,13 +71,13 @@ class _Tensors:
         self._p = p
         self._owner = np.array([k for k, _, _ in sides])
         self._side_ids = np.concatenate([ids for _, ids, _ in sides])
-        self._sides = _Segments([ids.size for _, ids, _ in sides])
+        self._sides = Segments([ids.size for _, ids, _ in sides])
         self._start = z[self._side_ids]
         scaled = np.concatenate([side for _, _, side in sides]) * np.exp(self._start)
         self._top = self._sides.max(scaled)
         self._q = (scaled / self._sides.spread(self._top)) ** p
         self._ids = np.concatenate([t.ids for t in terms])
-        self._terms = _Segments([t.ids.size for t in terms])
+        self._terms = Segments([t.ids.size for t in terms])
         self._gain = np.concatenate([t.gain for t in terms])
         self._levels = np.array([t.levels for t in terms])
 
@@ -123,39 +100,16 @@ class _Tensors:
         return float(squared @ power)
 
 
-class _Layers:
-    """All weights end to end: rows and columns in shares per group and per layer, q as one block-diagonal matrix."""
+class _Layers(FlatWeights):
+    """All weights end to end, q as one block-diagonal matrix."""
 
     def __init__(self, terms: Sequence[WeightNoise], z: Array, p: float) -> None:
-        shapes = [t.coupling.magnitude.shape for t in terms]
-        self.row_ids = np.concatenate([t.coupling.rows.reshape(-1) for t in terms])
-        self.column_ids = np.concatenate([t.coupling.columns.reshape(-1) for t in terms])
-        self.row_groups = _Segments([outputs for groups, outputs, _ in shapes for _ in range(groups)])
-        self.column_groups = _Segments([inputs for groups, _, inputs in shapes for _ in range(groups)])
-        self.row_layers = _Segments([groups * outputs for groups, outputs, _ in shapes])
-        self.column_layers = _Segments([groups * inputs for groups, _, inputs in shapes])
-        self.white = np.concatenate([t.white.reshape(-1) for t in terms])
-        self.constant = np.concatenate([t.constant.reshape(-1) for t in terms])
-        self.deviation = np.concatenate([t.spread.reshape(-1) for t in terms])
-        self.mean = np.concatenate([t.mean.reshape(-1) for t in terms])
-        self.levels = np.array([t.levels for t in terms])
+        super().__init__(terms)
         blocks, tops = zip(*parallel(lambda t: _block(t, z, p), terms), strict=True)
         self.q = sparse.block_diag(blocks, format="csr")
         self.q_transposed = self.q.T.tocsr()
         self.top = np.concatenate(tops)
         self.start_rows, self.start_columns = z[self.row_ids], z[self.column_ids]
-
-    def noise(self, power: Array) -> Array:
-        """Return Σ_i h[o,i]·power[i] of every row."""
-        white = self.row_groups.spread(self.column_groups.sum(self.deviation * power))
-        constant = self.row_groups.spread(self.column_groups.sum(self.mean * power))
-        return np.asarray(self.white * white + self.constant * constant)
-
-    def noise_slope(self, power: Array, weight: Array) -> Array:
-        """Return the derivative of Σ_o weight[o]·noise[o] by half the log of each column's power."""
-        white = self.column_groups.spread(self.row_groups.sum(weight * self.white))
-        constant = self.column_groups.spread(self.row_groups.sum(weight * self.constant))
-        return np.asarray(2 * power * (self.deviation * white + self.mean * constant))
 
 
 def _block(term: WeightNoise, z: Array, p: float) -> tuple[sparse.csr_matrix, Array]:
