@@ -1,22 +1,45 @@
 """Give memory back once a model or a session is done with.
 
 A graph is full of reference cycles, so its weights stay until the collector runs; and glibc keeps what a session freed
-for later, hundreds of megabytes after a large model, unless it is asked to trim (malloc_trim(3)).
+for later, hundreds of megabytes after a large model, unless it is asked to trim (malloc_trim(3)). A full collection
+looks at every object of the process, which takes longer than quantizing a small model: it runs only where the process
+has grown since the last one.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
+from pathlib import Path
 
 __all__ = ["release_memory"]
 
+WORTHWHILE = 32_000_000  # bytes the process must have grown by
+STATM = Path("/proc/self/statm")
+
+
+class _Baseline:
+    """What the process held after the last collection, in bytes."""
+
+    resident = 0
+
 
 def release_memory() -> None:
-    """Collect cycles, and on Linux with glibc hand freed memory back to the system."""
+    """Collect cycles if the process has grown, and on Linux with glibc hand freed memory back to the system."""
+    if (now := _resident()) and now < _Baseline.resident + WORTHWHILE:
+        return
     gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
+    _Baseline.resident = _resident()
+
+
+def _resident() -> int:
+    """Return the bytes of memory the process holds, 0 where the system does not say."""
+    if not STATM.exists():
+        return 0
+    return int(STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,8 +1,11 @@
 """Do no harm: quantize a candidate with a few samples, run it on others, and see how much of the signal is left.
 
-A candidate is calibrated on one part of the samples and measured on the part after it; with few samples both are the
-same. The figure is the signal-to-noise ratio of the outputs, before a final Softmax or Sigmoid, against the model the
-user gave: the mean of the outputs' dB, so that none is drowned by another.
+A candidate's scales and biases come from one part of the samples, and it is measured on the part after it; with few
+samples both are the same. Ranges that are calibrated see both parts, as they will see all samples in the end: the more
+they see the wider they get, so that seeing fewer would flatter them.
+
+The figure is the signal-to-noise ratio of the outputs, before a final Softmax or Sigmoid, against the model the user
+gave: the mean of the outputs' dB, so that none is drowned by another.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ CORRECTED_FEEDS = 12  # that a candidate's biases are corrected on
 CORRECTION_SHARE = 4  # a correction may take half of a candidate's time
 CORRECTION = Refinement(correct_bias=True, round_weights=False)
 MOST_FEEDS, FEWEST_FEEDS = 48, 1
-TRIAL_FEEDS = 24  # that a candidate is calibrated on, and as many that it is measured on
+MOST_HELD = 24  # feeds that candidates are measured on
 MACS_PER_SECOND = 2e10  # multiplications a second in onnxruntime on two cores, as written, without fusions
 LEAST_MACS = 2e7  # a small network's time goes elsewhere
 
@@ -98,8 +101,8 @@ class Judge:
         known = stream.count_up_to(2 * feeds)
         share = known // 2 if known >= 2 * FEWEST_FEEDS else known
         self.fitted = SampleView(stream, 0, share)
-        self.held = SampleView(stream, share, min(known, share + TRIAL_FEEDS)) if known > share else self.fitted
-        self._some = SampleView(stream, 0, min(share, TRIAL_FEEDS))
+        self.held = SampleView(stream, share, min(known, share + MOST_HELD)) if known > share else self.fitted
+        self._ranged = SampleView(stream, 0, share + len(self.held) if known > share else share)
         self._corrected = SampleView(stream, 0, min(share, CORRECTED_FEEDS, self.affordable // CORRECTION_SHARE))
         self._reference = model.clone()  # the model itself may be changed before the first candidate comes
         self._means: tuple[ir.Model, list[str], OutputMeans] | None = None  # of the network last aimed at
@@ -123,7 +126,7 @@ class Judge:
         """
         recipe = recipe or self._recipe
         survey = target.survey(model, recipe)
-        stats = calibrate.collect(model, self._some, target.missing(survey, ranges), recipe)
+        stats = calibrate.collect(model, self._ranged, target.missing(survey, ranges), recipe)
         release_memory()
         plan = target.choose(model, survey, stats, recipe, ranges)
         if recipe.bias_correction and len(self._corrected):
