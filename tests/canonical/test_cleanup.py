@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from equiquant import io
+from equiquant.canonical import canonicalize
 from tests.canonical.support import canonical, proto, weights
 
 
@@ -115,3 +117,21 @@ def test_output_that_is_a_constant_node_stays() -> None:
     )
     assert outcome.ops == ["Constant", "Relu"]
     assert outcome.refused("lift_constants")
+
+
+PADS = {"p": np.array([1, 0, 0, 2]), "a": np.array([2, -1]), "v": np.array(0.5, np.float32)}
+
+
+def test_a_pad_by_axes_pads_all_of_them() -> None:
+    """onnxruntime's optimizer moves transposes through a Pad and leaves its axes behind."""
+    outcome = canonical(proto("y = Pad(x, p, v, a)", "float[N,3,4,5] x", "float[] y", PADS, opset=18))
+    assert len(outcome.applied("expand_pad")) == 1
+    (node,) = outcome.model.graph
+    assert len(node.inputs) == 3
+
+
+@pytest.mark.parametrize("inputs", ["float[N,3,4,5] x, int64[2] a", "float[N,3,4,5] x, int64[4] p"])
+def test_a_pad_that_is_not_known_keeps_its_axes(inputs: str) -> None:
+    given = {name: array for name, array in PADS.items() if f"] {name}" not in inputs}
+    found = canonicalize(io.load_model(proto("y = Pad(x, p, v, a)", inputs, "float[] y", given, opset=18)).model)
+    assert [d.reason for d in found if d.rule == "expand_pad"] == ["its rank, pads or axes are not known"]

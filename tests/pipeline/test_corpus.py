@@ -29,5 +29,3 @@ def test_the_defaults_quantize_it(case: Case) -> None:
     onnx.checker.check_model(result.model, full_check=True)
     figures = result.report.to_dict()["quality"]["outputs"]
     assert not any(np.isnan(float(figure["sqnr_db"])) for figure in figures)
-
-
