@@ -7,9 +7,9 @@ Every step is a variable beside the log-scales z. With λ = `COHERENCE` (clipped
     activation  Σ G·(Δ² e^{−2z}/12 + λ Σ_j share_j (min(u_j, c) − T e^{−z})₊²)
 
 where T is the end of the range on the value's side (Δ = T / levels if symmetric, (T⁺ + T⁻) / levels if not), and c the
-bound of the ReLU6 that made the tensor, infinite where there is none: with a scalar Clip, T ≤ c, the range does the
-clipping. A channel scaled down under a scalar Clip lets values through that the Clip cut: (min(u, T e^{−z}) −
-min(u, c))² counts both. Everything is smooth.
+bound of the ReLU6 that made the tensor, infinite where there is none. A channel scaled down under a scalar Clip lets
+values through that the Clip cut: (min(u, T e^{−z}) − min(u, c))² counts both. A range that reaches beyond the scalar
+Clip, whose bound is c e^{z_c}, clips nothing more: there T stands for the lesser of the two. Everything else is smooth.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class RangeNoise:
         levels: Steps in the range.
         bound: Bound of the Clip that makes the tensor, infinite where there is none.
         bound_id: Class of that bound.
+        yields: The bound may move by itself, and will be out of the range's way.
         kind: `activation` or `bias`.
     """
 
@@ -73,6 +74,7 @@ class RangeNoise:
     levels: float
     bound: float = np.inf
     bound_id: int = 0
+    yields: bool = False
     kind: str = "activation"
 
 
@@ -171,6 +173,7 @@ class _Tensor:
     def __init__(self, noise: RangeNoise, z: Array, ends: Array) -> None:
         self._ids, self._gain, self._levels = noise.ids, noise.gain, noise.levels
         self._scatter = _Scatter(noise.ids)
+        self._reach = np.inf if noise.yields else noise.bound * float(np.exp(z[noise.bound_id]))
         fade = np.exp(-z[noise.ids])[:, None]
         self._sides = []
         for (values, share, _), end in zip(noise.sides, ends, strict=True):
@@ -190,12 +193,13 @@ class _Tensor:
         to_ids = -2 * each
         slopes = 2 * value * ends / width
         for side, ((channel, size, weight, kept), end) in enumerate(zip(self._sides, ends, strict=True)):
-            limit = end * fade[channel]
+            limit = min(end, self._reach) * fade[channel]
             off = np.minimum(size, limit) - kept
             weighted = weight * off
             pull = np.bincount(channel, 2 * weighted * np.where(size > limit, limit, 0.0), minlength=local.size)
             value += float(weighted @ off)
             to_ids -= pull
-            slopes[side] += pull.sum()
+            if end < self._reach:
+                slopes[side] += pull.sum()
         self._scatter.add(to_ids, gradient)
         return value, slopes
