@@ -63,14 +63,14 @@ def weight_formula(w: WeightRange, z: Array, end: float) -> float:
 
 
 def tensor_formula(t: RangeNoise, z: Array, ends: Array) -> float:
-    """Return Σ G·(Δ² e^{−2z}/12 + λ Σ share (min(u, T e^{−z}) − min(u, c))²) channel by channel."""
+    """Return Σ G·(Δ² e^{−2z}/12 + λ Σ share (min(u, T e^{−z}) − min(u, c))²), T within the Clip, by channel."""
     total = 0.0
     for channel, place in enumerate(t.ids):
         fade = np.exp(-z[place])
         total += t.gain[channel] * (ends.sum() / t.levels * fade) ** 2 / 12
         for (values, share, _), end in zip(t.sides, ends, strict=True):
             size = np.broadcast_to(values, share.shape)[channel]
-            off = np.minimum(size, end * fade) - np.minimum(size, t.bound)
+            off = np.minimum(size, min(end, t.bound * np.exp(z[t.bound_id])) * fade) - np.minimum(size, t.bound)
             total += t.gain[channel] * COHERENCE * float(share[channel] @ off**2)
     return total
 

@@ -102,7 +102,7 @@ class RangeProblem:
         self._lower[0] = self._upper[0] = 0.0
         self.z = np.clip(start, self._lower, self._upper)
         self.logs = np.log(np.maximum(_full_ranges(weights, tensors, self.z), SMALLEST_RANGE))
-        self._bounds = np.log([np.inf] * len(weights) + [t.bound for t in tensors for _ in t.sides])
+        self._bounds = np.log([np.inf] * len(weights) + [_bound(t) for t in tensors for _ in t.sides])
         self._bound_ids = np.array([0] * len(weights) + [t.bound_id for t in tensors for _ in t.sides])
         self.keys = [("weight", w.name) for w in weights] + [(t.kind, t.name) for t in tensors for _ in t.sides]
         self.levels = np.array([w.noise.levels for w in weights] + [t.levels for t in tensors for _ in t.sides])
@@ -147,10 +147,10 @@ class RangeProblem:
     def groups(self) -> tuple[Ids, Array]:
         """Return the group of every class, tensors that share classes being one, and which groups may move as a whole.
 
-        A group that holds the pinned class may not; the bound of a Clip belongs to its tensor and moves with it.
+        A group that holds the pinned class may not; the bound of a Clip that does not yield moves with its tensor.
         """
         pairs = [np.stack([np.full(t.ids.size, t.ids[0]), t.ids]) for t in self._tensors]
-        pairs += [np.array([[t.ids[0]], [t.bound_id]]) for t in self._tensors if np.isfinite(t.bound)]
+        pairs += [np.array([[t.ids[0]], [t.bound_id]]) for t in self._tensors if np.isfinite(_bound(t))]
         pairs += [np.stack([np.full(ids.size, ids[0]), ids]) for w in self._weights for ids in _sides(w)]
         heads, tails = np.concatenate(pairs, axis=1)
         size = self.z.size
@@ -199,18 +199,28 @@ class RangeProblem:
         self.fixed[index] = True
 
     def result(self, costs: Mapping[tuple[str, str], Mapping[int, float]] | None = None) -> ClippedResult:
-        """Return where the solution stands, with what steps around it cost."""
-        ends = np.exp(self.logs).tolist()
+        """Return where the solution stands, with what steps around it cost; bounds that yield lie at the range ends."""
+        ends, z = np.exp(self.logs).tolist(), self.z.copy()
+        place = len(self._weights)
+        for tensor in self._tensors:
+            if tensor.yields:
+                z[tensor.bound_id] = self.logs[place] - np.log(tensor.bound)
+            place += len(tensor.sides)
         ranges: dict[tuple[str, str], tuple[float, ...]] = {}
         for key, end in zip(self.keys, ends, strict=True):
             ranges[key] = (*ranges.get(key, ()), end)
-        return ClippedResult(self.z, ChosenRanges(ranges, costs or {}), float(np.exp(self._value)), self._evaluations)
+        return ClippedResult(z, ChosenRanges(ranges, costs or {}), float(np.exp(self._value)), self._evaluations)
 
 
 def _sides(weight: WeightRange) -> tuple[Ids, Ids]:
     """Return the classes of a weight's rows and of its columns."""
     coupling = weight.noise.coupling
     return coupling.rows.reshape(-1), coupling.columns.reshape(-1)
+
+
+def _bound(tensor: RangeNoise) -> float:
+    """Return the bound that a range has to keep below while its tensor stands still."""
+    return np.inf if tensor.yields else tensor.bound
 
 
 def _full_ranges(weights: Sequence[WeightRange], tensors: Sequence[RangeNoise], z: Array) -> list[float]:
@@ -222,5 +232,8 @@ def _full_ranges(weights: Sequence[WeightRange], tensors: Sequence[RangeNoise], 
         ends.append(float((coupling.magnitude * scale).max(initial=0.0)))
     for t in tensors:
         scale = np.exp(z[t.ids])
-        ends += [min(float((high * scale).max(initial=0.0)), t.bound) for _, _, high in t.sides]
+        ends += [
+            min(float((high * scale).max(initial=0.0)), t.bound * float(np.exp(z[t.bound_id])))
+            for _, _, high in t.sides
+        ]
     return ends

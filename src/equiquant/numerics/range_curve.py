@@ -52,7 +52,7 @@ def tensor_curve(tensor: RangeNoise, z: Array, ends: Array, side: int, tries: Ar
         size = np.broadcast_to(values, share.shape)[channel, place]
         grown = np.exp(local)[channel]
         kept = np.minimum(size, tensor.bound) * grown
-        at = tries if index == side else ends[index : index + 1]
+        at = np.minimum(tries if index == side else ends[index : index + 1], tensor.reach(z))
         noise += COHERENCE * _clipped(size * grown, kept, gain[channel] * share[channel, place], at)
     return np.asarray(noise)
 

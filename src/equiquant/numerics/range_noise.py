@@ -7,9 +7,9 @@ Every step is a variable beside the log-scales z. With λ = `COHERENCE` (clipped
     activation  Σ G·(Δ² e^{−2z}/12 + λ Σ_j share_j (min(u_j, c) − T e^{−z})₊²)
 
 where T is the end of the range on the value's side (Δ = T / levels if symmetric, (T⁺ + T⁻) / levels if not), and c the
-bound of the ReLU6 that made the tensor, infinite where there is none: with a scalar Clip, T ≤ c, the range does the
-clipping. A channel scaled down under a scalar Clip lets values through that the Clip cut: (min(u, T e^{−z}) −
-min(u, c))² counts both. Everything is smooth.
+bound of the ReLU6 that made the tensor, infinite where there is none. A channel scaled down under a scalar Clip lets
+values through that the Clip cut: (min(u, T e^{−z}) − min(u, c))² counts both. A range that reaches beyond the scalar
+Clip, whose bound is c e^{z_c}, clips nothing more: there T stands for the lesser of the two. Everything else is smooth.
 
 `range_stage` evaluates it for a whole network, `range_curve` for one weight or tensor and many ranges of it.
 """
@@ -81,6 +81,7 @@ class RangeNoise:
         levels: Steps in the range.
         bound: Bound of the Clip that makes the tensor, infinite where there is none.
         bound_id: Class of that bound.
+        yields: The bound may move by itself, and will be out of the range's way.
         kind: `activation` or `bias`.
     """
 
@@ -91,4 +92,9 @@ class RangeNoise:
     levels: float
     bound: float = np.inf
     bound_id: int = 0
+    yields: bool = False
     kind: str = "activation"
+
+    def reach(self, z: Array) -> float:
+        """Return beyond what end a range clips nothing more, infinite where nothing else clips."""
+        return np.inf if self.yields else self.bound * float(np.exp(z[self.bound_id]))

@@ -35,6 +35,7 @@ class RangeTensors:
         self._terms = Segments([t.ids.size for t in tensors])
         self._levels = np.array([t.levels for t in tensors])
         self._owner = np.array([owner for owner, _ in sides])
+        self._reach = np.array([tensors[owner].reach(z) for owner, _ in sides])
         starts = np.cumsum([0, *self._terms.sizes[:-1]])
         picked = []
         for index, (owner, (values, share, _)) in enumerate(sides):
@@ -59,14 +60,14 @@ class RangeTensors:
         """
         fade, width, each = self._rounding(faded, ends)
         rounding = self._terms.sum(each)
-        limit = ends.take(self._side) * fade.take(self._channel)
+        limit = np.minimum(ends, self._reach).take(self._side) * fade.take(self._channel)
         off = np.minimum(self._size, limit) - self._kept
         weighted = self._weight * off
         pull = np.where(self._size > limit, 2 * weighted * limit, 0.0)
         pulled = np.bincount(self._channel, pull, minlength=fade.size)
         gradient -= np.bincount(self._ids, 2 * each + pulled, minlength=gradient.size)
         slopes = 2 * (rounding / width).take(self._owner) * ends
-        slopes += np.bincount(self._side, pull, minlength=ends.size)
+        slopes += np.where(ends < self._reach, np.bincount(self._side, pull, minlength=ends.size), 0.0)
         return float(rounding.sum() + (weighted * off).sum()), slopes
 
     def bend(self, faded: Array, ends: Array, curvature: Array) -> Array:
@@ -78,13 +79,13 @@ class RangeTensors:
             curvature: (classes,) to add to.
         """
         fade, width, each = self._rounding(faded, ends)
-        limit = ends.take(self._side) * fade.take(self._channel)
+        limit = np.minimum(ends, self._reach).take(self._side) * fade.take(self._channel)
         bent = np.where(self._size > limit, 2 * self._weight * limit**2, 0.0)
         to_ids = 4 * each + np.bincount(self._channel, bent, minlength=fade.size)
         curvature += np.bincount(self._ids, to_ids, minlength=curvature.size)
         share = ends / width.take(self._owner)
         bends = 2 * self._terms.sum(each).take(self._owner) * share * (1 + share)
-        return np.asarray(bends + np.bincount(self._side, bent, minlength=ends.size))
+        return np.asarray(bends + np.where(ends < self._reach, np.bincount(self._side, bent, minlength=ends.size), 0.0))
 
     def _rounding(self, faded: Array, ends: Array) -> tuple[Array, Array, Array]:
         """Return e^{−z} of the channels, the width of each tensor's range, and the rounding noise by channel."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -103,7 +104,8 @@ def _with_ranges(
     added = [plan_ranges(weights, tensors, last, None if fixed else bounds, name, powers_of_two=powers)]
     if recipe.clip_mode == "soft" and recipe.cle and classes.clips:
         free = (np.full(classes.count, -np.inf), np.full(classes.count, np.inf))
-        added.append(plan_ranges(weights, tensors, added[-1], free, "soft", powers_of_two=powers))
+        yielding = [replace(t, yields=np.isfinite(t.bound) and t.bound_id != 0) for t in tensors]
+        added.append(plan_ranges(weights, yielding, last, free, "soft", powers_of_two=powers))
     if _ranged(recipe, None):
         return [*plans, *added]
     return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]

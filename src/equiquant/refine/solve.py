@@ -1,11 +1,12 @@
 """One layer's integers: weights rounded for the inputs they will meet, and a bias that puts the means right.
 
     bias:      b_q = E[W x + b] − W_q E[x_q], per output channel, over all positions and samples
-    weights:   W* = W + ½ D H⁻¹, rounded column by column (`numerics.rounding`)
+    weights:   W* = W + D (H + ρI)⁻¹, rounded column by column (`numerics.rounding`)
 
 x is the input of the layer in the float network, x_q in the quantized one with all earlier layers refined; H and D are
 the second moments of x_q and the drift (`numerics.moments`). The layer is linear, so the means take one evaluation on
-the mean input. Half of the regression on the drift generalizes; the whole of it fits the samples (measured).
+the mean input. The regression on the drift is damped much more (ρ) than the rounding: along directions in which the
+inputs vary little, drift is what the samples happen to have, and making good for it does not generalize (measured).
 
 A bias finer than the noise (int32, float) takes what its column would lose: H is centered, the bias set last. An int8
 bias is rounded first, and the weights make good for what it lost; where the corrected bias leaves its range, its scale
@@ -34,7 +35,7 @@ __all__ = ["LARGEST", "Refinement", "Solution", "correct", "positions", "solve"]
 
 Array = npt.NDArray[Any]
 
-DRIFT_SHARE = 0.5
+DRIFT_DAMPING = 2.0  # ρ, of the mean diagonal: from 1 to 4 it is all the same, far from there fewer dB on other samples
 FEWEST_POSITIONS = 8192  # of all samples together: columns that H is made of
 POSITIONS_PER_INPUT = 4
 LARGEST = 8192  # inputs of an output, above which H would take gigabytes
@@ -177,10 +178,8 @@ def _rounded(
     """
     form, params = layer.form, layer.weight_params
     centered, drift = moments.centered()
-    second = damped(centered)
-    aim = rows + DRIFT_SHARE * regress(drift, second)
-    if missing is None or not layer.fine_bias:
-        second = damped(moments.second())
+    aim = rows + regress(drift, damped(centered, DRIFT_DAMPING))
+    second = damped(centered if missing is not None and layer.fine_bias else moments.second())
     if missing is not None and bias_params is not None and not layer.fine_bias:
         lost = form.bias_gain * (missing - fake_quantize(missing, bias_params))
         aim = aim + lost.reshape(*rows.shape[:2], 1) * regress(moments.with_one()[:, None, :], second)
