@@ -106,10 +106,13 @@ def test_values_read_inside_bodies_are_valid() -> None:
             assert 30 < sqnr(float_value, rounded) < 100
 
 
-def test_an_initializer_that_is_a_graph_input_is_an_activation() -> None:
-    model = parse("g (float[1, 4, 8, 8] x, float[4, 4, 1, 1] w) => (float[] y) { y = Conv (x, w) }", w=W)
+def test_a_node_stays_float_where_the_caller_can_override_its_constant() -> None:
+    """No range can be known for what only the caller knows."""
+    text = "g (float[1, 4, 8, 8] x, float[4, 4, 1, 1] w) => (float[] y) { a = Conv (x, w) y = Conv (a, v) }"
+    model = parse(text, w=W, v=W)
     quantized, plan = quantize(model, preset("a8w8"), [FEED])
-    assert set(plan.activations) == {"x", "w", "y"}
+    assert plan.kept_float == {"Conv_a": "the caller can override its 'w'"}
+    assert set(plan.activations) == {"a", "y"}
     assert 30 < sqnr(run(model, FEED)[0], run(quantized, FEED)[0]) < 100
 
 
