@@ -127,7 +127,6 @@ class Judge:
         recipe = recipe or self._recipe
         survey = target.survey(model, recipe)
         stats = calibrate.collect(model, self._ranged, target.missing(survey, ranges), recipe)
-        release_memory()
         plan = target.choose(model, survey, stats, recipe, ranges)
         if recipe.bias_correction and len(self._corrected):
             aim = original or Original(model, {})

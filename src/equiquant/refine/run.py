@@ -100,10 +100,13 @@ def refine(
     original = original or Original(model, {})
     places, twins = _nodes(refined), _nodes(quantized)
     layers = [dataclasses.replace(x, bias_params=None) if x.name in added else x for x in layers_of(refined, plan)[0]]
-    solved = _rounding if wanted.round_weights else _correction
+    if wanted.round_weights:
+        solved = _rounding(layers, original, quantized, feeds, wanted)
+    else:
+        solved = _correction(layers, original, quantized, feeds, means)
     constants = dict(plan.constants)
     samples = 0
-    for index, (layer, solution, fitted) in enumerate(solved(layers, original, quantized, feeds, wanted, means)):
+    for index, (layer, solution, fitted) in enumerate(solved):
         samples = fitted
         if wanted.round_weights:
             weight = dequantize(solution.weight, layer.weight_params)
@@ -122,7 +125,7 @@ def refine(
 
 
 def _rounding(
-    layers: Sequence[Layer], original: Original, quantized: ir.Model, feeds: Feeds, wanted: Refinement, _: object
+    layers: Sequence[Layer], original: Original, quantized: ir.Model, feeds: Feeds, wanted: Refinement
 ) -> Iterator[tuple[Layer, Solution, int]]:
     """Walk both networks and solve for each layer; it is to be stored before the next is asked for."""
     walk = Walk([original.model, quantized], feeds, MEMORY)
@@ -134,12 +137,7 @@ def _rounding(
 
 
 def _correction(
-    layers: Sequence[Layer],
-    original: Original,
-    quantized: ir.Model,
-    feeds: Feeds,
-    _: Refinement,
-    means: OutputMeans | None,
+    layers: Sequence[Layer], original: Original, quantized: ir.Model, feeds: Feeds, means: OutputMeans | None
 ) -> Iterator[tuple[Layer, Solution, int]]:
     """Walk the quantized network alone and set biases; each is to be stored before the next is asked for."""
     taking = [layer for layer in layers if layer.takes_bias]

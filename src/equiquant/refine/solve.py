@@ -78,7 +78,7 @@ def positions(inputs: int) -> int:
 
 
 def solve(layer: Layer, inputs: Iterator[list[Array]], count: int, wanted: Refinement) -> Solution:
-    """Return the layer's integers and bias.
+    """Return the layer's integers, rounded for its inputs unless they are too many, and its bias.
 
     Args:
         layer: The layer.
@@ -88,7 +88,7 @@ def solve(layer: Layer, inputs: Iterator[list[Array]], count: int, wanted: Refin
     """
     form = layer.form
     rows = _rows(layer)
-    moments = Moments(rows) if wanted.round_weights and form.inputs <= LARGEST else None
+    moments = Moments(rows) if form.inputs <= LARGEST else None
     means = InputMean(), InputMean()
     most = math.ceil(positions(form.inputs) / count)
     scale, zero = layer.input_params.scale, np.float32(layer.input_params.zero_point)
