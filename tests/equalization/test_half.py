@@ -42,7 +42,7 @@ def test_float16_gets_powers_of_two_and_is_proven() -> None:
     model = case.model()
     classes = find_classes(model)
     plan = plan_pairwise(classes, clip_bounds(classes, {}), steps=-1)
-    proof = apply_proven(model, classes, plan.z, Reference(model, case.feeds()))
+    proof = apply_proven(model, classes, plan.z, Reference.of(model, case.feeds()))
     np.testing.assert_allclose(proof.z / np.log(2), np.rint(proof.z / np.log(2)), atol=1e-9)
     assert proof.z.any()
     assert not [d for d in proof.decisions if d.rule == "rollback"]
@@ -56,7 +56,7 @@ def test_float16_overflow_is_rolled_back() -> None:
     classes = find_classes(model)
     z = np.full(classes.count, np.log(16.0))
     z[0] = 0.0
-    reference = Reference(model, [{k: v * np.float16(1e-3) for k, v in f.items()} for f in case.feeds()])
+    reference = Reference.of(model, [{k: v * np.float16(1e-3) for k, v in f.items()} for f in case.feeds()])
     proof = apply_proven(model, classes, z, reference)
     assert [d.where for d in proof.decisions if d.rule == "rollback"]
     assert proof.equivalence.error <= 2.0**-10

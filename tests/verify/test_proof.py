@@ -28,7 +28,7 @@ MIXED = Case(
 def prove(case: Case, tolerance: float = 1e-5) -> tuple[ir.Model, Proof]:
     model = case.model()
     classes = find_classes(model)
-    return model, apply_proven(model, classes, random_scales(classes), Reference(model, case.feeds()), tolerance)
+    return model, apply_proven(model, classes, random_scales(classes), Reference.of(model, case.feeds()), tolerance)
 
 
 def rolled_back(proof: Proof) -> list[str]:

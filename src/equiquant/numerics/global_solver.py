@@ -32,6 +32,7 @@ TOLERANCE = 2e-4  # decrease of log J at which a descent ends, 0.001 dB
 RADIUS = 1.0  # how far a log-scale moves in one descent: a factor of e, which what was left out seldom makes up for
 SHRINK, SMALLEST_RADIUS = 3.0, 0.05
 DESCENTS = 30  # of one norm: a guard, as many as the largest log-scale needs three times over
+EDGE = 0.99  # of the radius: a descent that stays within found the minimum for its norm
 GAIN = 0.01  # decrease of the exact log J below which the next norm's turn comes
 
 
@@ -80,9 +81,9 @@ def solve_global(terms: Sequence[NoiseTerm], start: Array, bounds: tuple[Array, 
                 if radius < SMALLEST_RADIUS:
                     break
                 continue
-            gained = float(np.log(best_value / value))
+            gained, moved = float(np.log(best_value / value)), float(np.abs(point - best).max())
             best, best_value = point, value
-            if gained < GAIN:
+            if gained < GAIN or moved < EDGE * radius:
                 break
             smoothed = Smoothed(terms, best, p)
     return GlobalResult(best, best_value, first, evaluations)

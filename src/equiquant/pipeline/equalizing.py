@@ -177,7 +177,7 @@ def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge
     state.decisions += replaced
     edit.infer_shapes(model)
     if judge is None:  # the run that found the scales said what it costs
-        return Reference(model, state.stream.first(proof_feeds(model)))
+        return Reference.of(model, state.stream.first(proof_feeds(model)))
     error = reference.measure(model).error
     damage = judge.float_sqnr_db(model)
     state.equalization["replace_clip6_relu"] = {"replaced": len(replaced), "error": error, "sqnr_db": damage}
@@ -187,7 +187,7 @@ def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge
         f"ReplaceClip6Relu replaced {len(replaced)} Clip(0, 6) by Relu, which changed the float function:"
         f" {damage:.1f} dB are left before any rounding. Set it to False to keep the function."
     )
-    return Reference(model, state.stream.first(proof_feeds(model)))
+    return Reference.of(model, state.stream.first(proof_feeds(model)))
 
 
 def _try(

@@ -66,7 +66,7 @@ def rewrite_for_npu(state: RunState, model: ir.Model, reference: Reference) -> t
     if meter is None or not changed:
         return model, reference
     _sum_up(state, meter.total_db())
-    return model, Reference(model, state.stream.first(proof_feeds(model)))
+    return model, meter.reference([str(v.name) for v in model.graph.outputs], proof_feeds(model))
 
 
 def _sum_up(state: RunState, left: float) -> None:
@@ -108,6 +108,12 @@ class _Meter:
     def total_db(self) -> float:
         """Return the signal over the change since the first version."""
         return _worst_db(self._first, self._last)
+
+    def reference(self, names: list[str], feeds: int) -> Reference:
+        """Return some outputs of the last version for the first feeds."""
+        places = [self._names.index(name) for name in names]
+        outputs = [[run[place] for place in places] for run in self._last[:feeds]]
+        return Reference(names, self._feeds[:feeds], outputs)
 
     def _run(self, model: ir.Model) -> Outputs:
         runner = Runner(model, self._names, optimize=False)

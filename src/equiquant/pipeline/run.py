@@ -140,7 +140,7 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
     recipe = state.recipe
     with state.stages("fold"):
         original = model.clone()
-        reference = Reference(original, state.stream.first(proof_feeds(model)))
+        reference = Reference.of(original, state.stream.first(proof_feeds(model)))
         done = canonical_form(model, recipe, optimize=recipe.optimize)
         result = reference.measure(model)
         if result.error > recipe.equivalence_tolerance:

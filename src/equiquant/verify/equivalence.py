@@ -47,15 +47,23 @@ class Reference:
     """The outputs of one model on a few inputs, to compare others against.
 
     Args:
-        model: The reference model.
+        names: Of the outputs.
         feeds: Inputs, one dict a run.
+        outputs: What the model gives for each feed, in the order of the names.
     """
 
-    def __init__(self, model: ir.Model, feeds: Sequence[Feed]) -> None:
-        self._feeds = list(feeds)
+    def __init__(self, names: Sequence[str], feeds: Sequence[Feed], outputs: Sequence[Sequence[Array]]) -> None:
+        self.names, self._feeds, self._outputs = tuple(names), list(feeds), outputs
+
+    @staticmethod
+    def of(model: ir.Model, feeds: Sequence[Feed]) -> Reference:
+        """Run a model on the inputs and keep its outputs.
+
+        Raises:
+            ModelError: onnxruntime cannot run it.
+        """
         runner = Runner(model, optimize=False)
-        self.names = runner.outputs
-        self._outputs = [runner.run(feed) for feed in self._feeds]
+        return Reference(runner.outputs, feeds, [runner.run(feed) for feed in feeds])
 
     @property
     def silent(self) -> tuple[str, ...]:
@@ -86,7 +94,7 @@ class Reference:
 
 def equivalence(before: ir.Model, after: ir.Model, feeds: Sequence[Feed]) -> Equivalence:
     """Compare two models on the same inputs. See `Equivalence`."""
-    return Reference(before, feeds).measure(after)
+    return Reference.of(before, feeds).measure(after)
 
 
 def _error(references: Sequence[Array], results: Sequence[Array]) -> float:
