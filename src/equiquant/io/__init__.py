@@ -1,7 +1,7 @@
 """The door: files and protobufs come in and go out here, and onnxruntime sessions are made here."""
 
 from equiquant.io.load import LoadedModel, ModelLike, load_model
-from equiquant.io.memory import release_memory
+from equiquant.io.memory import collector_paused, release_memory
 from equiquant.io.runtime import InputSpec, Runner, expose, input_specs
 from equiquant.io.save import check_writable, model_bytes, save_model, to_proto
 from equiquant.io.upgrade import TARGET_OPSET, raise_ir_version, upgrade_opset
@@ -13,6 +13,7 @@ __all__ = [
     "ModelLike",
     "Runner",
     "check_writable",
+    "collector_paused",
     "expose",
     "input_specs",
     "load_model",

@@ -3,18 +3,21 @@
 A graph is full of reference cycles, so its weights stay until the collector runs; and glibc keeps what a session freed
 for later, hundreds of megabytes after a large model, unless it is asked to trim (malloc_trim(3)). A full collection
 looks at every object of the process, which takes longer than quantizing a small model: it runs only where the process
-has grown since the last one.
+has grown since the last one. For the same reason the interpreter's own collections, which millions of short-lived graph
+objects would set off all the time, pause during a run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["release_memory"]
+__all__ = ["collector_paused", "release_memory"]
 
 WORTHWHILE = 32_000_000  # bytes the process must have grown by
 STATM = Path("/proc/self/statm")
@@ -24,6 +27,22 @@ class _Baseline:
     """What the process held after the last collection, in bytes."""
 
     resident = 0
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Let cycles be collected by `release_memory` alone, which does not look at what was there before."""
+    enabled, freezes = gc.isenabled(), gc.get_freeze_count() == 0
+    gc.disable()
+    if freezes:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if freezes:
+            gc.unfreeze()
+        if enabled:
+            gc.enable()
 
 
 def release_memory() -> None:
