@@ -32,7 +32,8 @@ __all__ = ["Judge", "Yardstick", "affordable_feeds"]
 
 Array = npt.NDArray[Any]
 
-SECONDS = 1.5  # of float inference a candidate may cost, calibration and measurement together
+SECONDS = 1.5  # of float inference that the solvers' statistics may cost
+TRIAL_SECONDS = 0.5  # of float inference that a candidate may cost, calibration and measurement together
 BEST_DB = 200.0  # where there is no noise at all: beyond what float32 can tell
 CORRECTED_FEEDS = 12  # that a candidate's biases are corrected on
 CORRECTION_SHARE = 4  # a correction may take half of a candidate's time
@@ -100,10 +101,12 @@ class Judge:
         feeds = max(FEWEST_FEEDS, min(MOST_FEEDS, self.affordable // 2))
         known = stream.count_up_to(2 * feeds)
         share = known // 2 if known >= 2 * FEWEST_FEEDS else known
+        trial = affordable_feeds(model, stream, TRIAL_SECONDS)
+        most = max(FEWEST_FEEDS, min(MOST_HELD, trial // 2))
         self.fitted = SampleView(stream, 0, share)
-        self.held = SampleView(stream, share, min(known, share + MOST_HELD)) if known > share else self.fitted
-        self._ranged = SampleView(stream, 0, share + len(self.held) if known > share else share)
-        self._corrected = SampleView(stream, 0, min(share, CORRECTED_FEEDS, self.affordable // CORRECTION_SHARE))
+        self.held = SampleView(stream, share, min(known, share + most)) if known > share else self.fitted
+        self._ranged = SampleView(stream, max(0, share - most), share + len(self.held)) if known > share else self.fitted
+        self._corrected = SampleView(stream, 0, min(share, CORRECTED_FEEDS, trial // CORRECTION_SHARE))
         self._reference = model.clone()  # the model itself may be changed before the first candidate comes
         self._means: tuple[ir.Model, list[str], OutputMeans] | None = None  # of the network last aimed at
 
