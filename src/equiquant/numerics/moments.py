@@ -60,6 +60,16 @@ class Moments:
         if sum(x.nbytes for x, _ in self._waiting) > BLOCK_BYTES:
             self._reduce()
 
+    def merge(self, other: Moments) -> None:
+        """Add what another one, of the same weights, has seen."""
+        self._reduce()
+        other._reduce()
+        self._mean += other._mean
+        self._second += other._second
+        self._drift += other._drift
+        self._drift_mean += other._drift_mean
+        self.samples += other.samples
+
     def _reduce(self) -> None:
         """Add what is waiting, in few and large products of matrices."""
         if not self._waiting:

@@ -33,8 +33,17 @@ class InputMean:
 
     def add(self, inputs: Array) -> None:
         """Add one sample, batch first."""
-        total, count = self._sums.get(inputs.shape[1:], (np.zeros(inputs.shape[1:]), 0))
-        self._sums[inputs.shape[1:]] = total + inputs.sum(axis=0, dtype=np.float64), count + len(inputs)
+        shape = inputs.shape[1:]
+        total, count = self._sums.get(shape, (np.zeros(shape), 0))
+        for one in inputs:
+            total += one
+        self._sums[shape] = total, count + len(inputs)
+
+    def merge(self, other: InputMean) -> None:
+        """Add what another one has seen."""
+        for shape, (total, count) in other._sums.items():
+            mine, before = self._sums.get(shape, (np.zeros(shape), 0))
+            self._sums[shape] = mine + total, before + count
 
     def columns(self, form: Form, zero: float = 0.0, scale: float = 1.0) -> Array:
         """Return the mean of the layer's columns, (G, K).

@@ -132,8 +132,8 @@ def _rounding(
     sources, twins = _nodes(original.model), _nodes(quantized)
     for layer in layers:
         inputs = [_data(nodes[layer.name]) for nodes in (sources, twins)]
-        pairs = _scaled(walk.read(inputs), original.factors.get(inputs[0].name or ""))
-        yield layer, solve(layer, pairs, walk.count, wanted), walk.count
+        pairs = list(walk.read(inputs))
+        yield layer, solve(layer, pairs, wanted, original.factors.get(inputs[0].name or "")), walk.count
 
 
 def _correction(
@@ -149,12 +149,6 @@ def _correction(
         factor = original.factors.get(sources[layer.name].outputs[0].name or "")
         target = means.of(layer.name, walk.count)
         yield layer, correct(layer, integers, target if factor is None else target * factor.ravel()), walk.count
-
-
-def _scaled(pairs: Iterator[list[Array]], factor: Array | None) -> Iterator[list[Array]]:
-    """Multiply the first of every pair."""
-    for exact, integers in pairs:
-        yield [exact if factor is None else (exact * factor).astype(exact.dtype), integers]
 
 
 def _data(node: ir.Node) -> ir.Value:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
 from equiquant.numerics.moments import Moments
+from equiquant.numerics.parallel import parallel
 from equiquant.numerics.rounding import damped, regress, round_rows
 from equiquant.refine.layers import Layer
 from equiquant.refine.means import InputMean
@@ -41,6 +42,7 @@ POSITIONS_PER_INPUT = 4
 LARGEST = 8192  # inputs of an output, above which H would take gigabytes
 MOST_SHIFT = 15  # powers of two between the steps of a bias and of the accumulator (the documented limit)
 DOUBLINGS = 3
+SHARES = 2  # of the samples, summed side by side; fixed, so that sums do not depend on the machine
 STRIDE = 7  # between the positions taken of one sample and those of the next
 
 
@@ -77,29 +79,37 @@ def positions(inputs: int) -> int:
     return max(FEWEST_POSITIONS, POSITIONS_PER_INPUT * inputs)
 
 
-def solve(layer: Layer, inputs: Iterator[list[Array]], count: int, wanted: Refinement) -> Solution:
+def solve(layer: Layer, inputs: Sequence[list[Array]], wanted: Refinement, factor: Array | None = None) -> Solution:
     """Return the layer's integers, rounded for its inputs unless they are too many, and its bias.
 
     Args:
         layer: The layer.
         inputs: For each sample the layer's input in the float network, and the integers in the quantized one.
-        count: Samples.
         wanted: What to do.
+        factor: What the input in the float network is to be multiplied by; it broadcasts.
     """
     form = layer.form
     rows = _rows(layer)
-    moments = Moments(rows) if form.inputs <= LARGEST else None
-    means = InputMean(), InputMean()
-    most = math.ceil(positions(form.inputs) / count)
-    scale, zero = layer.input_params.scale, np.float32(layer.input_params.zero_point)
-    for index, (exact, integers) in enumerate(inputs):
-        rounded = (integers.astype(np.float32) - zero) * scale
-        means[0].add(exact)
-        means[1].add(rounded)
-        if moments is not None:
-            shift = index * STRIDE
-            moments.add(form.columns(exact, most, shift), form.columns(rounded, most, shift))
-    exact, rounded = (mean.columns(form) for mean in means)
+    most = math.ceil(positions(form.inputs) / len(inputs))
+    scale, zero = float(layer.input_params.scale), int(layer.input_params.zero_point)
+
+    def gather(first: int) -> tuple[InputMean, InputMean, Moments | None]:
+        exact_mean, integer_mean = InputMean(), InputMean()
+        moments = Moments(rows) if form.inputs <= LARGEST else None
+        for index in range(first, len(inputs), SHARES):
+            exact, integers = inputs[index]
+            if factor is not None:
+                exact = (exact * factor).astype(exact.dtype)
+            exact_mean.add(exact)
+            integer_mean.add(integers)
+            if moments is not None:
+                shift = index * STRIDE
+                rounded = form.columns(_shifted(integers, zero), most, shift).astype(np.float32) * np.float32(scale)
+                moments.add(form.columns(exact, most, shift), rounded)
+        return exact_mean, integer_mean, moments
+
+    exact_mean, integer_mean, moments = _merged(parallel(gather, range(min(SHARES, len(inputs)))))
+    exact, rounded = exact_mean.columns(form), integer_mean.columns(form, zero, scale)
     target = _times(rows, exact) + form.bias_gain * layer.bias.astype(np.float64) if wanted.correct_bias else None
     missing = None if target is None else (target - _times(rows, rounded)) / form.bias_gain
     params = layer.bias_params if missing is None else _wide_enough(layer, missing)
@@ -110,6 +120,24 @@ def solve(layer: Layer, inputs: Iterator[list[Array]], count: int, wanted: Refin
     if target is None:
         return Solution(weight, layer.bias.astype(np.float64), params)
     return Solution(weight, _bias(layer, weight, target, rounded), params)
+
+
+def _shifted(integers: Array, zero: int) -> Array:
+    """Return the integers less their zero point, so that padding with 0 is padding with 0."""
+    wide = np.int16 if integers.itemsize == 1 else np.int32
+    return integers.astype(wide) - wide(zero)
+
+
+def _merged(
+    shares: Sequence[tuple[InputMean, InputMean, Moments | None]],
+) -> tuple[InputMean, InputMean, Moments | None]:
+    first, *rest = shares
+    for exact, rounded, moments in rest:
+        first[0].merge(exact)
+        first[1].merge(rounded)
+        if first[2] is not None and moments is not None:
+            first[2].merge(moments)
+    return first
 
 
 def correct(layer: Layer, inputs: Iterable[Array], target: Array) -> Solution:
