@@ -133,7 +133,7 @@ def test_layers_that_are_only_wrong_together_do_not_both_go() -> None:
             both = {"w1", "w5"} <= changed(MIXED.model(), model)
             return Equivalence(1.0 if both else 0.0, "y", 1)
 
-    proof = apply_proven(model, classes, random_scales(classes), Stub(model, MIXED.feeds()))
+    proof = apply_proven(model, classes, random_scales(classes), Stub.of(model, MIXED.feeds()))
     assert proof.equivalence.error == 0.0
     assert len(rolled_back(proof)) == 1
     assert proof.z.any()

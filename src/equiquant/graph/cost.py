@@ -25,7 +25,7 @@ def multiplications(node: ir.Node) -> float:
     if shape is None or weight is None or weight.ndim < 2:
         return 0.0
     channels = weight.shape[0] if node.op_type == "Conv" else weight.shape[1]
-    return elements(node.outputs[0]) * weight.size / max(channels, 1)
+    return elements(node.outputs[0]) * float(weight.size / max(channels, 1))
 
 
 def elements(value: ir.Value) -> float:

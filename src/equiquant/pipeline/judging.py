@@ -105,7 +105,8 @@ class Judge:
         most = max(FEWEST_FEEDS, min(MOST_HELD, trial // 2))
         self.fitted = SampleView(stream, 0, share)
         self.held = SampleView(stream, share, min(known, share + most)) if known > share else self.fitted
-        self._ranged = SampleView(stream, max(0, share - most), share + len(self.held)) if known > share else self.fitted
+        first = max(0, share - most)
+        self._ranged = SampleView(stream, first, share + len(self.held)) if known > share else self.fitted
         self._corrected = SampleView(stream, 0, min(share, CORRECTED_FEEDS, trial // CORRECTION_SHARE))
         self._reference = model.clone()  # the model itself may be changed before the first candidate comes
         self._means: tuple[ir.Model, list[str], OutputMeans] | None = None  # of the network last aimed at

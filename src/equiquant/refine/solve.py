@@ -124,8 +124,7 @@ def solve(layer: Layer, inputs: Sequence[list[Array]], wanted: Refinement, facto
 
 def _shifted(integers: Array, zero: int) -> Array:
     """Return the integers less their zero point, so that padding with 0 is padding with 0."""
-    wide = np.int16 if integers.itemsize == 1 else np.int32
-    return integers.astype(wide) - wide(zero)
+    return np.asarray(np.subtract(integers, zero, dtype=np.int16 if integers.itemsize == 1 else np.int32))
 
 
 def _merged(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -55,15 +55,15 @@ class Reference:
     def __init__(self, names: Sequence[str], feeds: Sequence[Feed], outputs: Sequence[Sequence[Array]]) -> None:
         self.names, self._feeds, self._outputs = tuple(names), list(feeds), outputs
 
-    @staticmethod
-    def of(model: ir.Model, feeds: Sequence[Feed]) -> Reference:
+    @classmethod
+    def of(cls, model: ir.Model, feeds: Sequence[Feed]) -> Self:
         """Run a model on the inputs and keep its outputs.
 
         Raises:
             ModelError: onnxruntime cannot run it.
         """
         runner = Runner(model, optimize=False)
-        return Reference(runner.outputs, feeds, [runner.run(feed) for feed in feeds])
+        return cls(runner.outputs, feeds, [runner.run(feed) for feed in feeds])
 
     @property
     def silent(self) -> tuple[str, ...]:
