@@ -29,6 +29,7 @@ from equiquant.recipe import Recipe
 __all__ = ["HISTOGRAM_LIMIT", "collect"]
 
 BATCH_BELOW = 50_000_000  # bytes of weights; above, a sample keeps the cores busy by itself
+ALONE_ABOVE = 200_000_000  # bytes of weights; above, a second sample's activations cost more than its thread gains
 CORES = os.cpu_count() or 1
 MOST_WORKERS = 4  # samples in memory at once
 
@@ -70,7 +71,8 @@ def collect(
     wanted = Wanted.by(recipe, histogram=keep, exact=exact)
     first = next(iter(stream))
     limit = default_memory_limit() if recipe.calibration_memory is None else recipe.calibration_memory << 20
-    groups, workers = _shares(model, names, first, limit, 1 if recipe.moving_average else min(CORES, MOST_WORKERS))
+    alone = recipe.moving_average or model_bytes(model) > ALONE_ABOVE
+    groups, workers = _shares(model, names, first, limit, 1 if alone else min(CORES, MOST_WORKERS))
     samples = 0
     done: dict[str, TensorRecord] = {}
     for index, group in enumerate(groups):

@@ -39,14 +39,14 @@ def apply(model: ir.Model, classes: ScaleClasses, z: Array) -> list[Decision]:
     asked = parallel(lambda item: _asked(*item, z), readers.items())
     for (value, slots), demands in zip(readers.items(), asked, strict=True):
         kept = len(value.uses()) > len(slots) or query.is_public(value) or any(s is None for _, s in demands)
-        for demand, scaled in demands:
+        for sharing, scaled in demands:
             if scaled is None:
                 continue
             if not kept:
                 _replace(value, scaled)
                 kept = True  # the next demand differs and needs a copy
             else:
-                decisions.append(_copy(model, names, demand.slots, scaled))
+                decisions.append(_copy(model, names, sharing, scaled))
     return decisions
 
 
@@ -71,13 +71,16 @@ class _Demand:
     slots: list[Slot]
 
 
-def _asked(value: ir.Value, slots: list[Slot], z: Array) -> list[tuple[_Demand, Array | None]]:
-    """Return what the readers of a constant ask for, and the numbers they want; nothing for zeros: any scale fits."""
+def _asked(value: ir.Value, slots: list[Slot], z: Array) -> list[tuple[list[Slot], Array | None]]:
+    """Return the readers of a constant that ask for the same, and the numbers they want, None for those it has.
+
+    For zeros nothing is returned: any scale fits.
+    """
     array = query.constant(value)
     if array is None or not array.any():
         return []
     found = _demands(slots, z)
-    return [(demand, None if demand.factor is None else _scaled(array, demand.factor)) for demand in found]
+    return [(d.slots, None if d.factor is None else _scaled(array, d.factor)) for d in found]
 
 
 def _demands(slots: list[Slot], z: Array) -> list[_Demand]:

@@ -16,13 +16,10 @@ import onnx_ir as ir
 from equiquant import calibrate, target
 from equiquant.calibrate import Checkpoint, TensorStats, load_stats, model_hash, save_stats
 from equiquant.errors import DataError
-from equiquant.graph.cost import elements, multiplications
 from equiquant.pipeline.state import RunState
 from equiquant.target import Survey
 
 __all__ = ["statistics"]
-
-COUNT_ABOVE = 200  # multiplications an element; there counting takes a tenth of the time of inference
 
 
 def statistics(
@@ -46,9 +43,9 @@ def statistics(
         state.progress("calibrate", done, total)
 
     if file is None:
-        exact = _counts_all(model, tensors)
-        stats = calibrate.collect(model, state.stream, tensors, state.recipe, progress=progress, exact=exact)
-        return stats if exact else _recounted(state, model, survey, stats)
+        return _recounted(
+            state, model, survey, calibrate.collect(model, state.stream, tensors, state.recipe, progress=progress)
+        )
     digest = model_hash(model)
     if Path(file).exists():
         stats = load_stats(file, digest)
@@ -71,22 +68,13 @@ def _collect_into(
     progress: Callable[[int], None],
 ) -> TensorStats:
     recipe = state.recipe
-    exact = recipe.exact_histograms or _counts_all(model, tensors)
-    key = f"{digest} {sorted(tensors)} {recipe.calibration} {recipe.minmse_mode} {exact}"
+    key = f"{digest} {sorted(tensors)} {recipe.calibration} {recipe.minmse_mode} {recipe.exact_histograms}"
     partial = file.with_name(f"{file.name}.partial")
     checkpoint = None if recipe.moving_average else Checkpoint(partial, key)  # averages cannot be merged
     stats = calibrate.collect(
-        model, state.stream, tensors, recipe, progress=progress, histograms=True, exact=exact, checkpoint=checkpoint
+        model, state.stream, tensors, recipe, progress=progress, histograms=True, checkpoint=checkpoint
     )
-    counted = stats if exact else _recounted(state, model, survey, stats)
-    return dataclasses.replace(counted, model_hash=digest, scales=state.scales)
-
-
-def _counts_all(model: ir.Model, tensors: Sequence[str]) -> bool:
-    """True if every element is counted at once: beside what the network computes that costs little, a recount much."""
-    wanted = set(tensors)
-    counted = sum(elements(v) for node in model.graph for v in node.outputs if v.name in wanted)
-    return sum(map(multiplications, model.graph)) > COUNT_ABOVE * counted
+    return dataclasses.replace(_recounted(state, model, survey, stats), model_hash=digest, scales=state.scales)
 
 
 def _recounted(state: RunState, model: ir.Model, survey: Survey, stats: TensorStats) -> TensorStats:

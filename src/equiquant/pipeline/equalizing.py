@@ -24,7 +24,6 @@ from equiquant.equalization import (
 )
 from equiquant.graph import edit
 from equiquant.io import model_bytes, release_memory
-from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.judging import Judge
@@ -98,6 +97,9 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         asked = recipe if state.quantize else recipe.replace(bias_correction=False)  # another tool's biases stay
         plans, terms = solve(model, classes, asked, judge.fitted, judge.affordable)
         noise = {p.method: parallel(lambda term, z=p.z: term.exact(z), terms) for p in plans}  # type: ignore[misc]
+        rows = [(term.name, term.kind) for term in terms]
+        del terms  # as large as the weights
+        release_memory()
         measured = _measured(state) and not _clear(model, plans, noise)
         if not measured:
             plans = plans[-1:]
@@ -110,7 +112,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
             f" {best.equivalence.error:.1e} of its magnitude. Use 'exact' or 'per_channel' to keep the function."
         )
     state.decisions += best.decisions
-    state.equalization |= _describe(state, classes, best) | _noise(terms, noise)
+    state.equalization |= _describe(state, classes, best) | _noise(rows, noise)
     return _applied(state, model, classes, best)
 
 
@@ -263,14 +265,14 @@ def _describe(state: RunState, classes: ScaleClasses, best: _Trial) -> dict[str,
     return section
 
 
-def _noise(terms: list[NoiseTerm], noise: Noise) -> dict[str, Any]:
+def _noise(terms: list[tuple[str, str]], noise: Noise) -> dict[str, Any]:
     """Return the predicted noise, in dB under the signal, of the network and every term, before and after each plan."""
     if not terms:
         return {}
     names = {"none": "before"}
     solved = {names.get(method, method): values for method, values in noise.items()}
     rows = [
-        {"name": term.name, "kind": term.kind} | {name: decibels(1.0, values[index]) for name, values in solved.items()}
-        for index, term in enumerate(terms)
+        {"name": name, "kind": kind} | {method: decibels(1.0, values[index]) for method, values in solved.items()}
+        for index, (name, kind) in enumerate(terms)
     ]
     return {"objective_db": {name: decibels(1.0, sum(values)) for name, values in solved.items()}, "noise": rows}

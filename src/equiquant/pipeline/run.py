@@ -105,6 +105,8 @@ def run(
         elif recipe.cle or recipe.calibration == "noise":
             equalized = equalize(state, model, reference)
         model = equalized.model
+        if equalized.factors is None and model_bytes(model) > PER_TENSOR_BELOW:
+            folded = None  # it computes the same
         release_memory()
         if not quantize:
             _sign(model, state)

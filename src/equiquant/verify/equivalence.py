@@ -75,6 +75,12 @@ class Reference:
                 found.append(name)
         return tuple(found)
 
+    def outputs(self, names: Sequence[str]) -> list[list[Array]] | None:
+        """Return the named outputs for each feed, None if one of them is not known."""
+        if not set(names) <= set(self.names):
+            return None
+        return [[run[self.names.index(name)] for name in names] for run in self._outputs]
+
     def measure(self, model: ir.Model) -> Equivalence:
         """Run another model on the same inputs and return the error.
 
