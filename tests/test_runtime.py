@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from equiquant.io import Runner, load_model
+from equiquant.io import Runner, expose, load_model
 
 
 def fusable() -> ir.Model:
@@ -75,3 +75,12 @@ def test_the_session_of_a_large_model_holds_no_copy_of_a_weight(
     own[:] = 0.0
     assert np.allclose(runner.run({"x": x})[0], array(model, "b"), atol=1e-6)
     assert not np.allclose(before, array(model, "b"), atol=1e-3)
+
+
+def test_only_what_the_outputs_need_is_run() -> None:
+    model = fusable()
+    part = expose(model, ["s"])
+    assert [node.op_type for node in part.graph] == ["Conv", "Mul"]
+    assert set(part.graph.initializers) == {"w", "k"}
+    assert [v.name for v in part.graph.inputs] == ["x"]
+    assert len(list(model.graph)) == 7

@@ -81,3 +81,15 @@ def test_the_worst_output_is_named() -> None:
     found = equivalence(before.model(), after.model(), before.feeds())
     assert found.output == "z"
     assert found.to_dict()["output"] == "z"
+
+
+def test_known_outputs_come_in_the_order_asked_for() -> None:
+    case = Case("two", "y = Relu(x) z = Neg(x)", inputs="float[N,4] x", outputs="float[] y, float[] z")
+    feeds = case.feeds()
+    reference = Reference.of(case.model(), feeds)
+    known = reference.outputs(["z", "y"])
+    assert known is not None
+    for (z, y), feed in zip(known, feeds, strict=True):
+        assert (z == -feed["x"]).all()
+        assert (y == np.maximum(feed["x"], 0)).all()
+    assert reference.outputs(["y", "inner"]) is None
