@@ -24,7 +24,8 @@ __all__ = ["refined"]
 
 MOST_FITTED = 128  # feeds that are fitted to where rounding is asked for
 MOST_AUTO = 48  # the same elsewhere: more gave no more accuracy on any of the networks measured
-HELD_SHARE = 4  # one in so many is held back
+HELD_SHARE = 4  # one in so many is held back, more where there are more than can be fitted to
+MOST_HELD = 32
 FITTED_SECONDS = 0.75  # of float inference that the fitted feeds may cost, unless rounding is asked for
 HELD_SECONDS = 0.3  # the same of those held back
 GLANCE_FEEDS = 12  # that biases alone are corrected on where rounding will correct them on all
@@ -133,10 +134,10 @@ def _split(state: RunState, model: ir.Model) -> tuple[SampleView, SampleView]:
     stream = state.stream
     most, back = (max(1, affordable_feeds(model, stream, seconds)) for seconds in (FITTED_SECONDS, HELD_SECONDS))
     most = MOST_FITTED if state.recipe.weight_rounding == "optimal" else min(most, MOST_AUTO)
-    known = stream.count_up_to(most + -(-most // (HELD_SHARE - 1)))
+    known = stream.count_up_to(max(most + MOST_HELD, -(-most * HELD_SHARE // (HELD_SHARE - 1))))
     if known == 1:
         return SampleView(stream, 0, 1), SampleView(stream, 0, 1)
-    back = min(back, max(1, known // HELD_SHARE))
+    back = min(back, max(1, known // HELD_SHARE, min(known - most, MOST_HELD)))
     return SampleView(stream, 0, min(known - back, most)), SampleView(stream, known - back, known)
 
 
