@@ -40,6 +40,7 @@ NO_DATA = (
     "No calibration data was given: ranges come from made-up inputs, and accuracy will suffer."
     " Give a few dozen real samples (data=…, --data PATH, or a calibration_data_reader)."
 )
+NO_CLIPPING = "made-up inputs do not say which large values are rare: ranges reach them all ('minmax', not 'noise')"
 NO_REFINEMENT = "the statistics come from a file and there are no data: biases and weights were not refined"
 
 
@@ -84,8 +85,13 @@ def run(
         loaded = load_model(source)
     with calibrate.open_samples(data, input_specs(loaded.model), recipe, loaded.model) as stream:
         path = str(loaded.path) if loaded.path else None
-        state = RunState(loaded.sha256, path, recipe, stream, stages, progress or (lambda *_: None), quantize)
         known = stats_file is not None and Path(stats_file).exists()
+        clips = quantize and stream.synthetic and not known and recipe.calibration == "noise"
+        if clips:
+            recipe = recipe.replace(calibration="minmax")
+        state = RunState(loaded.sha256, path, recipe, stream, stages, progress or (lambda *_: None), quantize)
+        if clips:
+            state.decisions.append(Decision("calibrate", "no_data", "whole network", False, NO_CLIPPING))
         if stream.synthetic and quantize and not known and not recipe.weight_only:
             state.warn(NO_DATA)
         model, reference = _fold(state, loaded.model)
