@@ -87,6 +87,14 @@ def test_the_same_recipe_without_data_gives_the_same_model(
     assert section["equivalence_error"] < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore:No calibration data")
+def test_statistics_of_made_up_inputs_give_the_same_model_again(model: Path, tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        result = quantize(model, tmp_path / name, preset="a8w8", calibration_cache=tmp_path / "stats")
+        assert result.report.to_dict()["recipe"]["calibration"] == "minmax"  # no range clips
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
 def test_other_options_use_the_equalized_models_statistics(model: Path, x: np.ndarray, tmp_path: Path) -> None:
     file = tmp_path / "stats"
     quantize(model, data=x, preset="xint8", simulate_dpu=False, calibration_cache=file)  # a8w8 is for no NPU

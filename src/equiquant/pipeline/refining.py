@@ -23,9 +23,9 @@ from equiquant.target import QuantPlan, target_of
 __all__ = ["refined"]
 
 MOST_FITTED = 128  # feeds that are fitted to where rounding is asked for
-MOST_AUTO = 48  # the same elsewhere: more gave no more accuracy on any of the networks measured
+MOST_AUTO = 48  # the same elsewhere: more gave no more dB where it was measured (docs/refinement.md)
 HELD_SHARE = 4  # one in so many is held back, more where there are more than can be fitted to
-MOST_HELD = 32
+MOST_HELD = 32  # then
 FITTED_SECONDS = 0.75  # of float inference that the fitted feeds may cost, unless rounding is asked for
 HELD_SECONDS = 0.3  # the same of those held back
 GLANCE_FEEDS = 12  # that biases alone are corrected on where rounding will correct them on all

@@ -86,11 +86,12 @@ def run(
     with calibrate.open_samples(data, input_specs(loaded.model), recipe, loaded.model) as stream:
         path = str(loaded.path) if loaded.path else None
         known = stats_file is not None and Path(stats_file).exists()
-        clips = quantize and stream.synthetic and not known and recipe.calibration == "noise"
-        if clips:
+        made_up = calibrate.load_stats(stats_file).synthetic if stats_file is not None and known else stream.synthetic
+        unclipped = quantize and made_up and recipe.calibration == "noise"
+        if unclipped:
             recipe = recipe.replace(calibration="minmax")
         state = RunState(loaded.sha256, path, recipe, stream, stages, progress or (lambda *_: None), quantize)
-        if clips:
+        if unclipped:
             state.decisions.append(Decision("calibrate", "no_data", "whole network", False, NO_CLIPPING))
         if stream.synthetic and quantize and not known and not recipe.weight_only:
             state.warn(NO_DATA)
