@@ -86,17 +86,70 @@ def test_a_wrong_rule_is_told_from_rounding_noise(monkeypatch: pytest.MonkeyPatc
     assert proof.z.any()
 
 
-def test_powers_of_two_never_push_a_channel_over_a_clip() -> None:
+def clip_scales(bound: float, channels: float) -> tuple[float, set[float]]:
+    """Round log2-scales of a Clip's bound and of its channels; return what they became."""
     case = Case(
         "clip",
         "a = Conv(x, w1) r = Clip(a, lo, hi) y = Conv(r, w2)",
         weights={"w1": (6, 4, 1, 1), "w2": (2, 6, 1, 1), "lo": np.float32(0), "hi": np.float32(6)},
     )
     classes = find_classes(case.model())
-    z = np.full(classes.count, 0.9 * np.log(2))
-    z[0] = 0.0
-    assert not powers_of_two(classes, z).any()
-    assert powers_of_two(find_classes(MIXED.model()), z).any()
+    (site,) = classes.clips
+    z = np.zeros(classes.count)
+    z[site.ids], z[site.bound_id] = channels * np.log(2), bound * np.log(2)
+    rounded = powers_of_two(classes, z) / np.log(2)
+    return float(rounded[site.bound_id]), set(rounded[site.ids].reshape(-1).tolist())
+
+
+@pytest.mark.parametrize(
+    ("bound", "channels", "expected"),
+    [(0.0, 0.9, (0.0, {0.0})), (0.9, 0.9, (1.0, {1.0})), (0.4, 1.7, (0.0, {1.0})), (0.6, -0.9, (1.0, {0.0}))],
+)
+def test_powers_of_two_never_push_a_channel_over_a_clip(
+    bound: float, channels: float, expected: tuple[float, set[float]]
+) -> None:
+    assert clip_scales(bound, channels) == expected
+
+
+def test_rounding_a_little_over_the_tolerance_is_drawn_anew() -> None:
+    class Stub(Reference):
+        calls = 0
+
+        def measure(self, model: ir.Model) -> Equivalence:
+            self.calls += 1
+            return Equivalence(1.2e-5 if self.calls < 3 else 0.9e-5, "y", 1)
+
+    model = MIXED.model()
+    classes = find_classes(model)
+    z = random_scales(classes)
+    proof = apply_proven(model, classes, z, Stub.of(model, MIXED.feeds()))
+    assert rules(proof) == ["shrunk_scales"]
+    np.testing.assert_allclose(proof.z, z, rtol=1e-3)
+    assert (np.abs(proof.z) <= np.abs(z)).all()
+
+
+def test_no_more_layers_are_rounded_than_it_takes() -> None:
+    """A stub whose error is large until the factors of the first weight are powers of two."""
+    model = MIXED.model()
+    classes = find_classes(model)
+    z = random_scales(classes)
+
+    class Stub(Reference):
+        def measure(self, model: ir.Model) -> Equivalence:
+            ratio = weight(model, "w1") / weight(MIXED.model(), "w1")
+            return Equivalence(0.0 if np.allclose(np.frexp(ratio)[0], 0.5) else 1e-3, "y", 1)
+
+    proof = apply_proven(model, classes, z, Stub.of(model, MIXED.feeds()))
+    assert rules(proof) == ["power_of_two_scales"]
+    assert proof.decisions[0].where == "up to Conv_a"
+    assert (proof.z == z).any()
+    assert (proof.z != z).sum() == 6  # the channels of a
+
+
+def weight(model: ir.Model, name: str) -> Any:
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return tensor.numpy()
 
 
 def test_nan_after_equalization_is_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:

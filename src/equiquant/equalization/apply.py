@@ -53,13 +53,14 @@ def apply(model: ir.Model, classes: ScaleClasses, z: Array) -> list[Decision]:
 def powers_of_two(classes: ScaleClasses, z: Array) -> Array:
     """Return log-scales rounded to powers of two, whose products are exact in floating point.
 
-    Channels under a Clip(0, c) are rounded towards 1, so that they still stay below c.
+    The bound of a Clip(0, c) is rounded like any other scale and the channels under it with it, their distance from it
+    towards none: so a channel that stays below the bound still does, and one that reaches it moves with it.
     """
     exponent = z / np.log(2.0)
     rounded = np.rint(exponent)
     for site in classes.clips:
-        rounded[site.ids] = np.trunc(exponent[site.ids])
-        rounded[site.bound_id] = np.trunc(exponent[site.bound_id])
+        bound = exponent[site.bound_id]
+        rounded[site.ids] = np.rint(bound) + np.trunc(exponent[site.ids] - bound)
     return np.asarray(np.log(2.0) * rounded)
 
 

@@ -39,6 +39,7 @@ Array = npt.NDArray[Any]
 Bounds = tuple[Array, Array]
 Ranges = ChosenRanges
 
+SAME = 0.02  # difference of two log-scales that a range need not follow
 CLIP_MARGIN = 1.02  # a channel counts as clear of a Clip's bound if its largest calibrated value times this is below it
 
 
@@ -57,6 +58,20 @@ class EqualizationPlan:
     z: Array
     steps: int
     ranges: Ranges | None = None
+
+    def ranges_at(self, classes: ScaleClasses, z: Array) -> Ranges | None:
+        """Return the chosen ranges that still fit where log-scales other than planned, (classes,), were applied."""
+        moved = np.abs(z - self.z) > SAME
+        if self.ranges is None or not moved.any():
+            return self.ranges
+        stale = {("activation", value.name or "") for value, ids in classes.values.items() if moved[ids].any()}
+        stale |= {
+            (slot.role, query.label(slot.node))
+            for slot in classes.slots
+            if moved[slot.gain].any() or moved[slot.loss].any()
+        }
+        ends = {key: end for key, end in self.ranges.ends.items() if key not in stale}
+        return ChosenRanges(ends, {key: cost for key, cost in self.ranges.costs.items() if key not in stale})
 
 
 @dataclass(frozen=True)

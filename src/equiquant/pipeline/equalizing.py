@@ -207,7 +207,7 @@ def _try(
     with state.stages("prove"):
         proof: Proof = apply_proven(model, classes, plan.z, reference, tolerance)
         release_memory()
-    ranges = plan.ranges if np.array_equal(proof.z, plan.z) else None  # they belong to the scales as planned
+    ranges = plan.ranges_at(classes, proof.z)
     with state.stages("measure"):
         original = Original(model, _factors(classes, proof.z))
         sqnr = None if judge is None else judge.sqnr_db(proof.model, ranges, original=original)

@@ -1,9 +1,11 @@
 """Apply an equalization plan only as far as it can be proven to keep the function.
 
-The plan is applied to a copy and compared with the original. If the error exceeds the tolerance, the log-scales are
-first rounded to powers of two, whose products are exact in floating point: that tells rounding noise of a deep network
-from a wrong rule. If that fails too, the tensors are bisected: halves are added to what is already proven and kept as
-long as the proof holds, so that only the guilty ones keep their scale.
+The plan is applied to a copy and compared with the original. What exceeds the tolerance is either a wrong rule or the
+rounding of a deep network, whose largest error is one draw of many. So the log-scales are first shrunk by a thousandth
+or less, which keeps whatever bounds them and rounds every weight anew. If that does not help, they are rounded to
+powers of two, whose products are exact in floating point: if the proof then holds the rules are right, and no more
+layers are rounded than it takes. If that fails too, the tensors are bisected: halves are added to what is already
+proven and kept as long as the proof holds, so that only the guilty ones keep their scale.
 
 Models with float16 or bfloat16 constants get powers of two from the start, because any other factor would round every
 weight anew; what is left is the loss of the smallest numbers, less than one unit in the last place of the output.
@@ -30,6 +32,9 @@ __all__ = ["Proof", "apply_proven"]
 
 Array = npt.NDArray[Any]
 
+DRAWS, SHRINK = 4, 2.0**-12  # times that rounding is drawn anew, and by how much more each time
+NEAR = 3.0  # times the tolerance: errors up to there are drawn anew
+SEARCHES = 4  # for the layers that must be rounded: within a sixteenth of them
 UNIT = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}  # one unit in the last place, relative
 
 
@@ -75,9 +80,14 @@ def apply_proven(
     proof = trial.run(exact if unit else z)
     if trial.holds(proof):
         return proof
-    rounded = trial.run(exact, (_power_of_two(proof.equivalence),))
+    if not unit and proof.equivalence.error < NEAR * tolerance:
+        for draw in range(1, DRAWS + 1):
+            drawn = trial.run(z * (1 - draw * SHRINK), (_drawn_anew(proof.equivalence, draw),))
+            if trial.holds(drawn):
+                return drawn
+    rounded = trial.run(exact, (_power_of_two(proof.equivalence, "whole network"),))
     if trial.holds(rounded):
-        return rounded
+        return rounded if unit else trial.least_rounded(z, rounded, proof.equivalence)
     return trial.bisect(z, exact)
 
 
@@ -106,6 +116,30 @@ class _Trial:
         """True if the proof is within the tolerance."""
         return proof.equivalence.error <= self.tolerance
 
+    def least_rounded(self, z: Array, rounded: Proof, before: Equivalence) -> Proof:
+        """Round only the first layers, as few as it takes; all of them being `rounded`.
+
+        Args:
+            z: (classes,) the log-scales as planned.
+            rounded: The proof with every layer rounded, which holds.
+            before: How the plan as it is compares.
+        """
+        blocks = list(_blocks(self.classes, z).items())
+        failing, holding, best = 0, len(blocks), rounded
+        for _ in range(SEARCHES):
+            count = (failing + holding) // 2
+            if count == failing:
+                break
+            trial = z.copy()
+            for _, ids in blocks[:count]:
+                trial[ids] = rounded.z[ids]
+            proof = self.run(trial, (_power_of_two(before, f"up to {blocks[count - 1][0]}"),))
+            if self.holds(proof):
+                holding, best = count, proof
+            else:
+                failing = count
+        return best
+
     def bisect(self, z: Array, exact: Array) -> Proof:
         """Pin the guilty tensors' classes and return what is left.
 
@@ -120,7 +154,9 @@ class _Trial:
         for ids in guilty.values():
             wanted[ids] = 0.0
         proof = self.run(wanted, notes)
-        return proof if self.holds(proof) else self.run(kept, (*notes, _power_of_two(proof.equivalence)))
+        if self.holds(proof):
+            return proof
+        return self.run(kept, (*notes, _power_of_two(proof.equivalence, "whole network")))
 
     def _add(self, base: Array, target: Array, blocks: list[Array]) -> Array:
         """Return `base` with `target` taken over for as many blocks as the proof allows."""
@@ -144,23 +180,44 @@ def _rollback(where: str, reason: str) -> Decision:
     return Decision("equalize", "rollback", where, False, reason)
 
 
-def _power_of_two(before: Equivalence) -> Decision:
+def _drawn_anew(before: Equivalence, draw: int) -> Decision:
+    reason = (
+        f"rounding alone moved '{before.output}' by {before.error:.1e}; shrunk by {draw * SHRINK:.2%} the scales round"
+        " otherwise"
+    )
+    return Decision("equalize", "shrunk_scales", "whole network", True, reason)
+
+
+def _power_of_two(before: Equivalence, where: str) -> Decision:
     reason = (
         f"rounding alone moved '{before.output}' by {before.error:.1e}; scales were rounded to powers of two, which are"
         " exact"
     )
-    return Decision("equalize", "power_of_two_scales", "whole network", True, reason)
+    return Decision("equalize", "power_of_two_scales", where, True, reason)
 
 
 def _blocks(classes: ScaleClasses, z: Array) -> dict[str, Array]:
-    """Return the moving classes that each node with constants brings in, in graph order."""
+    """Return the moving classes that each node with constants brings in, in graph order.
+
+    What a Clip's bound holds together moves together: its node brings in the bound too.
+    """
     seen = np.zeros(classes.count, dtype=bool)
     blocks: dict[str, Array] = {}
     for slot in classes.slots:
-        ids = np.union1d(slot.gain, slot.loss)
+        ids = _with_bounds(classes, np.union1d(slot.gain, slot.loss))
         ids = ids[(ids != 0) & ~seen[ids] & (z[ids] != 0)]
         if ids.size:
             seen[ids] = True
             name = query.label(slot.node)
             blocks[name] = np.union1d(blocks[name], ids) if name in blocks else ids
     return blocks
+
+
+def _with_bounds(classes: ScaleClasses, ids: Array) -> Array:
+    """Return class ids together with all those that the same Clips hold."""
+    for site in classes.clips:
+        held = np.union1d(site.ids, site.bound_id)
+        held = held[held != 0]
+        if np.isin(held, ids).any():
+            ids = np.union1d(ids, held)
+    return ids
