@@ -76,6 +76,8 @@ def _read(path: Path) -> tuple[ir.Model, str]:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         model = load_mapped(path)
+    except ModelError:
+        raise
     except DecodeError as error:
         raise ModelError(f"{path} is not an ONNX model, or the file is truncated.") from error
     except OSError as error:

@@ -1,20 +1,27 @@
 """Open a .onnx file without reading its weights: the graph is parsed, the weights stay where they are on disk.
 
 A model file is a protobuf: fields of (tag, length, bytes). The raw bytes of every large initializer are left out of
-what is parsed and become memory-mapped tensors at their offset in the file, so that opening costs neither time nor
-memory that grows with the weights. Field numbers are those of `onnx.proto` (ModelProto.graph, GraphProto.initializer,
+what is parsed and become tensors over a memory map of the file, so that opening costs neither time nor memory that
+grows with the weights. Field numbers are those of `onnx.proto` (ModelProto.graph, GraphProto.initializer,
 TensorProto.raw_data); wire format: Protocol Buffers documentation, "Encoding".
+
+Every weight has a map of its own part of the file and no more. It goes with the weight; and where the system brings in
+large pieces of a file at a time, a map of the whole file for each weight would hold its neighbours as well, which came
+to more than the weights of a ResNet-152.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+
+from equiquant.errors import ModelError
 
 __all__ = ["load_mapped"]
 
@@ -31,7 +38,8 @@ def load_mapped(path: Path) -> ir.Model:
 
     Raises:
         DecodeError: The file is not a protobuf of this shape, or is truncated.
-        OSError: It cannot be read.
+        ModelError: A file of external data is missing, too short, or outside the model's folder.
+        OSError: A file cannot be read.
     """
     with path.open("rb") as file:
         if path.stat().st_size == 0:
@@ -41,14 +49,54 @@ def load_mapped(path: Path) -> ir.Model:
     proto = onnx.ModelProto.FromString(skeleton)
     weights = [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in proto.graph.initializer]
     model: ir.Model = ir.from_proto(proto)
-    folder = path.resolve().parent
-    ir.external_data.set_base_dir(model.graph, folder)
+    ir.external_data.set_base_dir(model.graph, path.absolute().parent)
     for index, (start, end) in places.items():
         name, kind, shape = weights[index]
-        model.graph.initializers[name].const_value = ir.ExternalTensor(
-            path.name, start, end - start, ir.DataType(kind), shape=ir.Shape(shape), name=name, base_dir=folder
-        )
+        model.graph.initializers[name].const_value = _mapped(path, start, end, name, ir.DataType(kind), shape)
+    _map_external(model, path)
     return model
+
+
+def _mapped(path: Path, start: int, end: int, name: str, kind: ir.DataType, shape: Sequence[int]) -> ir.TensorProtocol:
+    """Return a tensor whose elements are a part of a file."""
+    before = start % mmap.ALLOCATIONGRANULARITY  # a map begins at a page
+    with path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), end - start + before, access=mmap.ACCESS_READ, offset=start - before)
+    if kind.bitwidth < 8:  # several in a byte
+        return ir.PackedTensor(np.frombuffer(data, np.uint8, offset=before), kind, shape=shape, name=name)
+    return ir.Tensor(np.frombuffer(data, kind.numpy(), offset=before).reshape(shape), kind, name=name)
+
+
+def _map_external(model: ir.Model, path: Path) -> None:
+    """Map the initializers that lie in other files.
+
+    Such a file has to be in the model's folder. Where model and weights are links into one store, as a download cache
+    keeps them, it is the folder they are named in that counts, or the one they are both kept in.
+    """
+    named, kept = path.absolute().parent, path.resolve().parent
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if not isinstance(tensor, ir.ExternalTensor) or not tensor.size:
+                continue
+            file = (named / tensor.location).resolve()
+            if not (file.is_relative_to(named.resolve()) or file.is_relative_to(kept)):
+                raise ModelError(
+                    f"The weights of '{value.name}' are in {tensor.location}, outside the model's folder; put the file"
+                    " beside the model."
+                )
+            if not file.exists():
+                raise ModelError(
+                    f"The weights of '{value.name}' are in {named / tensor.location}, which does not exist; put the"
+                    " file beside the model."
+                )
+            start = tensor.offset or 0
+            end = start + (tensor.length or tensor.nbytes)
+            if end > file.stat().st_size or end - start < tensor.nbytes:
+                raise ModelError(f"The weights of '{value.name}' go beyond the end of {file}: the file is truncated.")
+            value.const_value = _mapped(
+                file, start, start + tensor.nbytes, value.name or "", tensor.dtype, tensor.shape.numpy()
+            )
 
 
 def _without_weights(data: mmap.mmap) -> tuple[bytes, dict[int, Span]]:

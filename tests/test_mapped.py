@@ -1,0 +1,122 @@
+"""Weights are read where they lie: in the model's file, in another, behind links; refused where that is not safe."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from equiquant.errors import ModelError
+from equiquant.io import load_model
+from equiquant.io.size import files_bytes
+
+RNG = np.random.default_rng(0)
+WEIGHTS: dict[str, np.ndarray] = {
+    "large": RNG.standard_normal((64, 33)).astype(np.float32),
+    "small": RNG.standard_normal(33).astype(np.float32),
+    "half": RNG.standard_normal((33, 128)).astype(np.float16),
+}
+
+
+def proto() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Gemm", ["x", "large", "small"], ["h"]),
+        helper.make_node("Cast", ["h"], ["c"], to=TensorProto.FLOAT16),
+        helper.make_node("MatMul", ["c", "half"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, ["N", 128])],
+        [numpy_helper.from_array(array, name) for name, array in WEIGHTS.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def saved(folder: Path, *, external: bool) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "model.onnx"
+    onnx.save(proto(), path, save_as_external_data=external, location="weights.bin", size_threshold=0)
+    return path
+
+
+def check_weights(path: Path) -> None:
+    initializers = load_model(path).model.graph.initializers
+    for name, expected in WEIGHTS.items():
+        tensor = initializers[name].const_value
+        assert tensor is not None
+        assert tensor.numpy().dtype == expected.dtype
+        assert np.array_equal(tensor.numpy(), expected)
+        assert tensor.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_weights_read_as_written(tmp_path: Path, external: bool) -> None:
+    check_weights(saved(tmp_path, external=external))
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_model_may_be_a_link_into_a_store(tmp_path: Path, external: bool) -> None:
+    """As a download cache keeps files: under the hash of their content, with links of the right names elsewhere."""
+    saved(tmp_path / "store", external=external)
+    (tmp_path / "named").mkdir()
+    for name, digest in (("model.onnx", "1f"), ("weights.bin", "2e")):
+        if (stored := tmp_path / "store" / name).exists():
+            stored.rename(tmp_path / "store" / digest)
+            (tmp_path / "named" / name).symlink_to(Path("..") / "store" / digest)
+    check_weights(tmp_path / "named" / "model.onnx")
+    assert files_bytes(tmp_path / "named" / "model.onnx") > sum(w.nbytes for w in WEIGHTS.values())
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_files_may_have_a_second_name(tmp_path: Path, external: bool) -> None:
+    path = saved(tmp_path, external=external)
+    for file in list(tmp_path.iterdir()):
+        os.link(file, file.with_suffix(".copy"))
+    check_weights(path)
+
+
+def test_weights_of_four_bits(tmp_path: Path) -> None:
+    values = (np.arange(20_000) % 15 - 7).astype(np.int8)
+    model = proto()
+    model.graph.initializer.append(helper.make_tensor("w4", TensorProto.INT4, values.shape, values))
+    model.graph.initializer[-1].raw_data = ir.from_proto(model.graph.initializer[-1]).tobytes()
+    model.graph.initializer[-1].ClearField("int32_data")
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    tensor = load_model(path).model.graph.initializers["w4"].const_value
+    assert tensor is not None
+    assert np.array_equal(tensor.numpy().astype(np.int8), values)
+
+
+def test_weights_outside_the_folder_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model", external=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "model" / "weights.bin").rename(tmp_path / "elsewhere" / "weights.bin")
+    (tmp_path / "model" / "weights.bin").symlink_to(tmp_path / "elsewhere" / "weights.bin")
+    with pytest.raises(ModelError, match="outside the model's folder; put the file beside"):
+        load_model(path)
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        tensor.external_data[0].value = "../elsewhere/weights.bin"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        load_model(path)
+
+
+def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path, external=True)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(ModelError, match=r"weights\.bin, which does not exist; put the file beside"):
+        load_model(path)
+
+
+def test_a_truncated_file_of_weights_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path, external=True)
+    (tmp_path / "weights.bin").write_bytes((tmp_path / "weights.bin").read_bytes()[:5000])
+    with pytest.raises(ModelError, match=r"beyond the end of .*weights\.bin: the file is truncated"):
+        load_model(path)
