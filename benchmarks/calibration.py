@@ -104,7 +104,7 @@ def exactness(name: str, samples: int) -> dict[str, Any]:
         survey = target.survey(model, recipe)
         with calibrate.open_samples(data, input_specs(model), recipe) as stream:
             found = calibrate.collect(model, stream, survey.calibrated, recipe)
-            full = calibrate.collect(model, stream, survey.calibrated, recipe, exact=True)
+            full = calibrate.collect(model, stream, survey.calibrated, recipe, exact=survey.calibrated)
         scales = [target.choose(model, survey, stats, recipe).activations for stats in (found, full)]
         if method == "minmse":
             row["recounted"] = len(target.in_doubt(model, survey, found, recipe))

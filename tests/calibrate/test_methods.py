@@ -1,7 +1,9 @@
 """From collected statistics to scales: every documented method, on data whose answer is known."""
 
 import importlib
+import itertools
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -100,18 +102,45 @@ def test_statistics_in_doubt_are_counted_in_full(monkeypatch: pytest.MonkeyPatch
     assert changed["x"] != target.choose(model, survey, stats, recipe).activations["x"]
 
 
-def test_the_pipeline_recounts(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
+def collections(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, tuple[str, ...]]]:
+    """Return a list that gets the samples and the fully counted tensors of each collection; all tensors are large."""
+    asked: list[tuple[int, tuple[str, ...]]] = []
 
-    def watched(*args: Any, exact: bool = False, **kwargs: Any) -> TensorStats:
-        asked.append(exact)
-        return collect(*args, exact=exact, **kwargs)
+    def watched(*args: Any, exact: Collection[str] = (), **kwargs: Any) -> TensorStats:
+        found = collect(*args, exact=exact, **kwargs)
+        asked.append((found.samples, tuple(exact)))
+        return found
 
     monkeypatch.setattr("equiquant.calibrate.collect", watched)
     monkeypatch.setattr(importlib.import_module("equiquant.target.choose"), "HISTOGRAM_LIMIT", 1)
+    return asked
+
+
+def test_what_the_first_samples_leave_in_doubt_is_counted_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = collections(monkeypatch)
     monkeypatch.setattr("equiquant.target.ranges.DOUBT", 1e9)
-    quantize(proto(), data=samples(3), preset="xint8", cle=False)
-    assert asked == [False, True]
+    quantize(proto(), data=samples(11), preset="xint8", cle=False, bias_correction=False, weight_rounding="nearest")
+    (first, everything), (rest, doubtful) = asked
+    assert (first, rest) == (8, 3)
+    assert set(everything) == set(doubtful) != set()
+
+
+def test_a_few_samples_are_counted_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = collections(monkeypatch)
+    monkeypatch.setattr("equiquant.target.ranges.DOUBT", 1e9)
+    quantize(proto(), data=samples(3), preset="xint8", cle=False, bias_correction=False, weight_rounding="nearest")
+    assert [count for count, exact in asked if exact] == [3]
+
+
+def test_what_all_samples_leave_in_doubt_is_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = collections(monkeypatch)
+    calls = itertools.count()
+    in_doubt = target.in_doubt
+    monkeypatch.setattr("equiquant.target.ranges.DOUBT", 1e9)
+    monkeypatch.setattr("equiquant.target.in_doubt", lambda *given: in_doubt(*given) if next(calls) else ())
+    quantize(proto(), data=samples(11), preset="xint8", cle=False, bias_correction=False, weight_rounding="nearest")
+    assert [count for count, _ in asked] == [8, 3, 11]
+    assert set(asked[2][1]) == set(asked[0][1])
 
 
 def test_saved_statistics_serve_other_methods_without_data(tmp_path: Path) -> None:

@@ -53,12 +53,12 @@ class Wanted:
     votes: tuple[IntType, bool] | None = None
 
     @staticmethod
-    def by(recipe: Recipe, *, histogram: bool, exact: bool) -> Wanted:
+    def by(recipe: Recipe, *, histogram: bool) -> Wanted:
         """Return what a recipe asks for."""
         votes = recipe.calibration == "minmse" and recipe.minmse_mode == "most_common"
         return Wanted(
             histogram,
-            None if exact or recipe.exact_histograms or recipe.calibration in COUNT_ALL else HISTOGRAM_LIMIT,
+            None if recipe.exact_histograms or recipe.calibration in COUNT_ALL else HISTOGRAM_LIMIT,
             recipe.moving_average_constant if recipe.moving_average else None,
             (INT_TYPES[recipe.activation_type], recipe.unsigned_relu) if votes else None,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -29,7 +29,7 @@ from equiquant.recipe import Recipe
 __all__ = ["HISTOGRAM_LIMIT", "collect"]
 
 BATCH_BELOW = 50_000_000  # bytes of weights; above, a sample keeps the cores busy by itself
-ALONE_ABOVE = 200_000_000  # bytes of weights; above, a second sample's activations cost more than its thread gains
+ALONE_ABOVE = 900_000_000  # bytes of weights; above, a second sample's activations cost more than its thread gains
 CORES = os.cpu_count() or 1
 MOST_WORKERS = 4  # samples in memory at once
 
@@ -44,7 +44,7 @@ def collect(
     sketches: Collection[str] = (),
     progress: Callable[[int], None] | None = None,
     histograms: bool | None = None,
-    exact: bool = False,
+    exact: Collection[str] = (),
     checkpoint: Checkpoint | None = None,
 ) -> TensorStats:
     """Return the statistics of the named tensors over all samples of the stream.
@@ -58,7 +58,7 @@ def collect(
         sketches: Those of `channels` whose magnitudes are sketched too.
         progress: Called after every batch with the number of samples done, all passes together.
         histograms: Keep histograms; None where the recipe's method needs them.
-        exact: Count every element in the histograms.
+        exact: Those whose histograms count every element, whatever the recipe says.
         checkpoint: Where to save what is done from time to time, and to go on from.
 
     Raises:
@@ -68,7 +68,7 @@ def collect(
     axes = dict(channels or {})
     names = list(dict.fromkeys([*tensors, *axes]))
     keep = needs_histogram(recipe) if histograms is None else histograms
-    wanted = Wanted.by(recipe, histogram=keep, exact=exact)
+    wanted = Wanted.by(recipe, histogram=keep)
     first = next(iter(stream))
     limit = default_memory_limit() if recipe.calibration_memory is None else recipe.calibration_memory << 20
     alone = recipe.moving_average or model_bytes(model) > ALONE_ABOVE
@@ -77,7 +77,7 @@ def collect(
     done: dict[str, TensorRecord] = {}
     for index, group in enumerate(groups):
         report = _shared(progress, index, len(groups), samples)
-        samples, records = _Pass(model, group, axes, frozenset(sketches), wanted, workers).run(
+        samples, records = _Pass(model, group, axes, frozenset(sketches), frozenset(exact), wanted, workers).run(
             stream, report, checkpoint, index
         )
         done |= records
@@ -110,6 +110,7 @@ class _Pass:
     names: Sequence[str]
     axes: Mapping[str, int]
     sketches: Collection[str]
+    exact: Collection[str]
     wanted: Wanted
     workers: int
 
@@ -158,7 +159,8 @@ class _Pass:
         return samples, dict(result.tensors)
 
     def _accumulator(self, name: str) -> Accumulator:
-        return Accumulator(name, self.wanted, self.axes.get(name), name in self.sketches)
+        wanted = replace(self.wanted, limit=None) if name in self.exact else self.wanted
+        return Accumulator(name, wanted, self.axes.get(name), name in self.sketches)
 
     def _result(self, samples: int, fresh: Mapping[str, TensorRecord], before: TensorStats | None) -> TensorStats:
         if before is None:

@@ -112,23 +112,30 @@ class SampleView:
     Args:
         stream: The stream.
         start: First feed.
-        stop: The feed after the last.
+        stop: The feed after the last; None for all there are.
     """
 
-    def __init__(self, stream: SampleStream, start: int, stop: int) -> None:
+    def __init__(self, stream: SampleStream, start: int, stop: int | None) -> None:
         self.synthetic = stream.synthetic
         self._stream, self._start, self._stop = stream, start, stop
 
     @property
-    def known(self) -> int:
-        """Number of feeds, at most."""
-        return self._stop - self._start
+    def known(self) -> int | None:
+        """Number of feeds, at most; None if it is not known without reading them."""
+        if self._stop is not None:
+            return self._stop - self._start
+        whole = self._stream.known
+        return None if whole is None else max(0, whole - self._start)
 
     def __iter__(self) -> Iterator[Feed]:
         return itertools.islice(self._stream, self._start, self._stop)
 
     def __len__(self) -> int:
-        return self._stop - self._start
+        return sum(1 for _ in self) if self._stop is None else self._stop - self._start
+
+    def first(self, count: int) -> list[Feed]:
+        """Return the first `count` feeds, or all if there are fewer, without reading the rest."""
+        return list(itertools.islice(self, count))
 
 
 class _Spool:

@@ -1,5 +1,9 @@
 """The calibration stage: statistics from the data, from a file of earlier ones, or from where an interrupted run was.
 
+Large tensors are counted by a sample of their elements, which nearly always tells the best scale. Where two are too
+close to call every element is counted. The first samples, counted in full, show for which tensors that will be, so that
+one pass over the data does.
+
 With a file, histograms are kept whatever the method, so that the same statistics serve other methods later; it names
 the model it is of by hash, and is refused for another.
 """
@@ -8,18 +12,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
 from equiquant import calibrate, target
-from equiquant.calibrate import Checkpoint, TensorStats, load_stats, model_hash, save_stats
+from equiquant.calibrate import Checkpoint, SampleView, TensorStats, load_stats, model_hash, save_stats
 from equiquant.errors import DataError
 from equiquant.pipeline.state import RunState
 from equiquant.target import Survey
 
 __all__ = ["statistics"]
+
+FULL_FEEDS = 8  # counted in full
+OPEN = 0.5  # relative difference of the errors of two scales on the first feeds that all of them together may close
 
 
 def statistics(
@@ -43,9 +50,7 @@ def statistics(
         state.progress("calibrate", done, total)
 
     if file is None:
-        return _recounted(
-            state, model, survey, calibrate.collect(model, state.stream, tensors, state.recipe, progress=progress)
-        )
+        return _collect(state, model, survey, tensors, progress)
     digest = model_hash(model)
     if Path(file).exists():
         stats = load_stats(file, digest)
@@ -56,6 +61,23 @@ def statistics(
     stats = _collect_into(state, model, survey, tensors, Path(file), digest, progress)
     save_stats(stats, file)
     return stats
+
+
+def _collect(
+    state: RunState, model: ir.Model, survey: Survey, tensors: Sequence[str], progress: Callable[[int], None]
+) -> TensorStats:
+    """Collect in one pass; the tensors that the first feeds leave in doubt are counted in full all along."""
+    recipe, stream = state.recipe, state.stream
+    if recipe.moving_average or not target.counts_decide(survey, recipe):
+        return _recounted(state, model, survey, calibrate.collect(model, stream, tensors, recipe, progress=progress))
+    head, rest = SampleView(stream, 0, FULL_FEEDS), SampleView(stream, FULL_FEEDS, None)
+    stats = calibrate.collect(model, head, tensors, recipe, progress=progress, exact=tensors)
+    if not rest.first(1):
+        return stats
+    doubtful = target.in_doubt(model, survey, stats, recipe, OPEN)
+    seen = stats.samples
+    more = calibrate.collect(model, rest, tensors, recipe, progress=lambda done: progress(seen + done), exact=doubtful)
+    return _recounted(state, model, survey, stats.merge(more), counted=doubtful)
 
 
 def _collect_into(
@@ -77,11 +99,21 @@ def _collect_into(
     return dataclasses.replace(_recounted(state, model, survey, stats), model_hash=digest, scales=state.scales)
 
 
-def _recounted(state: RunState, model: ir.Model, survey: Survey, stats: TensorStats) -> TensorStats:
-    """Count every element of the tensors whose sampled histograms leave two scales too close to call."""
-    doubtful = target.in_doubt(model, survey, stats, state.recipe)
+def _recounted(
+    state: RunState, model: ir.Model, survey: Survey, stats: TensorStats, counted: Collection[str] = ()
+) -> TensorStats:
+    """Count every element of the tensors whose sampled histograms leave two scales too close to call.
+
+    Args:
+        state: The run.
+        model: The model that will be quantized.
+        survey: What will be quantized.
+        stats: Statistics over all samples.
+        counted: Those of its tensors that were counted in full.
+    """
+    doubtful = [name for name in target.in_doubt(model, survey, stats, state.recipe) if name not in counted]
     if not doubtful:
         return stats
-    full = calibrate.collect(model, state.stream, doubtful, state.recipe, exact=True)
+    full = calibrate.collect(model, state.stream, doubtful, state.recipe, exact=doubtful)
     counts = {name: r.histogram for name, r in full.tensors.items() if r.histogram is not None}
     return dataclasses.replace(stats, recounted=counts)

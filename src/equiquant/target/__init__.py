@@ -1,7 +1,7 @@
 """The target: what is quantized, and with which scale, zero point and type."""
 
 from equiquant.target.blocks import BlockPlan, plan_blocks
-from equiquant.target.choose import choose, in_doubt, missing
+from equiquant.target.choose import choose, counts_decide, in_doubt, missing
 from equiquant.target.hardware import HARDWARE, Hardware, Shift
 from equiquant.target.layers import Layer, layers
 from equiquant.target.limits import LimitReport
@@ -23,6 +23,7 @@ __all__ = [
     "Survey",
     "Target",
     "choose",
+    "counts_decide",
     "cpu_form",
     "in_doubt",
     "layers",

@@ -33,7 +33,7 @@ from equiquant.target.ranges import Evidence, activation_params, clip_bounds, un
 from equiquant.target.survey import Group, Survey
 from equiquant.target.weights import bias_params, fit_weight_to_bias, weight_params
 
-__all__ = ["choose", "in_doubt", "missing"]
+__all__ = ["choose", "counts_decide", "in_doubt", "missing"]
 
 NOTHING_GIVEN = ChosenRanges({})
 
@@ -108,7 +108,14 @@ def missing(survey: Survey, given: ChosenRanges | None) -> tuple[str, ...]:
     return tuple(name for name in survey.calibrated if name not in known)
 
 
-def in_doubt(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe) -> tuple[str, ...]:
+def counts_decide(survey: Survey, recipe: Recipe) -> bool:
+    """True if histograms are sampled, and which of two scales has less error may hang on elements left out."""
+    return not recipe.exact_histograms and survey.target.method == "minmse" and recipe.minmse_mode == "all"
+
+
+def in_doubt(
+    model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe, least: float = 0.0
+) -> tuple[str, ...]:
     """Return the tensors whose sampled histograms leave the scale of their group open; a full count decides.
 
     Args:
@@ -116,8 +123,10 @@ def in_doubt(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe
         survey: What to quantize.
         stats: Statistics, of those of its tensors that matter.
         recipe: The options.
+        least: Relative difference of the errors of two scales that leaves them open in any case: more samples than
+            the statistics are of may close it.
     """
-    if recipe.exact_histograms or survey.target.method != "minmse":
+    if not counts_decide(survey, recipe):
         return ()
     chooser = _Chooser(model, survey, stats, recipe, NOTHING_GIVEN)
     found: list[str] = []
@@ -128,7 +137,7 @@ def in_doubt(model: ir.Model, survey: Survey, stats: TensorStats, recipe: Recipe
         evidence = [chooser.evidence(name, NOTHING_GIVEN) for name in mine]
         large = any(stats.tensors[name].count > HISTOGRAM_LIMIT * stats.samples for name in mine)
         unsigned = survey.unsigned.issuperset(mine)
-        if large and ranges.in_doubt(union(evidence), survey.target, recipe, stats.samples, unsigned=unsigned):
+        if large and ranges.in_doubt(union(evidence), survey.target, stats.samples, least, unsigned=unsigned):
             found += mine
     return tuple(found)
 

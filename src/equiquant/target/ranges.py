@@ -124,17 +124,17 @@ def activation_params(
     return QuantParams.make(np.ldexp(np.float32(1), exponent), zero, kind.name)
 
 
-def in_doubt(evidence: Evidence, target: Target, recipe: Recipe, samples: int, *, unsigned: bool = False) -> bool:
+def in_doubt(evidence: Evidence, target: Target, samples: int, least: float, *, unsigned: bool = False) -> bool:
     """True if a sampled histogram leaves it open which power of two has the least squared error.
 
     The squared rounding error of n sampled elements has a relative standard deviation of about 1/√n. Two scales whose
-    errors differ by less than `DOUBT` of these are told apart by a full count only.
+    errors differ by less than `DOUBT` of these, or by less than `least`, are told apart by a full count only.
     """
-    if target.method != "minmse" or recipe.minmse_mode != "all" or evidence.histogram is None:
+    if evidence.histogram is None:
         return False
     zero = target.activation.qmin if unsigned else target.activation.center
     margin = minmse_margin(evidence.histogram, target.activation, zero_point=zero)
-    return margin < DOUBT / math.sqrt(SAMPLED * max(samples, 1))
+    return margin < max(least, DOUBT / math.sqrt(SAMPLED * max(samples, 1)))
 
 
 def _float_range(evidence: Evidence, target: Target, recipe: Recipe, *, symmetric: bool) -> tuple[float, float]:
