@@ -98,6 +98,12 @@ class Outcome:
         return reason
 
 
+def removed_readers(model: ir.Model) -> list[str]:
+    """Return the nodes that are no longer in the graph, but count as readers of a value that is."""
+    values = [*model.graph.inputs, *model.graph.initializers.values(), *(v for n in model.graph for v in n.outputs)]
+    return [use.node.name or use.node.op_type for v in values for use in v.uses() if use.node.graph is None]
+
+
 def canonical(
     source: onnx.ModelProto,
     *,
@@ -123,6 +129,7 @@ def canonical(
     onnx.checker.check_model(ir.to_proto(model.clone()))
     names = [n.name for n in model.graph.all_nodes()]
     assert len(set(names)) == len(names)
+    assert not removed_readers(model)
     left = {v.name for v in model.graph.inputs}
     actual = run(model, {k: v for k, v in feed.items() if k in left})
     found = error(expected, actual)

@@ -49,7 +49,7 @@ def fold_constants(model: ir.Model) -> list[Decision]:
             assert out.name is not None
             out.replace_all_uses_with(add_initializer(graph, out.name, array))
         decisions.append(Decision(STAGE, RULE, label(node), True, "computed: its inputs are constants"))
-        graph.remove(node)
+        graph.remove(node, safe=True)  # and reads its inputs no more
     return decisions
 
 
