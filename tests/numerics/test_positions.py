@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from equiquant.numerics import positions
 from equiquant.numerics.positions import Limit, Terms, solve_positions
 
 REACH = 2
@@ -115,3 +116,33 @@ def test_the_softer_bound_is_the_documented_one() -> None:
     for cut, least in ((0, -16), (10, -6), (16, 0), (20, 0)):
         positions = np.array([cut, 0, 0, 0])
         assert bias.bounds(positions) == (min(0, -(24 - (8 + cut))), 15) == (least, 15)
+
+
+def test_limits_that_share_no_variable_are_problems_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One problem with an awkward part after the other: both together take no larger programs than each alone."""
+    sizes: list[int] = []
+    solve = positions._Program.solve
+
+    def watched(program: positions._Program) -> np.ndarray | None:
+        sizes.append(len(program._first))
+        return solve(program)
+
+    monkeypatch.setattr(positions._Program, "solve", watched)
+    parts = [_random(seed) for seed in (3, 5, 8)]
+    start = [s for part in parts for s in part[0]]
+    table = np.concatenate([part[1] for part in parts])
+    limits = [
+        Limit(
+            tuple(tuple((v + 5 * k, c) for v, c in terms) for terms in limit.values),
+            limit.low,
+            limit.high,
+            None if limit.softer is None else (tuple((v + 5 * k, c) for v, c in limit.softer[0]), limit.softer[1]),
+        )
+        for k, part in enumerate(parts)
+        for limit in part[2]
+    ]
+    together = solve_positions(start, _cost(start, table), limits, REACH)
+    assert max(sizes) <= 5
+    alone = [solve_positions(part[0], _cost(part[0], part[1]), part[2], REACH) for part in parts]
+    assert together.positions.tolist() == [p for found in alone for p in found.positions.tolist()]
+    assert together.broken == tuple(i + 4 * k for k, found in enumerate(alone) for i in found.broken)

@@ -3,7 +3,8 @@
 A tensor with scale 2^−p has position p. Every variable begins where it is best for itself; each limit says
 low ≤ Σ coefficient·p ≤ high. The solution is exact, and found without looking at what is not violated: solve with the
 violated limits alone, add those that the solution violates, and go on until none is. Each of these problems is a
-relaxation of the whole one, so a solution that violates nothing is the best of all.
+relaxation of the whole one, so a solution that violates nothing is the best of all. Limits that share no variable, not
+even by way of others, are problems of their own.
 
 A problem is an integer program with one 0-1 unknown for each position a variable may take (HiGHS, by
 `scipy.optimize.milp`). Where no positions satisfy all limits, the total violation is minimised first, then the cost.
@@ -90,7 +91,7 @@ class PositionSolution:
     Attributes:
         positions: (variables,) int64.
         broken: Limits that no positions satisfy together with the others, by index.
-        rounds: Integer programs solved.
+        rounds: Times that limits were added.
         touched: Variables that took part in one.
     """
 
@@ -114,21 +115,35 @@ def solve_positions(
     """
     begin = np.asarray(start, dtype=np.int64)
     windows = _Windows(begin, reach)
-    positions = begin
+    positions = begin.copy()
     active: list[int] = []
     impossible: set[int] = set()
     rounds = 0
     while True:
         known = set(active)
-        violated = [i for i, limit in enumerate(limits) if i not in known and not limit.holds(positions)]
+        violated = {i for i, limit in enumerate(limits) if i not in known and not limit.holds(positions)}
         if not violated:
             break
-        active += violated
-        positions, short = _solve(begin, cost, [limits[i] for i in active], windows)
-        impossible = {active[i] for i in short}
+        active += sorted(violated)
+        for part in _components(active, limits):
+            if violated.isdisjoint(part):
+                continue
+            variables = sorted({v for i in part for v in limits[i].variables()})
+            found, short = _solve(begin, cost, [limits[i] for i in part], variables, windows)
+            positions[variables] = found[variables]
+            impossible = impossible.difference(part) | {part[i] for i in short}
         rounds += 1
     touched = frozenset(v for i in active for v in limits[i].variables())
     return PositionSolution(positions, tuple(sorted(impossible)), rounds, touched)
+
+
+def _components(active: Sequence[int], limits: Sequence[Limit]) -> list[list[int]]:
+    """Return the active limits, by index, in groups that share no variable."""
+    pairs = [(row, variable) for row, i in enumerate(active) for variable in limits[i].variables()]
+    rows, variables = np.array(pairs).T
+    graph = sparse.csr_matrix((np.ones(rows.size), (rows, variables)), shape=(len(active), variables.max() + 1))
+    count, labels = sparse.csgraph.connected_components(graph @ graph.T, directed=False)
+    return [[active[row] for row in np.flatnonzero(labels == k).tolist()] for k in range(count)]
 
 
 class _Windows:
@@ -159,10 +174,13 @@ class _Windows:
 
 
 def _solve(
-    start: Array, cost: Callable[[int, int], float], limits: Sequence[Limit], windows: _Windows
+    start: Array,
+    cost: Callable[[int, int], float],
+    limits: Sequence[Limit],
+    variables: Sequence[int],
+    windows: _Windows,
 ) -> tuple[Array, list[int]]:
     """Solve for the variables of some limits; return all positions, and the limits that had to be broken."""
-    variables = sorted({v for limit in limits for v in limit.variables()})
     while True:
         program = _Program(start, cost, limits, variables, windows)
         found = program.solve()
