@@ -74,7 +74,7 @@ def speed(name: str) -> dict[str, Any]:
         classes_s = time.perf_counter() - start
         chosen = survey(model, recipe)
         figures, sketches = solving.channel_statistics(recipe, model, classes, chosen.calibrated, samples)
-        bounds = clip_bounds(classes, sketches)
+        bounds = clip_bounds(classes, sketches, 2)
         start = time.perf_counter()
         pairwise = plan_pairwise(classes, bounds)
         pairwise_s = time.perf_counter() - start

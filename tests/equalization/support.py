@@ -109,7 +109,7 @@ def random_scales(classes: ScaleClasses, seed: int = 3, reach: float = 2.0) -> A
     """Random log-scales for every free class: any of them must preserve the function."""
     z = np.random.default_rng(seed).uniform(-reach, reach, classes.count)
     z += np.where(z > 0, 0.2, -0.2)  # none is near zero
-    lower, upper = clip_bounds(classes, {})
+    lower, upper = clip_bounds(classes, {}, 1)
     z = np.clip(z, lower, upper)
     z[0] = 0.0
     return z

@@ -29,7 +29,7 @@ from equiquant.recipe import Recipe
 __all__ = ["HISTOGRAM_LIMIT", "collect"]
 
 BATCH_BELOW = 50_000_000  # bytes of weights; above, a sample keeps the cores busy by itself
-ALONE_ABOVE = 900_000_000  # bytes of weights; above, a second sample's activations cost more than its thread gains
+ALONE_ABOVE = 200_000_000  # bytes of weights; above, a second sample's activations cost more than its thread gains
 CORES = os.cpu_count() or 1
 MOST_WORKERS = 4  # samples in memory at once
 

@@ -39,8 +39,10 @@ Array = npt.NDArray[Any]
 Bounds = tuple[Array, Array]
 Ranges = ChosenRanges
 
+CLIP_MARGIN = (
+    0.02  # what a channel's largest calibrated value must stay below a Clip's bound by; of n samples, 1/n² at least
+)
 SAME = 0.02  # difference of two log-scales that a range need not follow
-CLIP_MARGIN = 1.02  # a channel counts as clear of a Clip's bound if its largest calibrated value times this is below it
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +150,7 @@ def plan_ranges(
     return EqualizationPlan(method, result.z, plan.steps + result.evaluations, result.ranges)
 
 
-def clip_bounds(classes: ScaleClasses, sketches: Mapping[str, Sketches]) -> Bounds:
+def clip_bounds(classes: ScaleClasses, sketches: Mapping[str, Sketches], samples: int) -> Bounds:
     """Return the smallest and largest log-scale of each class that no Clip(0, c) would notice.
 
     A channel whose largest calibrated value, with a margin, stays below c may grow until it meets c; one that comes
@@ -157,7 +159,9 @@ def clip_bounds(classes: ScaleClasses, sketches: Mapping[str, Sketches]) -> Boun
     Args:
         classes: The scale classes.
         sketches: What goes into the Clips, by tensor name; empty if nothing was calibrated.
+        samples: How many samples those are of.
     """
+    margin = 1 + max(CLIP_MARGIN, 1 / max(samples, 1) ** 2)
     lower, upper = np.full(classes.count, -np.inf), np.full(classes.count, np.inf)
     for site in classes.clips:
         lower[site.bound_id] = upper[site.bound_id] = 0.0
@@ -166,7 +170,7 @@ def clip_bounds(classes: ScaleClasses, sketches: Mapping[str, Sketches]) -> Boun
         if sketch is None or site.ids.size != sketch[0].high.size:
             lower[site.ids] = upper[site.ids] = 0.0
             continue
-        ids, high = site.ids.reshape(-1), np.maximum(sketch[0].high * CLIP_MARGIN, 1e-30)
+        ids, high = site.ids.reshape(-1), np.maximum(sketch[0].high * margin, 1e-30)
         near = high >= site.bound
         lower[ids[near]] = 0.0
         np.minimum.at(upper, ids, np.where(near, 0.0, np.log(site.bound / high)))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate import AppliedScales
+from equiquant.calibrate import AppliedScales, SampleView
 from equiquant.decisions import Decision
 from equiquant.equalization import (
     EqualizationPlan,
@@ -26,7 +26,7 @@ from equiquant.graph import edit
 from equiquant.io import model_bytes, release_memory
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import decibels
-from equiquant.pipeline.judging import Judge
+from equiquant.pipeline.judging import Judge, Yardstick
 from equiquant.pipeline.solving import solve
 from equiquant.pipeline.state import RunState
 from equiquant.refine import Original
@@ -41,6 +41,8 @@ Noise = dict[str, list[float]]
 PROOF_FEEDS = 2  # feeds the float models are compared on
 LARGE = 100_000_000  # bytes of weights; above, a measurement takes seconds
 EQUAL_DB = 0.7  # one draw of the rounding is worth as much
+SAME_DB = 80.0  # of signal over change: float outputs as another tool would take them for the same
+AUDIBLE_DB = 40.0  # below, a change of the float outputs adds to the noise of 8 bits
 CLEAR_DB = 3.0  # predicted from calibration data; the prediction errs by less where both sides are of one network
 
 
@@ -113,7 +115,10 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         )
     state.decisions += best.decisions
     state.equalization |= _describe(state, classes, best) | _noise(rows, noise)
-    return _applied(state, model, classes, best)
+    equalized = _applied(state, model, classes, best)
+    if classes.clips and best.name != "soft" and best.z.any():
+        _check_clips(state, model, equalized.model, judge.held)
+    return equalized
 
 
 def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: AppliedScales) -> Equalized:
@@ -127,6 +132,19 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
     state.decisions += trial.decisions
     state.equalization |= _describe(state, classes, trial)
     return _applied(state, model, classes, trial)
+
+
+def _check_clips(state: RunState, model: ir.Model, equalized: ir.Model, held: SampleView) -> None:
+    """Say what of the float function is left on samples the scales were not found on: they may reach a Clip's bound."""
+    with state.stages("prove"):
+        left = Yardstick(model, held).sqnr_db(equalized)
+    state.equalization["clip_sqnr_db"] = left
+    if left < (AUDIBLE_DB if state.quantize else SAME_DB):
+        state.warn(
+            f"On samples that the scales were not found on, {left:.1f} dB of the float output are left: channels that"
+            " stayed below a Clip's bound before reach it there. More samples, or --clip-mode per_channel, keep the"
+            " function."
+        )
 
 
 def _prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge: Judge | None) -> Reference:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from equiquant import calibrate, target
 from equiquant.calibrate import SampleView
+from equiquant.calibrate.feeds import batch_size
 from equiquant.equalization import (
     EqualizationPlan,
     Gains,
@@ -56,7 +57,7 @@ def solve(
     nothing = EqualizationPlan("none", np.zeros(classes.count), 0)
     survey = target.survey(model, recipe)
     figures, sketches = channel_statistics(recipe, model, classes, survey.calibrated, samples)
-    bounds = clip_bounds(classes, sketches)
+    bounds = clip_bounds(classes, sketches, sum(map(batch_size, samples)) if classes.clips else 0)
     plans = [nothing]
     if recipe.cle:
         plans.append(plan_pairwise(classes, bounds, steps=recipe.cle_steps, append_bias=recipe.cle_append_bias))
