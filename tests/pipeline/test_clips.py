@@ -11,7 +11,7 @@ from tests.canonical.support import proto, weights
 
 
 def network() -> tuple[onnx.ModelProto, np.ndarray]:
-    """Return Conv, Clip(0, 6), Conv with one channel in eight that is small, and samples of which the last are larger."""
+    """Return Conv, Clip(0, 6), Conv with channels of unlike sizes, and samples, the last ones larger."""
     parameters = weights(w1=(8, 3, 1, 1), b1=(8,), w2=(4, 8, 1, 1), b2=(4,))
     parameters["w1"] *= np.logspace(0, -2, 8, dtype=np.float32).reshape(8, 1, 1, 1)
     parameters["b1"] *= 0
