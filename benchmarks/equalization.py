@@ -73,8 +73,8 @@ def speed(name: str) -> dict[str, Any]:
         classes = find_classes(model)
         classes_s = time.perf_counter() - start
         chosen = survey(model, recipe)
-        figures, sketches = solving.channel_statistics(recipe, model, classes, chosen.calibrated, samples)
-        bounds = clip_bounds(classes, sketches, 2)
+        figures, sketches, count = solving.channel_statistics(recipe, model, classes, chosen.calibrated, samples)
+        bounds = clip_bounds(classes, sketches, count)
         start = time.perf_counter()
         pairwise = plan_pairwise(classes, bounds)
         pairwise_s = time.perf_counter() - start

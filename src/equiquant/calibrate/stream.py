@@ -133,10 +133,6 @@ class SampleView:
     def __len__(self) -> int:
         return sum(1 for _ in self) if self._stop is None else self._stop - self._start
 
-    def first(self, count: int) -> list[Feed]:
-        """Return the first `count` feeds, or all if there are fewer, without reading the rest."""
-        return list(itertools.islice(self, count))
-
 
 class _Spool:
     """A growing file of feeds: what has been read is replayed; what has not is pulled from the source and kept."""

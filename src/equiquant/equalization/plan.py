@@ -39,9 +39,7 @@ Array = npt.NDArray[Any]
 Bounds = tuple[Array, Array]
 Ranges = ChosenRanges
 
-CLIP_MARGIN = (
-    0.02  # what a channel's largest calibrated value must stay below a Clip's bound by; of n samples, 1/n² at least
-)
+CLIP_MARGIN = 0.02  # by which a channel's largest calibrated value must stay below a Clip's bound; 1/n² of few samples
 SAME = 0.02  # difference of two log-scales that a range need not follow
 
 

@@ -73,14 +73,15 @@ def _map_external(model: ir.Model, path: Path) -> None:
     Such a file has to be in the model's folder. Where model and weights are links into one store, as a download cache
     keeps them, it is the folder they are named in that counts, or the one they are both kept in.
     """
-    named, kept = path.absolute().parent, path.resolve().parent
+    named = path.absolute().parent
+    folders = named.resolve(), path.resolve().parent
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
             if not isinstance(tensor, ir.ExternalTensor) or not tensor.size:
                 continue
             file = (named / tensor.location).resolve()
-            if not (file.is_relative_to(named.resolve()) or file.is_relative_to(kept)):
+            if not any(map(file.is_relative_to, folders)):
                 raise ModelError(
                     f"The weights of '{value.name}' are in {tensor.location}, outside the model's folder; put the file"
                     " beside the model."

@@ -72,7 +72,7 @@ def _collect(
         return _recounted(state, model, survey, calibrate.collect(model, stream, tensors, recipe, progress=progress))
     head, rest = SampleView(stream, 0, FULL_FEEDS), SampleView(stream, FULL_FEEDS, None)
     stats = calibrate.collect(model, head, tensors, recipe, progress=progress, exact=tensors)
-    if not rest.first(1):
+    if stream.count_up_to(FULL_FEEDS + 1) <= FULL_FEEDS:
         return stats
     doubtful = target.in_doubt(model, survey, stats, recipe, OPEN)
     seen = stats.samples

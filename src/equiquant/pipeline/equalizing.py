@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate import AppliedScales, SampleView
+from equiquant.calibrate import AppliedScales
 from equiquant.decisions import Decision
 from equiquant.equalization import (
     EqualizationPlan,
@@ -42,7 +42,7 @@ PROOF_FEEDS = 2  # feeds the float models are compared on
 LARGE = 100_000_000  # bytes of weights; above, a measurement takes seconds
 EQUAL_DB = 0.7  # one draw of the rounding is worth as much
 SAME_DB = 80.0  # of signal over change: float outputs as another tool would take them for the same
-AUDIBLE_DB = 40.0  # below, a change of the float outputs adds to the noise of 8 bits
+DROWNED_DB = 40.0  # the same, as far as the noise of 8 bits lets one tell
 CLEAR_DB = 3.0  # predicted from calibration data; the prediction errs by less where both sides are of one network
 
 
@@ -117,7 +117,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     state.equalization |= _describe(state, classes, best) | _noise(rows, noise)
     equalized = _applied(state, model, classes, best)
     if classes.clips and best.name != "soft" and best.z.any():
-        _check_clips(state, model, equalized.model, judge.held)
+        _check_clips(state, model, equalized.model, judge)
     return equalized
 
 
@@ -134,12 +134,13 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
     return _applied(state, model, classes, trial)
 
 
-def _check_clips(state: RunState, model: ir.Model, equalized: ir.Model, held: SampleView) -> None:
+def _check_clips(state: RunState, model: ir.Model, equalized: ir.Model, judge: Judge) -> None:
     """Say what of the float function is left on samples the scales were not found on: they may reach a Clip's bound."""
+    replaced = "replace_clip6_relu" in state.equalization  # the judge compares with the network before that
     with state.stages("prove"):
-        left = Yardstick(model, held).sqnr_db(equalized)
+        left = Yardstick(model, judge.held).sqnr_db(equalized) if replaced else judge.float_sqnr_db(equalized)
     state.equalization["clip_sqnr_db"] = left
-    if left < (AUDIBLE_DB if state.quantize else SAME_DB):
+    if left < (DROWNED_DB if state.quantize else SAME_DB):
         state.warn(
             f"On samples that the scales were not found on, {left:.1f} dB of the float output are left: channels that"
             " stayed below a Clip's bound before reach it there. More samples, or --clip-mode per_channel, keep the"

@@ -199,7 +199,7 @@ class _Scale:
     def _estimate(self, recipe: Recipe, survey: target.Survey) -> dict[tuple[str, str], float]:
         """Return noise over signal by (kind, name) of every term of the objective, as the model is now."""
         classes = find_classes(self._model)
-        figures, sketches = channel_statistics(recipe, self._model, classes, survey.calibrated, self._judge.fitted)
+        figures, sketches, _ = channel_statistics(recipe, self._model, classes, survey.calibrated, self._judge.fitted)
         gains = channel_gains(self._model, classes, figures, self._judge.fitted, self._judge.affordable)
         z = np.zeros(classes.count)
         quantizer = quantizer_model(survey, bias_corrected=recipe.bias_correction)

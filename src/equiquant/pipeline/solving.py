@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from equiquant import calibrate, target
 from equiquant.calibrate import SampleView
-from equiquant.calibrate.feeds import batch_size
 from equiquant.equalization import (
     EqualizationPlan,
     Gains,
@@ -56,8 +55,8 @@ def solve(
     """
     nothing = EqualizationPlan("none", np.zeros(classes.count), 0)
     survey = target.survey(model, recipe)
-    figures, sketches = channel_statistics(recipe, model, classes, survey.calibrated, samples)
-    bounds = clip_bounds(classes, sketches, sum(map(batch_size, samples)) if classes.clips else 0)
+    figures, sketches, count = channel_statistics(recipe, model, classes, survey.calibrated, samples)
+    bounds = clip_bounds(classes, sketches, count)
     plans = [nothing]
     if recipe.cle:
         plans.append(plan_pairwise(classes, bounds, steps=recipe.cle_steps, append_bias=recipe.cle_append_bias))
@@ -114,8 +113,8 @@ def _with_ranges(
 
 def channel_statistics(
     recipe: Recipe, model: ir.Model, classes: ScaleClasses, tensors: tuple[str, ...], samples: SampleView
-) -> tuple[Mapping[str, ChannelFigures], Mapping[str, Sketches]]:
-    """Calibrate the channels of the tensors and of the Clips' outputs, in one pass.
+) -> tuple[Mapping[str, ChannelFigures], Mapping[str, Sketches], int]:
+    """Calibrate the channels of the tensors and of the Clips' outputs, in one pass; return the number of samples too.
 
     What goes into the Clips is sketched too, and every rounded tensor if ranges may clip.
     """
@@ -133,7 +132,8 @@ def channel_statistics(
     plain = recipe.replace(calibration="minmax", scale_kind="float", bias_type="int32")
     stats = calibrate.collect(model, samples, (), plain, channels=sources | axes, sketches=sketched)
     figures = {name: record.channels for name, record in stats.tensors.items() if record.channels and name in axes}
-    return figures, {name: record.sketches for name, record in stats.tensors.items() if record.sketches}
+    sketches = {name: record.sketches for name, record in stats.tensors.items() if record.sketches}
+    return figures, sketches, stats.samples
 
 
 def _channel_axis(value: ir.Value, classes: ScaleClasses) -> int | None:
