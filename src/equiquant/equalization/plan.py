@@ -183,20 +183,19 @@ def spread(classes: ScaleClasses, z: Array) -> list[LayerSpread]:
 
 def _layer(slot: Slot, classes: ScaleClasses, z: Array) -> LayerSpread:
     coupling = coupling_of(slot, None)
-    factor = np.exp(z[coupling.rows][:, :, None] - z[coupling.columns][:, None, :]).astype(np.float32)
+    fade = np.exp(-z[coupling.columns]).astype(np.float32)
     pin = classes.pins.get(slot.node.outputs[0])
     return LayerSpread(
         node=query.label(slot.node),
         op_type=slot.node.op_type,
         channels=coupling.rows.size,
-        before=_ratio(coupling.magnitude),
-        after=_ratio(coupling.magnitude * factor),
+        before=_ratio(coupling.magnitude.max(axis=2)),
+        after=_ratio((coupling.magnitude * fade[:, None, :]).max(axis=2) * np.exp(z[coupling.rows])),
         free=int((coupling.rows != 0).sum()),
         pinned_by=f"{pin.reason} ({pin.node})" if pin is not None else "",
     )
 
 
-def _ratio(magnitude: Array) -> float:
-    rows = magnitude.max(axis=2).reshape(-1)
+def _ratio(rows: Array) -> float:
     live = rows[rows > DEAD * rows.max(initial=0.0)]
     return float(live.max() / live.min()) if live.size else 1.0

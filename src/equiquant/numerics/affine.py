@@ -116,9 +116,11 @@ class QuantParams:
 def quantize(x: Array, params: QuantParams) -> Array:
     """Return the integers of `x`, shape of `x`, dtype of `params.type`."""
     scale, zero = params.aligned(x.ndim)
-    q = np.rint(x.astype(np.float64) / scale.astype(np.float64)) + zero
-    result: Array = np.clip(q, params.type.qmin, params.type.qmax).astype(params.type.name)
-    return result
+    q = np.asarray(np.divide(x, scale, dtype=np.float64))
+    np.rint(q, out=q)
+    np.add(q, zero, out=q)
+    np.clip(q, params.type.qmin, params.type.qmax, out=q)
+    return q.astype(params.type.name)
 
 
 def dequantize(q: Array, params: QuantParams) -> Array:

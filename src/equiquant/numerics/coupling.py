@@ -49,8 +49,9 @@ def magnitudes(weight: Array, groups: int, out_axis: int) -> Array:
     if weight.size == groups:
         return np.abs(weight).reshape(groups, 1, 1).astype(np.float32, copy=False)
     flat = weight.reshape(weight.shape[0], weight.shape[1], -1)
-    pointwise = flat.shape[2] == 1
-    largest = np.abs(flat[:, :, 0]) if pointwise else np.maximum(flat.max(axis=2), -flat.min(axis=2))
+    largest = np.abs(flat[:, :, 0])
+    for tap in range(1, flat.shape[2]):  # many times faster than reducing along so short an axis
+        np.maximum(largest, np.abs(flat[:, :, tap]), out=largest)
     grouped = largest.reshape(groups, -1, largest.shape[1]).astype(np.float32, copy=False)
     return grouped if out_axis == 0 else grouped.transpose(0, 2, 1)
 

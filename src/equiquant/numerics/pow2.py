@@ -43,7 +43,7 @@ Array = npt.NDArray[Any]
 
 FINER_CANDIDATES = 4
 SMALLEST_EXPONENT, LARGEST_EXPONENT = -126, 127  # 2^e is a normal float32
-CHUNK = 1 << 15
+CHUNK = 1 << 18  # elements a step: smaller ones keep threads waiting for each other
 
 
 def nonoverflow_exponent(
@@ -152,7 +152,7 @@ def _search(rows: Array, kind: IntType, zero_point: int | None) -> Array:
             piece = rows[pick, start : start + CHUNK].astype(np.float32, copy=False)
             for k, exponents in enumerate(candidates[:, pick]):
                 residual = _residual(piece, exponents[:, None], levels)
-                errors[k, pick] += np.einsum("cm,cm->c", residual, residual)
+                errors[k, pick] += np.square(residual, out=residual).sum(axis=1)
     errors *= 4.0 ** candidates.astype(np.float64)
     best: Array = np.take_along_axis(candidates, errors.argmin(axis=0)[None, :], axis=0)[0]
     return best

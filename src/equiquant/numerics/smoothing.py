@@ -28,6 +28,7 @@ __all__ = ["Smoothed"]
 Array = npt.NDArray[Any]
 
 PRUNE = 0.4  # of the maximum; smaller entries are left out, unless they are the largest of a row or column
+SMALLEST_ENTRY = np.finfo(np.float32).tiny  # a row or column without any larger one has no entry that counts
 SMALLEST = 1e-200  # below this a p-norm has underflown: the next stage starts from here with new weights
 
 
@@ -134,11 +135,11 @@ def _block(term: WeightNoise, z: Array, p: float) -> tuple[sparse.csr_matrix, Ar
 
 def _kept(scaled: Array, least: Array) -> npt.NDArray[np.bool_]:
     """Return which entries count, (G, P, Q): those from `least` (G, P) on, and the largest of each row and column."""
-    kept = scaled >= least[:, :, None]
-    if scaled.size:
-        np.put_along_axis(kept, scaled.argmax(axis=1, keepdims=True), True, axis=1)
-        np.put_along_axis(kept, scaled.argmax(axis=2, keepdims=True), True, axis=2)
-    return kept
+    if not scaled.size:
+        return np.zeros(scaled.shape, dtype=bool)
+    rows, columns = scaled.max(axis=2, keepdims=True), scaled.max(axis=1, keepdims=True)
+    reached = np.minimum(np.minimum(rows, least[:, :, None]), columns)
+    return np.asarray(scaled >= np.maximum(reached, SMALLEST_ENTRY, out=reached))
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,14 +95,15 @@ def run(
             state.decisions.append(Decision("calibrate", "no_data", "whole network", False, NO_CLIPPING))
         if stream.synthetic and quantize and not known and not recipe.weight_only:
             state.warn(NO_DATA)
-        model, reference = _fold(state, loaded.model)
+        model, given = _fold(state, loaded.model)
         del loaded
         if recipe.weight_only and quantize:
-            return _store_weights(state, model)
+            return _store_weights(state, model, given)
         folded = model.clone() if _keeps_float(recipe, model) else None
+        reference = given
         if quantize and recipe.npu:
             with state.stages("rewrite"):
-                model, reference = rewrite_for_npu(state, model, reference)
+                model, reference = rewrite_for_npu(state, model, given)
         equalized = Equalized(model)
         scales = recalled_scales(stats_file, model, recipe) if quantize else None
         if stats_file is not None and recipe.cle:
@@ -131,16 +132,16 @@ def run(
         with state.stages("insert"):
             qdq.insert(quantized, plan)
             _sign(quantized, state)
-        quality = _measure(state, folded or model, quantized)
+        quality = _measure(state, folded or model, quantized, given)
         fit_kernels(state, quantized, quality)
         return Outcome(quantized, report_of(state, plan, stats, quality))
 
 
-def _store_weights(state: RunState, model: ir.Model) -> Outcome:
+def _store_weights(state: RunState, model: ir.Model, given: Reference) -> Outcome:
     """Store the weights alone as integers, with a scale a block: nothing to equalize, no ranges to calibrate."""
     stored, rows = store_weights(state, model)
     _sign(stored, state)
-    quality = _measure(state, model, stored)
+    quality = _measure(state, model, stored, given)
     return Outcome(stored, report_of(state, quality=quality, blocks=rows))
 
 
@@ -201,10 +202,14 @@ def _plan(
     return plan, stats
 
 
-def _measure(state: RunState, model: ir.Model, quantized: ir.Model) -> Comparison:
-    """Compare the result with the float model it came from, on the first calibration samples."""
+def _measure(state: RunState, model: ir.Model, quantized: ir.Model, given: Reference) -> Comparison:
+    """Compare the result with the float model it came from, on the first calibration samples.
+
+    A large one is not run again: `given` has its outputs.
+    """
     state.progress("compare", 0, None)
     with state.stages("compare"):
-        small = model_bytes(model) < PER_TENSOR_BELOW
-        feeds = state.stream.first(QUALITY_FEEDS if small else proof_feeds(model))
-        return compare_models(model, quantized, feeds, tensors=small)
+        if model_bytes(model) < PER_TENSOR_BELOW:
+            return compare_models(model, quantized, state.stream.first(QUALITY_FEEDS))
+        known = given.outputs([str(v.name) for v in model.graph.outputs])
+        return compare_models(model, quantized, given.feeds, tensors=False, expected=known)

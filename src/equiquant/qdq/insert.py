@@ -12,20 +12,25 @@ Source: ONNX operator specification, QuantizeLinear and DequantizeLinear; onnxru
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.errors import ModelError
 from equiquant.graph.edit import add_initializer, remove_unread
 from equiquant.graph.query import constant, opset
 from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
+from equiquant.numerics.parallel import parallel
 from equiquant.qdq.integer_clip import clip_integers
 from equiquant.target.ops import row_of
 from equiquant.target.plan import QuantPlan
 from equiquant.target.targets import PER_AXIS_OPSET, SIXTEEN_BIT_OPSET
 
 __all__ = ["insert"]
+
+Array = npt.NDArray[Any]
 
 
 def insert(model: ir.Model, plan: QuantPlan) -> None:
@@ -48,14 +53,22 @@ def insert(model: ir.Model, plan: QuantPlan) -> None:
     editor = _Editor(model.graph)
     values = {v.name: v for v in model.graph.inputs} | {v.name: v for n in model.graph for v in n.outputs}
     nodes = {n.name: n for n in model.graph}
-    for (name, index), params in plan.constants.items():
-        editor.store(nodes[name], index, params, plan.grids.get((name, index), params))
+    stored = [(nodes[name], index, p, plan.grids.get((name, index), p)) for (name, index), p in plan.constants.items()]
+    for place, integers in zip(stored, parallel(lambda place: _integers(*place), stored), strict=True):
+        editor.store(*place, integers)
     quantized = frozenset(plan.nodes)
     for name, params in plan.activations.items():
         editor.round_trip(values[name], params, quantized)
     remove_unread(model.graph, editor.replaced)
     if plan.integer_clips:
         clip_integers(model, quantized, editor.name)
+
+
+def _integers(node: ir.Node, index: int, params: QuantParams, grid: QuantParams) -> Array:
+    """Return the integers of a node's constant, rounded to `grid`."""
+    array = constant(node.inputs[index])
+    assert array is not None
+    return quantize(array if grid is params else fake_quantize(array, grid), params)
 
 
 class _Editor:
@@ -78,18 +91,15 @@ class _Editor:
         self.taken.add(result)
         return result
 
-    def store(self, node: ir.Node, index: int, params: QuantParams, grid: QuantParams) -> None:
+    def store(self, node: ir.Node, index: int, params: QuantParams, grid: QuantParams, integers: Array) -> None:
         """Let a node read a constant, rounded to `grid`, as integers; readers that agree on both share one copy."""
         value = node.inputs[index]
         assert value is not None
         key = (value, *_key(params), *_key(grid))
         if key not in self.stored:
-            array = constant(value)
-            assert array is not None
-            array = array if grid is params else fake_quantize(array, grid)
             base = value.name or node.name or "constant"
-            integers = add_initializer(self.graph, self.name(f"{base}_quantized"), quantize(array, params))
-            self.stored[key] = self._linear("DequantizeLinear", integers, base, self._parameters(base, params), params)
+            copy = add_initializer(self.graph, self.name(f"{base}_quantized"), integers)
+            self.stored[key] = self._linear("DequantizeLinear", copy, base, self._parameters(base, params), params)
             _describe(self.stored[key], value.shape, value.dtype)
             self.graph.insert_before(self.first, _node(self.stored[key]))
         node.replace_input_with(index, self.stored[key])

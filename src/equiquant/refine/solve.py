@@ -152,8 +152,8 @@ def correct(layer: Layer, inputs: Iterable[Array], target: Array) -> Solution:
         mean.add(integers)
     rounded = mean.columns(layer.form, float(layer.input_params.zero_point), float(layer.input_params.scale))
     weight = quantize(layer.weight, layer.weight_params)
-    params = _wide_enough(layer, (target - _times(_rows(layer), rounded)) / layer.form.bias_gain)
-    return Solution(weight, _bias(layer, weight, target, rounded), params)
+    bias = _bias(layer, weight, target, rounded)
+    return Solution(weight, bias, _wide_enough(layer, bias))
 
 
 def _rows(layer: Layer) -> Array:

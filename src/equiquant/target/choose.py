@@ -6,7 +6,7 @@ moves, or that is aligned, takes the parameters of its group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from equiquant.graph.query import attribute, constant, sole_consumer
 from equiquant.hardware import is_hardware_factor
 from equiquant.numerics.affine import QuantParams
 from equiquant.numerics.chosen_ranges import ChosenRanges
+from equiquant.numerics.parallel import parallel
 from equiquant.recipe import Recipe
 from equiquant.target import ranges
 from equiquant.target.alignment import alignments
@@ -61,13 +62,14 @@ def choose(
     chooser = _Chooser(model, survey, stats, recipe, given or NOTHING_GIVEN)
     activations = chooser.activations()
     wanted = set(survey.nodes)
+    weights = chooser.weights([node for node in model.graph if node.name in wanted])
     constants: dict[tuple[str, int], Tensor] = {}
     for node in model.graph:
         row = row_of(node)
         if survey.target.factors and is_hardware_factor(node):
             continue  # its factor is what it is
         if row is not None and node.name in wanted:
-            constants |= chooser.constants(node, row, activations)
+            constants |= chooser.constants(node, row, activations, weights)
     target = survey.target
     limits = None
     if target.shifts or target.aligned:
@@ -198,8 +200,24 @@ class _Chooser:
             tried = range(min(positions.values()), max(positions.values()) + 1)  # of equals the coarsest
             tensor.move(min(tried, key=lambda p: tensor.cost(-p)))
 
-    def constants(self, node: ir.Node, row: OpRow, activations: Mapping[str, Tensor]) -> dict[tuple[str, int], Tensor]:
-        """Return a tensor a constant input of a node."""
+    def weights(self, nodes: Sequence[ir.Node]) -> dict[str, Tensor]:
+        """Return a tensor a constant weight, by the names of their nodes."""
+        places = [(n, row.weight) for n in nodes if (row := row_of(n)) is not None and row.weight is not None]
+        places = [(node, index) for node, index in places if constant(node.inputs[index]) is not None]
+        found = parallel(lambda place: self._weight(*place), places)
+        return {node.name or "": tensor for (node, _), tensor in zip(places, found, strict=True)}
+
+    def _weight(self, node: ir.Node, index: int) -> Tensor:
+        name, weight = node.name or "", constant(node.inputs[index])
+        assert weight is not None
+        axis = weight_axis(node, weight.ndim) if self._target.per_channel else None
+        params = weight_params(weight, axis, self._target, self._end(("weight", name)) if axis is None else None)
+        return Tensor(f"{name}[{index}]", params, self._cost(("weight", name), weight, params))
+
+    def constants(
+        self, node: ir.Node, row: OpRow, activations: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+    ) -> dict[tuple[str, int], Tensor]:
+        """Return a tensor a constant input of a node; `weights` from the method of that name."""
         name = node.name or ""
         found: dict[tuple[str, int], Tensor] = {}
         for index, value in activation_inputs(node, row):
@@ -213,7 +231,7 @@ class _Chooser:
                 shared = Tensor(f"{name}[{index}]", params, relative_noise(array, params))
             found[name, index] = shared
         if row.weight is not None:
-            found |= self._weight_and_bias(node, row, found, activations)
+            found |= self._weight_and_bias(node, row, found, activations, weights.get(name))
         return found
 
     def _weight_and_bias(
@@ -222,29 +240,27 @@ class _Chooser:
         row: OpRow,
         operands: Mapping[tuple[str, int], Tensor],
         activations: Mapping[str, Tensor],
+        weight: Tensor | None,
     ) -> dict[tuple[str, int], Tensor]:
         name, target = node.name or "", self._target
         found: dict[tuple[str, int], Tensor] = {}
         assert row.weight is not None
         weight_value = node.inputs[row.weight]
         assert weight_value is not None
-        weight = constant(weight_value)
         bias = constant(node.inputs[row.bias]) if row.bias is not None and len(node.inputs) > row.bias else None
         if weight is not None:
-            axis = weight_axis(node, weight.ndim) if target.per_channel else None
-            params = weight_params(weight, axis, target, self._end(("weight", name)) if axis is None else None)
-            cost = self._cost(("weight", name), weight, params)
-            found[name, row.weight] = Tensor(f"{name}[{row.weight}]", params, cost)
+            found[name, row.weight] = weight
         if bias is None or row.bias is None:
             return found
         source = node.inputs[0]
         assert source is not None
         input_scale = (operands.get((name, 0)) or activations[source.name or ""]).params.scale
         step = float(input_scale) * _alpha(node)
-        scale = (found.get((name, row.weight)) or activations[weight_value.name or ""]).params
+        scale = (weight or activations[weight_value.name or ""]).params
         if _bias_fits(bias, step, scale):
-            if weight is not None and target.bias.name == "int32":
-                scale = found[name, row.weight].params = fit_weight_to_bias(scale, weight, bias, step)
+            array = constant(weight_value)
+            if weight is not None and array is not None and target.bias.name == "int32":
+                scale = weight.params = fit_weight_to_bias(scale, array, bias, step)
             params = bias_params(bias, step, scale, target, self._end(("bias", name)))
             cost = self._cost(("bias", name), bias, params, lambda: Use(self._signal(node.outputs[0])))
             found[name, row.bias] = Tensor(f"{name}[{row.bias}]", params, cost)

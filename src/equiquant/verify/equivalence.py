@@ -50,10 +50,14 @@ class Reference:
         names: Of the outputs.
         feeds: Inputs, one dict a run.
         outputs: What the model gives for each feed, in the order of the names.
+
+    Attributes:
+        names: Of the outputs.
+        feeds: The inputs.
     """
 
     def __init__(self, names: Sequence[str], feeds: Sequence[Feed], outputs: Sequence[Sequence[Array]]) -> None:
-        self.names, self._feeds, self._outputs = tuple(names), list(feeds), outputs
+        self.names, self.feeds, self._outputs = tuple(names), tuple(feeds), outputs
 
     @classmethod
     def of(cls, model: ir.Model, feeds: Sequence[Feed]) -> Self:
@@ -89,13 +93,13 @@ class Reference:
         """
         runner = Runner(model, self.names, optimize=False)
         worst, where = 0.0, self.names[0]
-        results = [runner.run(feed) for feed in self._feeds]
+        results = [runner.run(feed) for feed in self.feeds]
         for index, name in enumerate(self.names):
             references = [outputs[index] for outputs in self._outputs]
             error = _error(references, [outputs[index] for outputs in results])
             if error > worst:
                 worst, where = error, name
-        return Equivalence(worst, where, len(self._feeds))
+        return Equivalence(worst, where, len(self.feeds))
 
 
 def equivalence(before: ir.Model, after: ir.Model, feeds: Sequence[Feed]) -> Equivalence:

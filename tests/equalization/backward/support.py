@@ -52,7 +52,7 @@ def analytic(model: ir.Model, x: Array) -> tuple[Array, Array, list[str]]:
     seeds = {name: rng.standard_normal(sizes, dtype=np.float32) for name, sizes in graph.seeds.values()}
     runner = Runner(graph.model)
     feed = {"x": x, **seeds}
-    squares, gradient = runner.run({i.name: feed[i.name] for i in runner.inputs})
+    squares, gradient, *_ = runner.run({i.name: feed[i.name] for i in runner.inputs})
     np.testing.assert_allclose(squares, gradient**2, rtol=1e-5, atol=1e-12)
     first = next(iter(seeds.values()))
     return gradient.reshape(-1), first, list(graph.seeds)

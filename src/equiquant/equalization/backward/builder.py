@@ -25,7 +25,8 @@ class BackwardGraph:
 
     Attributes:
         model: The graph. Inputs: those of the model, and the seeds. Outputs: two a tensor, in the order of `tensors`:
-            Σ g² and Σ g over all positions of a sample, (samples, channels) both.
+            Σ g² and Σ g over all positions of a sample, (samples, channels) both; then, where only one value is
+            seeded, that value.
         seeds: Name of each value that acts as an output, with the name and the shape of the input of its seed.
         tensors: Tensors a gradient reaches, in order.
     """
@@ -65,6 +66,8 @@ def build(model: ir.Model, feed: Feed, tensors: Mapping[str, int]) -> BackwardGr
         value.type = ir.TensorType(ir.DataType.FLOAT)
     graph.outputs.clear()
     graph.outputs.extend(outputs)
+    if len(tape.seeded) == 1:
+        graph.outputs.extend(tape.seeded)
     edit.remove_dead(copy)
     seeds = {value.name or "": (seed.name or "", shape(seed)) for value, seed in tape.seeded.items()}
     return BackwardGraph(copy, seeds, tuple(reached))

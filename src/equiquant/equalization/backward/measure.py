@@ -6,7 +6,8 @@ g = Jᵀv has E g·gᵀ = JᵀJ, so that (Hutchinson, Communications in Statisti
     white[c]    = E Σ_positions g[c, ·]²       constant[c] = E (Σ_positions g[c, ·])²
 
 the mean over samples. Seeds are divided by the root of the output's power summed over all samples, so that sums over
-samples are noise over signal; they add up over the outputs.
+samples are noise over signal; they add up over the outputs. Of a single output the power is summed on the way, and
+divided by at the end.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def measure_gains(
 ) -> dict[str, Gains]:
     """Return the noise gains of tensors, to first order exact for the samples given.
 
-    Feeds are read twice (a plain iterator is kept in memory): once forward for the power of the outputs, once forward
-    and backward. Float inputs of an op without an adjoint rule count as outputs, each with its own power; no gradient
-    passes through comparisons, rounding, integer and boolean tensors.
+    Where there are several outputs, feeds are read twice (a plain iterator is kept in memory): once forward for the
+    power of each, once forward and backward. Float inputs of an op without an adjoint rule count as outputs, each with
+    its own power; no gradient passes through comparisons, rounding, integer and boolean tensors.
 
     Args:
         model: The float model, opset 13 or later; it is not changed.
@@ -57,20 +58,26 @@ def measure_gains(
     scales: dict[str, np.float32] = {}
     white: dict[str, Array] = {}
     constant: dict[str, Array] = {}
+    power = 0.0  # of a single output
 
     def prepare(graph: BackwardGraph) -> None:
-        if not scales:  # before the session for both ways is made: one of them in memory is enough
+        if len(graph.seeds) == 1:
+            scales.update(dict.fromkeys(graph.seeds, np.float32(1)))
+        elif not scales:  # before the session for both ways is made: one of them in memory is enough
             scales.update(_scales(model, samples, list(graph.seeds)))
 
     for graph, runner, feed in _sessions(model, samples, tensors, prepare):
-        for _ in range(draws):
+        for draw in range(draws):
             for value, (name, sizes) in graph.seeds.items():
                 feed[name] = np.asarray(rng.choice(SIGNS, sizes) * scales[value])
             sums = [s.astype(np.float64) for s in runner.run({i.name: feed[i.name] for i in runner.inputs})]
             for index, tensor in enumerate(graph.tensors):
                 white[tensor] = white.get(tensor, 0.0) + sums[2 * index].sum(axis=0) / draws
                 constant[tensor] = constant.get(tensor, 0.0) + np.square(sums[2 * index + 1]).sum(axis=0) / draws
-    found = {name: Gains(white[name], constant[name]) for name in white}
+            if draw == 0:
+                power += sum(float(np.square(output).sum()) for output in sums[2 * len(graph.tensors) :])
+    unit = np.square(_inverse_root(power)) if len(scales) == 1 else 1.0
+    found = {name: Gains(white[name] * unit, constant[name] * unit) for name in white}
     return {n: g for n, g in found.items() if np.isfinite(g.white).all() and np.isfinite(g.constant).all()}
 
 
@@ -97,6 +104,10 @@ def _scales(model: ir.Model, feeds: Iterable[Feed], names: list[str]) -> dict[st
     power = np.zeros(len(names))
     for feed in feeds:
         power += [np.square(array.astype(np.float64)).sum() for array in runner.run(feed)]
-    usable = np.isfinite(power) & (power > 0)
-    scales = np.where(usable, 1 / np.sqrt(np.where(usable, power, 1.0)), 0.0)
-    return dict(zip(names, scales.astype(np.float32), strict=True))
+    return dict(zip(names, _inverse_root(power).astype(np.float32), strict=True))
+
+
+def _inverse_root(power: Array | float) -> Array:
+    """Return 1/√power, 0 where it is 0 or not finite."""
+    usable = np.isfinite(power) & (np.asarray(power) > 0)
+    return np.asarray(np.where(usable, 1 / np.sqrt(np.where(usable, power, 1.0)), 0.0))
