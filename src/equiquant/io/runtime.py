@@ -1,7 +1,8 @@
 """onnxruntime sessions over onnx_ir models, by value name.
 
 Large weights are not serialized: the session gets a graph without them and reads the arrays in place, so that a session
-costs little memory and time and may hold more than the 2 GB a protobuf can.
+costs little memory and time and may hold more than the 2 GB a protobuf can. Those of a large model are inputs of the
+graph and go in with every run: of anything else onnxruntime makes a copy, if only while the session is made.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from equiquant.io.save import model_bytes
 
 __all__ = ["InputSpec", "Runner", "expose", "input_specs"]
 
-Feed = Mapping[str, npt.NDArray[Any]]
+Array = npt.NDArray[Any]
+Feed = Mapping[str, Array]
 
 LEND_ABOVE = 1024  # bytes; a smaller weight is cheaper inside the graph
 LEAN_ABOVE = 50_000_000  # bytes of weights; above, onnxruntime's repacked copies cost more memory than they save time
@@ -113,13 +115,21 @@ class Runner:
             options.add_session_config_entry("session.disable_prepacking", "1")
             if optimize:
                 options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
-        if isinstance(model, ir.Model) and not disposable:
-            model = model.clone() if outputs is None else expose(model, outputs)
-        self._weights: list[ort.OrtValue] = []  # the session reads them in place: they must outlive it
+        self._lent: list[ort.OrtValue] = []  # weights the session reads in place: they must outlive it
+        self._fed: dict[str, Array] = {}  # weights that are inputs
         try:
-            self._session = ort.InferenceSession(
-                self._source(model, options, share=lean or not optimize), options, providers=["CPUExecutionProvider"]
-            )
+            source: bytes | str
+            if isinstance(model, ir.Model):
+                if not disposable:
+                    model = model.clone() if outputs is None else expose(model, outputs)
+                if lean:
+                    self._feed_weights(model)
+                else:
+                    self._lend_weights(model, options, share=not optimize)
+                source = bytes(ir.to_proto(model).SerializeToString())
+            else:
+                source = bytes(model.SerializeToString()) if isinstance(model, onnx.ModelProto) else os.fspath(model)
+            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has its own unexported exception classes
             raise ModelError(f"onnxruntime cannot run the model: {str(error).strip().splitlines()[0]}") from error
         self.inputs = tuple(
@@ -129,54 +139,65 @@ class Runner:
                 tuple(d if isinstance(d, int) and d > 0 else None for d in i.shape),
             )
             for i in self._session.get_inputs()
+            if i.name not in self._fed
         )
         self.outputs = tuple(outputs) if outputs is not None else tuple(o.name for o in self._session.get_outputs())
 
-    def _source(
-        self, model: ir.Model | onnx.ModelProto | str | Path, options: ort.SessionOptions, *, share: bool
-    ) -> bytes | str:
-        """Return what to make the session of; large weights go by way of the options, in place if `share`.
+    def _feed_weights(self, model: ir.Model) -> None:
+        """Make the large weights inputs of the graph."""
+        for value, array in _large_weights(model).items():
+            if value.is_graph_output():
+                continue
+            del model.graph.initializers[value.name or ""]
+            value.const_value, value.shape = None, ir.Shape(array.shape)
+            if not value.is_graph_input():
+                model.graph.inputs.append(value)
+            self._fed[value.name or ""] = array
 
-        An `ir.Model` loses its large weights.
-        """
-        if isinstance(model, str | Path):
-            return os.fspath(model)
-        if isinstance(model, onnx.ModelProto):
-            return bytes(model.SerializeToString())
-        names: list[str] = []
-        for value in model.graph.initializers.values():
-            tensor = value.const_value
-            if tensor is None:
-                continue
-            unread = not value.uses() and not value.is_graph_output()  # onnxruntime drops those, and then misses them
-            if tensor.nbytes < LEND_ABOVE or tensor.dtype.name not in LENDABLE or unread:
-                if isinstance(tensor, ir.ExternalTensor):  # its path means nothing to a model that is not a file
-                    value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
-                continue
-            array = np.require(tensor.numpy(), requirements=("C", "A"))  # a mapped weight may lie unaligned in its file
+    def _lend_weights(self, model: ir.Model, options: ort.SessionOptions, *, share: bool) -> None:
+        """Let the large weights go by way of the options, in place if `share`: else the session reads copies."""
+        weights = _large_weights(model)
+        for value, array in weights.items():
+            dtype = ir.DataType.from_numpy(array.dtype)
             value.const_value = ir.ExternalTensor(
-                "lent", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(array.shape), name=value.name or ""
+                "lent", 0, array.nbytes, dtype, shape=ir.Shape(array.shape), name=value.name or ""
             )
-            names.append(value.name or "")
-            self._weights.append(ort.OrtValue.ortvalue_from_numpy(array))
-        if names:
-            options.add_external_initializers(names, self._weights)
-            if share:  # without this the session reads copies of them
-                for name, weight in zip(names, self._weights, strict=True):
+            self._lent.append(ort.OrtValue.ortvalue_from_numpy(array))
+        if weights:
+            names = [value.name or "" for value in weights]
+            options.add_external_initializers(names, self._lent)
+            if share:
+                for name, weight in zip(names, self._lent, strict=True):
                     options.add_initializer(name, weight)
-        return bytes(ir.to_proto(model).SerializeToString())
 
-    def run(self, feed: Feed) -> list[npt.NDArray[Any]]:
+    def run(self, feed: Feed) -> list[Array]:
         """Return the outputs for one feed, in the order asked for.
 
         Raises:
             ModelError: onnxruntime fails at run time.
         """
         try:
-            result: list[npt.NDArray[Any]] = self._session.run(list(self.outputs), dict(feed))
+            result: list[Array] = self._session.run(list(self.outputs), {**feed, **self._fed})
         except Exception as error:
             raise ModelError(f"onnxruntime failed on the model: {str(error).strip().splitlines()[0]}") from error
         return [np.asarray(r) for r in result]
+
+
+def _large_weights(model: ir.Model) -> dict[ir.Value, Array]:
+    """Return the weights that need not be serialized; a small one is part of the graph, not of a file, on return."""
+    found = {}
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None:
+            continue
+        unread = not value.uses() and not value.is_graph_input()  # onnxruntime drops those, and then misses them
+        if tensor.nbytes < LEND_ABOVE or tensor.dtype.name not in LENDABLE or unread:
+            if isinstance(tensor, ir.ExternalTensor):  # its path means nothing to a model that is not a file
+                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+            continue
+        # a mapped weight may lie unaligned in its file
+        found[value] = np.require(tensor.numpy(), requirements=("C", "A"))
+    return found
 
 
 def expose(model: ir.Model, names: Sequence[str]) -> ir.Model:
