@@ -74,10 +74,12 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
 
             glance = name == BIASES and len(candidates) > 1
             some = SampleView(state.stream, 0, min(len(fitted), GLANCE_FEEDS)) if glance else fitted
+            release_memory()  # of the candidate before
             found = refine(model, plan, target_of(recipe), some, wanted, original, progress)
+            release_memory()
             sqnr = yardstick.sqnr_db(_inserted(found.model, found.plan))
             trials.append(_Trial(name, found.model, found.plan, sqnr, found.samples))
-            release_memory()
+    release_memory()
     best = _choose(trials)
     if best.name == NONE:
         reason = f"nothing measured better than the {best.sqnr_db:.2f} dB without; weights and biases stay as they were"
