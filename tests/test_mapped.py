@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from equiquant.errors import ModelError
-from equiquant.io import load_model
+from equiquant.io import load_model, unload
 from equiquant.io.size import files_bytes
 
 RNG = np.random.default_rng(0)
@@ -120,3 +120,34 @@ def test_a_truncated_file_of_weights_is_named(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes((tmp_path / "weights.bin").read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"beyond the end of .*weights\.bin: the file is truncated"):
         load_model(path)
+
+
+def resident(what: str) -> int:
+    """Return the kilobytes of one kind of memory this process holds."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what is in memory")
+@pytest.mark.parametrize("external", [False, True])
+def test_a_weight_can_be_let_go_and_comes_back(tmp_path: Path, external: bool) -> None:
+    model = proto()
+    large = np.random.default_rng(1).standard_normal((64, 1 << 17)).astype(np.float32)  # 32 MB
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(large, "large"))
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=external, location="weights.bin", size_threshold=0)
+    tensor = load_model(path).model.graph.initializers["large"].const_value
+    assert tensor is not None
+    array = tensor.numpy()
+    total = float(array.sum())
+    before = resident("RssFile")
+    unload(array.reshape(-1)[5:])  # a view of it will do
+    assert before - resident("RssFile") > 0.9 * large.nbytes / 1024
+    assert float(array.sum()) == total
+
+
+def test_other_arrays_are_left_alone() -> None:
+    array = np.arange(12.0)
+    unload(array.reshape(3, 4)[1:])
+    assert array.sum() == 66
+    unload(np.frombuffer(bytes(8), np.uint8))

@@ -1,10 +1,12 @@
-"""The collector pauses for a run, and is as it was afterwards."""
+"""The collector pauses for a run and is as it was afterwards; memory is given back where that is worth it."""
 
 import gc
+import weakref
 
+import numpy as np
 import pytest
 
-from equiquant.io import collector_paused
+from equiquant.io import collector_paused, release_memory
 
 
 def test_collections_pause_and_go_on() -> None:
@@ -43,3 +45,23 @@ def test_objects_frozen_by_others_stay_frozen() -> None:
         assert gc.get_freeze_count() > 0
     finally:
         gc.unfreeze()
+
+
+class Knot:
+    """Something only the collector can free."""
+
+    def __init__(self) -> None:
+        self.itself = self
+        self.weight = np.zeros(1)
+
+
+def test_what_was_there_at_the_last_collection_is_freed_if_it_is_known_to_be_large() -> None:
+    with collector_paused():
+        knot = Knot()
+        release_memory(1 << 30)
+        gone = weakref.ref(knot)
+        del knot
+        release_memory()  # the process has not grown since
+        assert gone() is not None
+        release_memory(1 << 30)
+        assert gone() is None

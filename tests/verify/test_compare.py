@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from equiquant.errors import DataError, ModelError
 from equiquant.verify import compare as module
+from equiquant.verify import Reference
 from equiquant.verify.compare import Comparison, TensorQuality, compare_models
 
 Array = npt.NDArray[Any]
@@ -164,6 +165,15 @@ def test_limit_and_outputs_only() -> None:
     comparison = compare_models(float_model(), quantized_model(), feeds(), tensors=False, limit=3)
     assert comparison.samples == 3
     assert comparison.tensors == ()
+
+
+def test_a_float_model_whose_outputs_are_known_does_not_run() -> None:
+    known = Reference.of(float_model(), feeds()).outputs(["y"])
+    ran = compare_models(float_model(), quantized_model(), feeds(), tensors=False)
+    assert compare_models(float_model(), quantized_model(), feeds(), tensors=False, expected=known) == ran
+    other = float_model(2 * WEIGHT)
+    assert compare_models(other, quantized_model(), feeds(), tensors=False, expected=known) == ran
+    assert compare_models(other, quantized_model(), feeds(), tensors=False) != ran
 
 
 def test_top1_only_for_classes() -> None:

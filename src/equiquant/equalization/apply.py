@@ -13,6 +13,7 @@ from equiquant.decisions import Decision
 from equiquant.equalization.builder import Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.graph import edit, query
+from equiquant.io import unload
 from equiquant.numerics.parallel import parallel
 
 __all__ = ["apply", "powers_of_two"]
@@ -81,7 +82,9 @@ def _asked(value: ir.Value, slots: list[Slot], z: Array) -> list[tuple[list[Slot
     if array is None or not array.any():
         return []
     found = _demands(slots, z)
-    return [(d.slots, None if d.factor is None else _scaled(array, d.factor)) for d in found]
+    wanted = [(d.slots, None if d.factor is None else _scaled(array, d.factor)) for d in found]
+    unload(array)
+    return wanted
 
 
 def _demands(slots: list[Slot], z: Array) -> list[_Demand]:

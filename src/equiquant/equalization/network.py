@@ -7,6 +7,7 @@ import numpy as np
 from equiquant.equalization.builder import Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.graph import query
+from equiquant.io import unload
 from equiquant.numerics.coupling import Coupling, magnitudes
 from equiquant.numerics.parallel import parallel
 
@@ -31,6 +32,7 @@ def coupling_of(weight: Slot, bias: Slot | None) -> Coupling:
     array = query.constant(weight.value)
     assert array is not None
     magnitude = magnitudes(array, weight.groups, weight.out_axis)
+    unload(array)
     groups, outputs, inputs = magnitude.shape
     if array.size == groups:
         rows, columns = (np.broadcast_to(ids, array.shape).reshape(groups, 1) for ids in (weight.gain, weight.loss))

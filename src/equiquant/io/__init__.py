@@ -1,6 +1,7 @@
 """The door: files and protobufs come in and go out here, and onnxruntime sessions are made here."""
 
 from equiquant.io.load import LoadedModel, ModelLike, load_model
+from equiquant.io.mapped import unload
 from equiquant.io.memory import collector_paused, release_memory
 from equiquant.io.runtime import InputSpec, Runner, expose, input_specs
 from equiquant.io.save import check_writable, model_bytes, save_model, to_proto
@@ -22,5 +23,6 @@ __all__ = [
     "release_memory",
     "save_model",
     "to_proto",
+    "unload",
     "upgrade_opset",
 ]

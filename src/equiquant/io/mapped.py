@@ -7,7 +7,7 @@ TensorProto.raw_data); wire format: Protocol Buffers documentation, "Encoding".
 
 Every weight has a map of its own part of the file and no more. It goes with the weight; and where the system brings in
 large pieces of a file at a time, a map of the whole file for each weight would hold its neighbours as well, which came
-to more than the weights of a ResNet-152.
+to more than the weights of a ResNet-152. What was read stays in memory until `unload` lets it go.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from equiquant.errors import ModelError
 
-__all__ = ["load_mapped"]
+__all__ = ["load_mapped", "unload"]
 
 GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
 LENGTH_DELIMITED = 2
@@ -55,6 +57,17 @@ def load_mapped(path: Path) -> ir.Model:
         model.graph.initializers[name].const_value = _mapped(path, start, end, name, ir.DataType(kind), shape)
     _map_external(model, path)
     return model
+
+
+def unload(array: npt.NDArray[Any]) -> None:
+    """Let go of the memory that a mapped weight takes; it comes back when it is read. Other arrays are left alone."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _mapped(path: Path, start: int, end: int, name: str, kind: ir.DataType, shape: Sequence[int]) -> ir.TensorProtocol:

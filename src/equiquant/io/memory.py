@@ -45,9 +45,15 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def release_memory() -> None:
-    """Collect cycles if the process has grown, and on Linux with glibc hand freed memory back to the system."""
-    if (now := _resident()) and now < _Baseline.resident + WORTHWHILE:
+def release_memory(known: int = 0) -> None:
+    """Collect cycles if that is worth it, and on Linux with glibc hand freed memory back to the system.
+
+    Args:
+        known: Bytes of what was just let go, which may have been there at the last collection; 0 leaves it to how much
+            the process has grown since.
+    """
+    grown = (now := _resident()) - _Baseline.resident
+    if now and max(known, grown) < WORTHWHILE:
         return
     gc.collect()
     if sys.platform == "linux":

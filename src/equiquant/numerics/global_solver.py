@@ -70,7 +70,8 @@ def solve_global(terms: Sequence[NoiseTerm], start: Array, bounds: tuple[Array, 
     if first == 0.0 or start.size == 1:
         return GlobalResult(z, first, first, 0)
     for p in NORMS:
-        radius, smoothed = RADIUS, Smoothed(terms, best, p)
+        radius = RADIUS
+        smoothed = Smoothed(terms, best, p)
         for _ in range(DESCENTS):
             box = optimize.Bounds(np.maximum(lower, best - radius), np.minimum(upper, best + radius))
             point, count = _descend(smoothed, best, box)
@@ -85,7 +86,9 @@ def solve_global(terms: Sequence[NoiseTerm], start: Array, bounds: tuple[Array, 
             best, best_value = point, value
             if gained < GAIN or moved < EDGE * radius:
                 break
+            del smoothed  # before the next is made: of a large network it is large
             smoothed = Smoothed(terms, best, p)
+        del smoothed
     return GlobalResult(best, best_value, first, evaluations)
 
 

@@ -233,7 +233,7 @@ def _try(
     made = proof.model if keep else None
     trial = _Trial(plan.method, proof.z, plan.steps, proof.equivalence, proof.decisions, ranges, sqnr, made)
     del proof
-    release_memory()
+    release_memory(0 if keep else model_bytes(model))
     return trial
 
 

@@ -150,7 +150,8 @@ def _refusal(node: ir.Node) -> str | None:
         if not dtype.is_floating_point():
             return "computes shapes or indices, not activations"
         if dtype != ir.DataType.FLOAT:
-            return f"'{value.name}' is {dtype.name.lower()}; only float32 tensors are quantized"
+            kind = dtype.name.lower()
+            return f"'{value.name}' is {kind}; only float32 tensors are quantized (export the model in float32)"
     if all(constant(value) is not None for value in inputs):
         return "all its inputs are constant"
     return None
