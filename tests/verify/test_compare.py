@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from equiquant.errors import DataError, ModelError
-from equiquant.verify import compare as module
 from equiquant.verify import Reference
+from equiquant.verify import compare as module
 from equiquant.verify.compare import Comparison, TensorQuality, compare_models
 
 Array = npt.NDArray[Any]
