@@ -84,3 +84,21 @@ def test_only_what_the_outputs_need_is_run() -> None:
     assert set(part.graph.initializers) == {"w", "k"}
     assert [v.name for v in part.graph.inputs] == ["x"]
     assert len(list(model.graph)) == 7
+
+
+@pytest.mark.parametrize("lean_above", [0, 50_000_000])
+@pytest.mark.parametrize("optimize", [False, True])
+def test_a_weight_may_be_an_output_or_an_input_that_nothing_reads(
+    monkeypatch: pytest.MonkeyPatch, lean_above: int, optimize: bool
+) -> None:
+    monkeypatch.setattr(importlib.import_module("equiquant.io.runtime"), "LEAN_ABOVE", lean_above)
+    model = fusable()
+    numbers = np.arange(1024, dtype=np.float32)
+    for name in ("published", "overridable"):
+        value = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1024]))
+        value.const_value = ir.Tensor(numbers, name=name)
+        model.graph.initializers[name] = value
+    model.graph.outputs.append(model.graph.initializers["published"])
+    model.graph.inputs.append(model.graph.initializers["overridable"])
+    x = np.zeros((1, 4, 6, 6), np.float32)
+    assert np.array_equal(Runner(model, optimize=optimize).run({"x": x})[1], numbers)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from equiquant import pipeline
 from equiquant.calibrate import open_samples
 from equiquant.errors import DataError, OptionError
-from equiquant.io import ModelLike, check_writable, input_specs, load_model, release_memory, save_model, to_proto
+from equiquant.io import ModelLike, check_writable, input_specs, load_model, save_model, to_proto
 from equiquant.pipeline import Progress, SearchOutcome
 from equiquant.recipe import Recipe, preset
 from equiquant.report import Inspection, Report, inspect_model
@@ -254,7 +254,6 @@ def run_recipe(
     if output is not None:
         check_writable(os.fspath(output), Path(model) if isinstance(model, str | os.PathLike) else None)
     outcome = pipeline.run(model, recipe, data, quantize=to_int, progress=progress, stats_file=calibration_cache)
-    release_memory()  # of the float model: writing the other takes as much as its size again
     result = Result(outcome.model, outcome.report)
     if output is not None:
         result.save(output)

@@ -31,7 +31,10 @@ class _Baseline:
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Let cycles be collected by `release_memory` alone, which does not look at what was there before."""
+    """Let cycles be collected by `release_memory` alone, which does not look at what was there before.
+
+    It has the last word, so that what follows, the writing of a result, finds what the run left behind gone.
+    """
     enabled, freezes = gc.isenabled(), gc.get_freeze_count() == 0
     gc.disable()
     if freezes:
@@ -39,6 +42,7 @@ def collector_paused() -> Iterator[None]:
     try:
         yield
     finally:
+        release_memory()
         if freezes:
             gc.unfreeze()
         if enabled:

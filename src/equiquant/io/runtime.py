@@ -146,8 +146,6 @@ class Runner:
     def _feed_weights(self, model: ir.Model) -> None:
         """Make the large weights inputs of the graph."""
         for value, array in _large_weights(model).items():
-            if value.is_graph_output():
-                continue
             del model.graph.initializers[value.name or ""]
             value.const_value, value.shape = None, ir.Shape(array.shape)
             if not value.is_graph_input():
@@ -190,7 +188,7 @@ def _large_weights(model: ir.Model) -> dict[ir.Value, Array]:
         tensor = value.const_value
         if tensor is None:
             continue
-        unread = not value.uses() and not value.is_graph_input()  # onnxruntime drops those, and then misses them
+        unread = not value.uses() and not value.is_graph_output()  # onnxruntime drops those, and then misses them
         if tensor.nbytes < LEND_ABOVE or tensor.dtype.name not in LENDABLE or unread:
             if isinstance(tensor, ir.ExternalTensor):  # its path means nothing to a model that is not a file
                 value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)

@@ -65,7 +65,7 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
     fitted, held = _split(state, model)
     with state.stages("refine"):
         yardstick = Yardstick(reference, held)
-        trials = [_Trial(NONE, model, plan, yardstick.sqnr_db(_inserted(model, plan)), 0)]
+        trials = [_Trial(NONE, model, plan, _sqnr_db(yardstick, model, plan), 0)]
         for name, wanted in candidates.items():
             done = len(trials) - 1
 
@@ -74,12 +74,10 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
 
             glance = name == BIASES and len(candidates) > 1
             some = SampleView(state.stream, 0, min(len(fitted), GLANCE_FEEDS)) if glance else fitted
-            release_memory()  # of the candidate before
             found = refine(model, plan, target_of(recipe), some, wanted, original, progress)
             release_memory()
-            sqnr = yardstick.sqnr_db(_inserted(found.model, found.plan))
+            sqnr = _sqnr_db(yardstick, found.model, found.plan)
             trials.append(_Trial(name, found.model, found.plan, sqnr, found.samples))
-    release_memory()
     best = _choose(trials)
     if best.name == NONE:
         reason = f"nothing measured better than the {best.sqnr_db:.2f} dB without; weights and biases stay as they were"
@@ -143,7 +141,11 @@ def _split(state: RunState, model: ir.Model) -> tuple[SampleView, SampleView]:
     return SampleView(stream, 0, min(known - back, most)), SampleView(stream, known - back, known)
 
 
-def _inserted(model: ir.Model, plan: QuantPlan) -> ir.Model:
+def _sqnr_db(yardstick: Yardstick, model: ir.Model, plan: QuantPlan) -> float:
+    """Return how a model measures once the plan is inserted into a copy, which is let go."""
     quantized = model.clone()
     qdq.insert(quantized, plan)
-    return quantized
+    sqnr = yardstick.sqnr_db(quantized)
+    del quantized
+    release_memory()
+    return sqnr

@@ -258,8 +258,9 @@ class _Chooser:
         step = float(input_scale) * _alpha(node)
         scale = (weight or activations[weight_value.name or ""]).params
         if _bias_fits(bias, step, scale):
-            array = constant(weight_value)
-            if weight is not None and array is not None and target.bias.name == "int32":
+            if weight is not None and target.bias.name == "int32":
+                array = constant(weight_value)
+                assert array is not None
                 scale = weight.params = fit_weight_to_bias(scale, array, bias, step)
             params = bias_params(bias, step, scale, target, self._end(("bias", name)))
             cost = self._cost(("bias", name), bias, params, lambda: Use(self._signal(node.outputs[0])))
