@@ -1,9 +1,12 @@
+from typing import cast
+
 import numpy as np
 import pytest
 
 from equiquant.numerics.clipping import RangeProblem, solve_clipped
 from equiquant.numerics.descent import descend
 from equiquant.numerics.powers_of_two import solve_powers_of_two
+from equiquant.numerics.shifting import best_shifts
 from tests.numerics.range_networks import CLASSES, formula, network
 
 
@@ -71,3 +74,24 @@ def test_powers_of_two_are_and_their_costs_are_told() -> None:
         assert exponent == pytest.approx(np.rint(exponent), abs=1e-9)
         costs = found.ranges.costs[key]
         assert costs[int(np.rint(exponent))] == min(costs.values())
+
+
+class OneRange:
+    """A tensor that clips as soon as its range shrinks, and whose step lies a little above a power of two."""
+
+    logs, levels = np.array([0.01 * np.log(2.0)]), np.array([1.0])
+
+    def moves(self, labels: np.ndarray, groups: int) -> np.ndarray:
+        assert (labels.size, groups) == (1, 1)
+        return np.ones((1, 1))
+
+    def curves(self, shifts: np.ndarray) -> np.ndarray:
+        return np.where(shifts < -1e-9, 1e3, np.exp(2 * shifts))[None]
+
+
+def test_a_shift_does_not_leave_a_step_just_above_a_power_of_two() -> None:
+    only = OneRange()
+    shift = best_shifts(cast("RangeProblem", only), np.array([0]), np.array([True]))
+    exponent = float((only.logs[0] + shift[0]) / np.log(2.0))
+    up = (np.ceil(exponent) - exponent) * np.log(2.0)
+    assert only.curves(np.array([up]))[0, 0] < 1.2

@@ -3,8 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
+from equiquant.numerics import lattice_search
 from equiquant.numerics.moments import Moments
-from equiquant.numerics.rounding import damped, regress, round_rows
+from equiquant.numerics.rounding import damped, regress, ridged, round_rows
 
 
 def correlated(groups: int, size: int, samples: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -19,18 +20,52 @@ def cost(error: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.asarray(np.einsum("gmk,gkl,gml->gm", error, second, error))
 
 
-def test_rounding_is_close_to_the_best_of_all_and_better_than_nearest() -> None:
+def test_rounding_is_better_than_the_best_of_all_neighbours() -> None:
     _, second = correlated(1, 6)
     rows = np.random.default_rng(1).standard_normal((1, 40, 6))
     steps = np.full((1, 40), 0.3)
     found = round_rows(rows, second, steps, -8, 7)
-    nearest = np.clip(np.rint(rows / 0.3), -8, 7)
     floors = np.floor(rows / 0.3)
     choices = [floors + np.array(up) for up in itertools.product((0, 1), repeat=6)]
     best = np.min([cost(rows - 0.3 * np.clip(c, -8, 7), second) for c in choices], axis=0)
-    ours, theirs = cost(rows - 0.3 * found, second).mean(), cost(rows - 0.3 * nearest, second).mean()
-    assert ours < 0.75 * theirs
-    assert best.mean() <= ours < 2 * best.mean()
+    assert cost(rows - 0.3 * found, second).mean() < 0.8 * best.mean()
+
+
+def test_the_search_finds_the_best_of_all_integers() -> None:
+    """Every triple is tried; few rows are allowed to miss it, and by little."""
+    _, second = correlated(1, 3)
+    rows = np.random.default_rng(1).standard_normal((1, 40, 3))
+    found = cost(rows - 0.5 * round_rows(rows, second, np.full((1, 40), 0.5), -6, 6), second)
+    every = np.array(list(itertools.product(range(-6, 7), repeat=3)))
+    best = cost(rows[0][:, None] - 0.5 * every, np.repeat(second, 40, axis=0)).min(axis=1)
+    assert found.mean() <= 1.01 * best.mean()
+
+
+def test_a_single_candidate_is_rounded_as_gptq_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lattice_search, "WORK", 0)
+    _, second = correlated(2, 200)
+    exact = np.random.default_rng(2).normal(0, 4, (2, 3, 200))
+    upper = np.linalg.cholesky(np.linalg.inv(second)).swapaxes(1, 2)
+    found = lattice_search.search(exact, upper, np.ones((1, 1, 200)), -127, 127)
+    left = exact.copy()
+    for j in range(200):
+        lost = (left[:, :, j] - np.rint(left[:, :, j])) / upper[:, j, j, None]
+        np.testing.assert_array_equal(found[:, :, j], np.rint(left[:, :, j]))
+        left[:, :, j + 1 :] -= lost[:, :, None] * upper[:, None, j, j + 1 :]
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+def test_more_candidates_find_less_error(monkeypatch: pytest.MonkeyPatch, by_column: bool) -> None:
+    _, second = correlated(2, 60)
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((2, 20, 60))
+    steps = rng.uniform(0.2, 0.3, (2, 20, 60) if by_column else (2, 20))
+    errors = []
+    for most in (1, 4, 16):
+        monkeypatch.setattr(lattice_search, "MOST_KEPT", most)
+        found = round_rows(rows, second, steps, -127, 127)
+        errors.append(cost(rows - found * (steps if by_column else steps[..., None]), second).mean())
+    assert errors[2] < errors[1] < 0.95 * errors[0]
 
 
 def test_inputs_that_do_not_go_together_are_rounded_to_nearest() -> None:
@@ -51,12 +86,12 @@ def test_groups_and_blocks_do_not_change_the_result() -> None:
     assert np.abs(together).max() <= 127
 
 
-def test_what_is_clipped_is_made_good_by_the_others() -> None:
+@pytest.mark.parametrize("rows", [[10.0, 0.0], [0.0, 10.0]])
+def test_what_is_clipped_is_made_good_by_the_others(rows: list[float]) -> None:
+    """Whichever column is rounded first."""
     second = np.array([[[1.0, 0.9], [0.9, 1.0]]]) + 0.01 * np.eye(2)
-    rows = np.array([[[10.0, 0.0]]])
-    found = round_rows(rows, second, np.array([[1.0]]), -8, 7)
-    assert found[0, 0, 0] == 7
-    assert found[0, 0, 1] > 0
+    found = round_rows(np.array([[rows]]), second, np.array([[1.0]]), -8, 7)
+    np.testing.assert_array_equal(found[0, 0], [7, 3] if rows[0] else [3, 7])
 
 
 def test_an_input_that_is_always_zero_is_rounded_to_nearest() -> None:
@@ -69,6 +104,16 @@ def test_regression_solves_for_the_weights() -> None:
     _, second = correlated(2, 5)
     rows = np.random.default_rng(4).standard_normal((2, 3, 5))
     np.testing.assert_allclose(regress(rows @ second, second), rows, rtol=1e-9)
+
+
+def test_a_ridge_does_not_depend_on_the_scales_of_the_inputs() -> None:
+    _, second = correlated(1, 4)
+    scales = np.array([1.0, 10.0, 0.1, 3.0])
+    scaled = second * scales[:, None] * scales
+    rows = np.random.default_rng(5).standard_normal((1, 3, 4))
+    plain = regress(rows @ second, ridged(second, 2.0))
+    np.testing.assert_allclose(regress(rows @ second * scales, ridged(scaled, 2.0)) * scales, plain, rtol=1e-3)
+    assert np.isfinite(regress(np.zeros((1, 3, 4)), ridged(np.zeros((1, 4, 4)), 2.0))).all()
 
 
 def direct(

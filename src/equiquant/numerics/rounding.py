@@ -1,14 +1,20 @@
-"""Rounding weights so that the errors make up for each other on the inputs they meet (OBQ, GPTQ).
+"""Rounding weights so that the errors make up for each other on the inputs they meet: OBQ, GPTQ, and a search beyond.
 
 A layer computes w·x for every row w. Rounded to nearest, the error e = w − q costs e H eᵀ with H = E[x xᵀ]. Instead the
 columns are rounded one after another, and what each lost is made good by those not yet rounded, as well as it can be:
 
     with H⁻¹ = Uᵀ U, U upper triangular:    w_rest ← w_rest − (w_j − q_j) / U_jj · U_j,rest
 
-Columns with the largest diagonal go first. H is damped by a fraction of its mean diagonal, which keeps it invertible
-and the corrections small where the inputs say little. U comes from one Cholesky factorization: H = V Vᵀ with V upper
-triangular (that of the mirrored matrix, mirrored), U = V⁻¹.
-Source: Frantar and Alistarh, arXiv:2208.11580 (OBQ); Frantar et al., arXiv:2210.17323 (GPTQ), section 3.
+so that e H eᵀ = Σ_j ((w_j − q_j) / U_jj)². GPTQ takes the nearest q_j every time, the nearest plane of a lattice
+search; here as there it pays to go on with several candidates a row, those of least cost so far (`lattice_search`).
+Then single integers move while that lowers e H eᵀ: what was clipped late is made good by columns rounded before.
+
+The columns are ordered from the end: last comes the one that varies least, before it the one that varies least when
+those behind it are known, for they are rounded with nothing left to make good for them. H is damped by a fraction of
+its mean diagonal, which keeps it invertible and the corrections small where the inputs say little. U comes from one
+Cholesky factorization: H = V Vᵀ with V upper triangular (that of the mirrored matrix, mirrored), U = V⁻¹.
+Source: Frantar and Alistarh, arXiv:2208.11580 (OBQ); Frantar et al., arXiv:2210.17323 (GPTQ), section 3; Wübben et al.,
+Electronics Letters 37 (2001), p. 1348 (the order); Behdin et al., arXiv:2309.01885 (single integers).
 """
 
 from __future__ import annotations
@@ -19,13 +25,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import lapack
 
-__all__ = ["DAMPING", "damped", "regress", "round_rows"]
+from equiquant.numerics.lattice_search import search
+
+__all__ = ["DAMPING", "damped", "regress", "ridged", "round_rows"]
 
 Array = npt.NDArray[Any]
 
 DAMPING = 0.01  # of the mean diagonal, as published
 FURTHER = (0.0, 0.1, 1.0)  # of the mean diagonal, where a factorization fails
-BLOCK = 128  # columns between two updates of all the rest, so that these are products of matrices
+MOST_ORDERED = 1024  # columns; of more, those of largest energy go first, for the order would take seconds
+SWEEPS = 1
+FLOOR = 1e-9  # of the mean diagonal, for inputs that are always 0
 
 
 def damped(second: Array, damping: float = DAMPING) -> Array:
@@ -35,6 +45,14 @@ def damped(second: Array, damping: float = DAMPING) -> Array:
     result = second.copy()
     index = np.arange(size)
     result[:, index, index] += np.where(level > 0, level, 1.0)[:, None]
+    return result
+
+
+def ridged(second: Array, ridge: float) -> Array:
+    """Return (G, K, K) second moments, every diagonal entry grown by `ridge` of itself, whatever the inputs' scales."""
+    result = damped(second, FLOOR)
+    index = np.arange(second.shape[-1])
+    result[:, index, index] += ridge * np.diagonal(second, axis1=-2, axis2=-1)
     return result
 
 
@@ -57,45 +75,85 @@ def round_rows(rows: Array, second: Array, steps: Array, low: int, high: int) ->
     Returns:
         (G, M, K) float64, whole numbers in [low, high].
     """
-    order = np.argsort(-np.diagonal(second, axis1=-2, axis2=-1), axis=-1, kind="stable")  # (G, K)
     by_column = steps.ndim == 3
-    scaled = rows.astype(np.float64) if by_column else rows.astype(np.float64) / steps[..., None]
-    left = np.take_along_axis(scaled, order[:, None, :], axis=2)
-    grid = np.take_along_axis(steps, order[:, None, :], axis=2) if by_column else np.ones((1, 1, left.shape[-1]))
-    ordered = np.take_along_axis(np.take_along_axis(second, order[:, :, None], axis=1), order[:, None, :], axis=2)
-    upper = _upper(ordered)
-    del ordered
-    result = np.empty_like(left)
-    size = left.shape[-1]
-    for start in range(0, size, BLOCK):
-        end = min(start + BLOCK, size)
-        lost = np.empty((*left.shape[:2], end - start))
-        for j in range(start, end):
-            result[:, :, j] = np.clip(np.rint(left[:, :, j] / grid[:, :, j]), low, high)
-            lost[:, :, j - start] = (left[:, :, j] - result[:, :, j] * grid[:, :, j]) / upper[:, j, j, None]
-            left[:, :, j + 1 : end] -= lost[:, :, j - start, None] * upper[:, None, j, j + 1 : end]
-        left[:, :, end:] -= lost @ upper[:, start:end, end:]
-    restored = np.empty_like(result)
-    np.put_along_axis(restored, np.broadcast_to(order[:, None, :], result.shape), result, axis=2)
-    return restored
+    exact = rows.astype(np.float64) if by_column else rows.astype(np.float64) / steps[..., None]
+    grid = steps.astype(np.float64) if by_column else np.ones((1, 1, rows.shape[-1]))
+    across = _order(second)[:, None, :]
+    ordered = np.take_along_axis(np.take_along_axis(second, across.swapaxes(1, 2), axis=1), across, axis=2)
+    exact = np.take_along_axis(exact, across, axis=2)
+    grid = np.take_along_axis(grid, across, axis=2) if by_column else grid
+    ordered, upper = _factored(ordered)
+    found = search(exact, upper, grid, low, high)
+    del upper
+    _settle(found, exact, ordered, grid, low, high)
+    result = np.empty_like(found)
+    np.put_along_axis(result, np.broadcast_to(across, found.shape), found, axis=2)
+    return result
 
 
-def _upper(second: Array) -> Array:
-    """Return U (G, K, K), upper triangular, with second⁻¹ = Uᵀ U."""
-    lower = _cholesky(second[:, ::-1, ::-1])
+def _order(second: Array) -> Array:
+    """Return the order of the columns, (G, K)."""
+    diagonal = np.diagonal(second, axis1=-2, axis2=-1)
+    groups, size = diagonal.shape
+    if size > MOST_ORDERED:
+        return np.argsort(-diagonal, axis=-1, kind="stable")
+    order = np.empty((groups, size), dtype=np.int64)
+    each = np.arange(groups)
+    least = np.finfo(np.float64).eps * np.abs(second).max(axis=(1, 2))
+    left = diagonal.astype(np.float64)  # what varies of each column when those behind it are known
+    factor = np.zeros((groups, size, size))
+    for known in range(size):
+        place = left.argmin(axis=1)
+        order[:, size - 1 - known] = place
+        seen = factor[each, place, :known, None]
+        column = second[each, :, place] - (factor[:, :, :known] @ seen)[..., 0]
+        column /= np.sqrt(np.maximum(left[each, place], least))[:, None]
+        factor[:, :, known] = column
+        left -= column**2
+        left[each, place] = np.inf
+    return order
+
+
+def _settle(integers: Array, exact: Array, second: Array, grid: Array, low: int, high: int) -> None:
+    """Move single integers of rows that were clipped, in place, to where e H eᵀ is least, until none moves."""
+    group, row = np.nonzero(((integers == low) | (integers == high)).any(axis=2))
+    if not group.size:
+        return
+    pull = ((exact - integers * grid) @ second)[group, row]
+    steps = np.broadcast_to(grid, integers.shape)[group, row]
+    whole = integers[group, row]
+    for _ in range(SWEEPS):
+        before = whole.copy()
+        for j in range(whole.shape[1]):
+            ideal = whole[:, j] + np.rint(pull[:, j] / (second[group, j, j] * steps[:, j]))
+            change = np.clip(ideal, low, high) - whole[:, j]
+            moved = np.flatnonzero(change)
+            whole[moved, j] += change[moved]
+            pull[moved] -= (change[moved] * steps[moved, j])[:, None] * second[group[moved], j]
+        if np.array_equal(before, whole):
+            break
+    integers[group, row] = whole
+
+
+def _factored(second: Array) -> tuple[Array, Array]:
+    """Return (G, K, K), damped further where rounding has left it without a factor, and U, second⁻¹ = Uᵀ U."""
+    for damping in FURTHER:
+        used = damped(second, damping) if damping else second
+        try:
+            lower = np.linalg.cholesky(used[:, ::-1, ::-1])
+        except np.linalg.LinAlgError:
+            continue
+        return used, _inverted(lower)
+    diagonal = np.diagonal(second, axis1=-2, axis2=-1)
+    alone = np.where(diagonal > 0, diagonal, 1.0)[:, :, None]
+    each = np.eye(second.shape[-1])
+    return alone * each, each / np.sqrt(alone)  # to nearest: no column helps another
+
+
+def _inverted(lower: Array) -> Array:
+    """Return U, upper triangular, of the lower factors (G, K, K) of mirrored matrices."""
     if len(lower) > 1:
         return np.ascontiguousarray(np.linalg.inv(lower)[:, ::-1, ::-1])
     inverse, failed = lapack.dtrtri(np.ascontiguousarray(lower[0]).T, lower=0)  # the transpose, in LAPACK's order
     assert not failed  # a Cholesky factor has no 0 on its diagonal
     return np.ascontiguousarray(inverse.T[::-1, ::-1])[None]
-
-
-def _cholesky(second: Array) -> Array:
-    """Return the lower factor of (G, K, K), damped further where rounding has left it without one."""
-    for damping in FURTHER:
-        try:
-            return np.linalg.cholesky(damped(second, damping) if damping else second)
-        except np.linalg.LinAlgError:
-            continue
-    diagonal = np.maximum(np.diagonal(second, axis1=-2, axis2=-1), np.finfo(np.float64).tiny)
-    return np.asarray(np.sqrt(diagonal)[:, :, None] * np.eye(second.shape[-1]))  # to nearest: no column helps another

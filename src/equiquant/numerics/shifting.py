@@ -24,6 +24,7 @@ Ids = npt.NDArray[np.int64]
 PARTS = 16  # of an octave
 STARTS, SWEEPS = 8, 20
 OCTAVE = float(np.log(2.0))
+ROUNDING = 1e-6  # of a 16th, what a step on a power of two may be off
 
 
 def best_shifts(problem: RangeProblem, labels: Ids, free: Array) -> Array:
@@ -36,7 +37,8 @@ def best_shifts(problem: RangeProblem, labels: Ids, free: Array) -> Array:
     """
     moves = problem.moves(labels, free.size)
     groups = np.nonzero(free & moves.any(axis=0))[0]
-    position = np.rint(PARTS * (problem.logs - np.log(problem.levels)) / OCTAVE).astype(np.int64)
+    # Up: a power of two a little below the step would clip, which costs far more than one a little above it.
+    position = np.ceil(PARTS * (problem.logs - np.log(problem.levels)) / OCTAVE - ROUNDING).astype(np.int64)
     costs = _costs(problem)
     moves = moves[:, groups].astype(np.int64)
     rng = np.random.default_rng(0)

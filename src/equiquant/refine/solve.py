@@ -1,7 +1,7 @@
 """One layer's integers: weights rounded for the inputs they will meet, and a bias that puts the means right.
 
     bias:      b_q = E[W x + b] − W_q E[x_q], per output channel, over all positions and samples
-    weights:   W* = W + D (H + ρI)⁻¹, rounded column by column (`numerics.rounding`)
+    weights:   W* = W + D (H + ρ diag H)⁻¹, rounded column by column (`numerics.rounding`)
 
 x is the input of the layer in the float network, x_q in the quantized one with all earlier layers refined; H and D are
 the second moments of x_q and the drift (`numerics.moments`). The layer is linear, so the means take one evaluation on
@@ -28,7 +28,7 @@ import numpy.typing as npt
 from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
 from equiquant.numerics.moments import Moments
 from equiquant.numerics.parallel import parallel
-from equiquant.numerics.rounding import damped, regress, round_rows
+from equiquant.numerics.rounding import damped, regress, ridged, round_rows
 from equiquant.refine.layers import Layer
 from equiquant.refine.means import InputMean
 
@@ -36,7 +36,7 @@ __all__ = ["LARGEST", "Refinement", "Solution", "correct", "positions", "solve"]
 
 Array = npt.NDArray[Any]
 
-DRIFT_DAMPING = 2.0  # ρ, of the mean diagonal: from 1 to 4 it is all the same, far from there fewer dB on other samples
+DRIFT_RIDGE = 2.0  # ρ, of each input's own energy: with 0.5 and with 4 fewer dB on other samples
 FEWEST_POSITIONS = 8192  # of all samples together: columns that H is made of
 POSITIONS_PER_INPUT = 4
 LARGEST = 8192  # inputs of an output, above which H would take gigabytes
@@ -205,7 +205,7 @@ def _rounded(
     """
     form, params = layer.form, layer.weight_params
     centered, drift = moments.centered()
-    aim = rows + regress(drift, damped(centered, DRIFT_DAMPING))
+    aim = rows + regress(drift, ridged(centered, DRIFT_RIDGE))
     second = damped(centered if missing is not None and layer.fine_bias else moments.second())
     if missing is not None and bias_params is not None and not layer.fine_bias:
         lost = form.bias_gain * (missing - fake_quantize(missing, bias_params))
