@@ -156,5 +156,8 @@ def test_moments_without_a_factor_are_damped_further() -> None:
     rows = np.array([[[0.4, 1.3]]])
     rounded = round_rows(rows, second, np.ones((1, 1)), -127, 127)
     assert np.isin(rounded, [0.0, 1.0, 2.0]).all()
+    noisy = 1e-7 * np.random.default_rng(0).standard_normal((1, 40, 40))  # what is left of moments that are 0
+    found = round_rows(np.full((1, 2, 40), 1.3), damped(noisy + noisy.swapaxes(1, 2)), np.ones((1, 2)), -127, 127)
+    assert np.isfinite(found).all()
     indefinite = np.array([[[0.0, 9.0], [9.0, 0.0]]])
     assert np.array_equal(round_rows(rows, indefinite, np.ones((1, 1)), -127, 127), np.rint(rows))

@@ -7,7 +7,8 @@ columns are rounded one after another, and what each lost is made good by those 
 
 so that e H eᵀ = Σ_j ((w_j − q_j) / U_jj)². GPTQ takes the nearest q_j every time, the nearest plane of a lattice
 search; here as there it pays to go on with several candidates a row, those of least cost so far (`lattice_search`).
-Then single integers move while that lowers e H eᵀ: what was clipped late is made good by columns rounded before.
+Then each integer of a clipped row moves once to where e H eᵀ is least: what was clipped late is made good by columns
+rounded before.
 
 The columns are ordered from the end: last comes the one that varies least, before it the one that varies least when
 those behind it are known, for they are rounded with nothing left to make good for them. H is damped by a fraction of
@@ -34,7 +35,7 @@ Array = npt.NDArray[Any]
 DAMPING = 0.01  # of the mean diagonal, as published
 FURTHER = (0.0, 0.1, 1.0)  # of the mean diagonal, where a factorization fails
 MOST_ORDERED = 1024  # columns; of more, those of largest energy go first, for the order would take seconds
-SWEEPS = 1
+SMALLEST_PIVOT = 1e-8  # of the largest moment; damping keeps pivots far above, where the matrix has a factor at all
 FLOOR = 1e-9  # of the mean diagonal, for inputs that are always 0
 
 
@@ -81,7 +82,7 @@ def round_rows(rows: Array, second: Array, steps: Array, low: int, high: int) ->
     across = _order(second)[:, None, :]
     ordered = np.take_along_axis(np.take_along_axis(second, across.swapaxes(1, 2), axis=1), across, axis=2)
     exact = np.take_along_axis(exact, across, axis=2)
-    grid = np.take_along_axis(grid, across, axis=2) if by_column else grid
+    grid = np.take_along_axis(grid, across, axis=2)
     ordered, upper = _factored(ordered)
     found = search(exact, upper, grid, low, high)
     del upper
@@ -99,15 +100,16 @@ def _order(second: Array) -> Array:
         return np.argsort(-diagonal, axis=-1, kind="stable")
     order = np.empty((groups, size), dtype=np.int64)
     each = np.arange(groups)
-    least = np.finfo(np.float64).eps * np.abs(second).max(axis=(1, 2))
+    least = SMALLEST_PIVOT * np.abs(second).max(axis=(1, 2))
     left = diagonal.astype(np.float64)  # what varies of each column when those behind it are known
     factor = np.zeros((groups, size, size))
     for known in range(size):
         place = left.argmin(axis=1)
         order[:, size - 1 - known] = place
         seen = factor[each, place, :known, None]
+        pivot = left[each, place]
         column = second[each, :, place] - (factor[:, :, :known] @ seen)[..., 0]
-        column /= np.sqrt(np.maximum(left[each, place], least))[:, None]
+        column *= np.where(pivot > least, 1 / np.sqrt(np.maximum(pivot, least)), 0.0)[:, None]
         factor[:, :, known] = column
         left -= column**2
         left[each, place] = np.inf
@@ -115,23 +117,19 @@ def _order(second: Array) -> Array:
 
 
 def _settle(integers: Array, exact: Array, second: Array, grid: Array, low: int, high: int) -> None:
-    """Move single integers of rows that were clipped, in place, to where e H eᵀ is least, until none moves."""
+    """Move each integer of the rows that were clipped, in place, to where e H eᵀ is least, the others staying."""
     group, row = np.nonzero(((integers == low) | (integers == high)).any(axis=2))
     if not group.size:
         return
     pull = ((exact - integers * grid) @ second)[group, row]
     steps = np.broadcast_to(grid, integers.shape)[group, row]
     whole = integers[group, row]
-    for _ in range(SWEEPS):
-        before = whole.copy()
-        for j in range(whole.shape[1]):
-            ideal = whole[:, j] + np.rint(pull[:, j] / (second[group, j, j] * steps[:, j]))
-            change = np.clip(ideal, low, high) - whole[:, j]
-            moved = np.flatnonzero(change)
-            whole[moved, j] += change[moved]
-            pull[moved] -= (change[moved] * steps[moved, j])[:, None] * second[group[moved], j]
-        if np.array_equal(before, whole):
-            break
+    for j in range(whole.shape[1]):
+        ideal = whole[:, j] + np.rint(pull[:, j] / (second[group, j, j] * steps[:, j]))
+        change = np.clip(ideal, low, high) - whole[:, j]
+        moved = np.flatnonzero(change)
+        whole[moved, j] += change[moved]
+        pull[moved] -= (change[moved] * steps[moved, j])[:, None] * second[group[moved], j]
     integers[group, row] = whole
 
 
