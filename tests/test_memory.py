@@ -6,15 +6,15 @@ import weakref
 import numpy as np
 import pytest
 
-from equiquant.io import collector_paused, release_memory
+from equiquant.io import memory_managed, release_memory
 
 
 def test_collections_pause_and_go_on() -> None:
     assert gc.isenabled()
-    with collector_paused():
+    with memory_managed():
         assert not gc.isenabled()
         assert gc.get_freeze_count() > 0
-        with collector_paused():
+        with memory_managed():
             assert not gc.isenabled()
         assert not gc.isenabled()
     assert gc.isenabled()
@@ -22,7 +22,7 @@ def test_collections_pause_and_go_on() -> None:
 
 
 def test_it_goes_on_after_an_error() -> None:
-    with pytest.raises(RuntimeError), collector_paused():
+    with pytest.raises(RuntimeError), memory_managed():
         raise RuntimeError
     assert gc.isenabled()
 
@@ -30,7 +30,7 @@ def test_it_goes_on_after_an_error() -> None:
 def test_a_collector_that_was_off_stays_off() -> None:
     gc.disable()
     try:
-        with collector_paused():
+        with memory_managed():
             pass
         assert not gc.isenabled()
     finally:
@@ -40,7 +40,7 @@ def test_a_collector_that_was_off_stays_off() -> None:
 def test_objects_frozen_by_others_stay_frozen() -> None:
     gc.freeze()
     try:
-        with collector_paused():
+        with memory_managed():
             pass
         assert gc.get_freeze_count() > 0
     finally:
@@ -56,7 +56,7 @@ class Knot:
 
 
 def test_what_was_there_at_the_last_collection_is_freed_if_it_is_known_to_be_large() -> None:
-    with collector_paused():
+    with memory_managed():
         knot = Knot()
         release_memory(1 << 30)
         gone = weakref.ref(knot)

@@ -1,8 +1,8 @@
 """Run several groups of samples at once, each on one thread: inference and statistics of one beside those of others.
 
 A network runs faster as two samples on one thread each than as one sample on two: no thread waits for another after
-every operator, and while one worker is in numpy the other is in onnxruntime. Every worker has figures of its own, which
-merge exactly, so that neither their number nor who got which sample shows in the result.
+every operator, and while one worker is in numpy the other is in onnxruntime. They add to the same figures, one at a
+time to those of one tensor; sums are exact, so that neither the number of workers nor the order of the samples shows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import reduce
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -29,7 +29,7 @@ class Workers:
     Args:
         runner: Computes the tensors that are not inputs; None if all are.
         names: The tensors.
-        make: Makes a fresh accumulator for a tensor.
+        make: Makes the accumulator of a tensor.
         count: How many groups to run at once.
         done: Called with the number of samples when a group is done, in the order they were submitted.
     """
@@ -42,10 +42,9 @@ class Workers:
         count: int,
         done: Callable[[int], None],
     ) -> None:
-        self._runner, self._names, self._done, self._count = runner, names, done, count
+        self._runner, self._done, self._count = runner, done, count
         self._pool = ThreadPoolExecutor(count)
-        self._sets = [{name: make(name) for name in names} for _ in range(count)]
-        self._free = list(self._sets)
+        self._figures = {name: (make(name), Lock()) for name in names}
         self._waiting: deque[Future[int]] = deque()
 
     def __enter__(self) -> Self:
@@ -74,11 +73,7 @@ class Workers:
         """
         while self._waiting:
             self._next()
-        return {name: self._record(name) for name in self._names}
-
-    def _record(self, name: str) -> TensorRecord:
-        """Return the record of one tensor: merged one by one, they need no copy of all of every worker's."""
-        return reduce(TensorRecord.merge, (accumulators[name].result() for accumulators in self._sets))
+        return {name: accumulator.result() for name, (accumulator, _) in self._figures.items()}
 
     def _next(self) -> None:
         self._done(self._waiting.popleft().result())
@@ -86,14 +81,9 @@ class Workers:
     def _work(self, group: Sequence[Feed]) -> int:
         feed = joined(group)
         samples = batch_size(feed)
-        accumulators = self._free.pop()
-        try:
-            computed = (
-                {} if self._runner is None else dict(zip(self._runner.outputs, self._runner.run(feed), strict=True))
-            )
-            for name in self._names:
-                value = computed.pop(name) if name in computed else feed[name]  # freed as soon as it is done
-                accumulators[name].add(value, samples)
-        finally:
-            self._free.append(accumulators)
+        computed = {} if self._runner is None else dict(zip(self._runner.outputs, self._runner.run(feed), strict=True))
+        for name, (accumulator, lock) in self._figures.items():
+            value = computed.pop(name) if name in computed else feed[name]  # freed as soon as it is done
+            with lock:
+                accumulator.add(value, samples)
         return samples

@@ -2,7 +2,7 @@
 
 from equiquant.io.load import LoadedModel, ModelLike, load_model
 from equiquant.io.mapped import unload
-from equiquant.io.memory import collector_paused, release_memory
+from equiquant.io.memory import memory_managed, release_memory
 from equiquant.io.runtime import InputSpec, Runner, expose, input_specs
 from equiquant.io.save import check_writable, model_bytes, save_model, to_proto
 from equiquant.io.upgrade import TARGET_OPSET, raise_ir_version, upgrade_opset
@@ -14,10 +14,10 @@ __all__ = [
     "ModelLike",
     "Runner",
     "check_writable",
-    "collector_paused",
     "expose",
     "input_specs",
     "load_model",
+    "memory_managed",
     "model_bytes",
     "raise_ir_version",
     "release_memory",

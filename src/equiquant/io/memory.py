@@ -5,6 +5,10 @@ for later, hundreds of megabytes after a large model, unless it is asked to trim
 looks at every object of the process, which takes longer than quantizing a small model: it runs only where the process
 has grown since the last one. For the same reason the interpreter's own collections, which millions of short-lived graph
 objects would set off all the time, pause during a run.
+
+glibc also gives threads heaps of their own, up to eight a core, each of which keeps what it freed: activations come and
+go in all of them, and a process holds a third more than with a single heap (docs/calibration.md), which is no slower.
+The setting, M_ARENA_MAX of mallopt(3), holds for the process, and for heaps that are not there yet.
 """
 
 from __future__ import annotations
@@ -17,24 +21,26 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["collector_paused", "release_memory"]
+__all__ = ["memory_managed", "release_memory"]
 
-WORTHWHILE = 32_000_000  # bytes the process must have grown by
+M_ARENA_MAX = -8  # malloc.h
+WORTHWHILE = 16_000_000  # bytes the process must have grown by
 STATM = Path("/proc/self/statm")
 
 
 class _Baseline:
-    """What the process held after the last collection, in bytes."""
+    """The least that the process has held since the last collection, as far as was seen, in bytes."""
 
     resident = 0
 
 
 @contextlib.contextmanager
-def collector_paused() -> Iterator[None]:
+def memory_managed() -> Iterator[None]:
     """Let cycles be collected by `release_memory` alone, which does not look at what was there before.
 
     It has the last word, so that what follows, the writing of a result, finds what the run left behind gone.
     """
+    _glibc("mallopt", M_ARENA_MAX, 1)
     enabled, freezes = gc.isenabled(), gc.get_freeze_count() == 0
     gc.disable()
     if freezes:
@@ -56,15 +62,20 @@ def release_memory(known: int = 0) -> None:
         known: Bytes of what was just let go, which may have been there at the last collection; 0 leaves it to how much
             the process has grown since.
     """
-    grown = (now := _resident()) - _Baseline.resident
-    if now and max(known, grown) < WORTHWHILE:
+    now = _resident()
+    _Baseline.resident = min(_Baseline.resident, now)
+    if now and max(known, now - _Baseline.resident) < WORTHWHILE:
         return
     gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    _glibc("malloc_trim", 0)
     _Baseline.resident = _resident()
+
+
+def _glibc(function: str, *arguments: int) -> None:
+    """Call a function of glibc; elsewhere there is none of its name."""
+    called = getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None
+    if called is not None:
+        called(*arguments)
 
 
 def _resident() -> int:

@@ -91,6 +91,8 @@ class Runner:
         optimize: Let onnxruntime optimize the graph; off, the nodes run as written.
         threads: Intra-op threads, 0 for all cores.
         disposable: Nobody else uses the `ir.Model`: it is taken apart instead of a copy.
+        arena: Take memory in large pieces, which stay as long as anything that lies in them, results too: off for
+            results that are kept.
 
     Raises:
         ModelError: onnxruntime refuses the model.
@@ -104,10 +106,12 @@ class Runner:
         optimize: bool = True,
         threads: int = 0,
         disposable: bool = False,
+        arena: bool = True,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
+        options.enable_cpu_mem_arena = arena
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
         lean = isinstance(model, ir.Model) and model_bytes(model) > LEAN_ABOVE

@@ -22,7 +22,7 @@ LOWEST, HIGHEST = -224, 288  # 2^LOWEST is the unit; a value must stay below 2^(
 DIGITS = (HIGHEST - LOWEST) // BASE
 MASK = np.int64((1 << BASE) - 1)
 MANTISSA = 53
-PENDING = 64  # rows kept before they are added, so that one call serves many
+PENDING = 16  # rows kept before they are added, so that one call serves many
 
 
 class ExactSum:

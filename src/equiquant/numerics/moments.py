@@ -23,7 +23,7 @@ __all__ = ["Moments"]
 Array = npt.NDArray[Any]
 
 SAMPLE_WEIGHT = 4.0  # λ, measured: 0.2 to 0.9 dB at the output over 0, and as good as 8 (docs/refinement.md)
-BLOCK_BYTES = 32_000_000  # of inputs reduced at a time
+BLOCK_BYTES = 8_000_000  # of inputs reduced at a time
 
 
 class Moments:

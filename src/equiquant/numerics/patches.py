@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,20 +53,33 @@ class Patches:
         Returns:
             (N, C, K, P) in the type of `x`: K kernel elements, P positions, both row-major.
         """
+        counts, windows = self._windows(x, most, shift)
+        result = np.empty((*x.shape[:2], math.prod(self.kernel), math.prod(counts)), x.dtype)
+        target = result.reshape(*x.shape[:2], math.prod(self.kernel), *counts)
+        for index, window in enumerate(windows):
+            target[:, :, index] = window
+        return result
+
+    def mean_column(self, x: Array) -> Array:
+        """Return the mean over all output positions of what they read, (N, C, K); no column is made for it."""
+        _, windows = self._windows(x, None, 0)
+        return np.stack([window.mean(axis=tuple(range(2, x.ndim))) for window in windows], axis=2)
+
+    def _windows(self, x: Array, most: int | None, shift: int) -> tuple[list[int], Iterator[Array]]:
+        """Return the positions along each axis, and for each kernel element a view of what they read there."""
         padded = self._padded(x)
         reach = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
         sizes = [(n - r) // s + 1 for n, r, s in zip(padded.shape[2:], reach, self.strides, strict=True)]
         picks = _grid(sizes, most, shift)
-        counts = [len(p) for p in picks]
-        result = np.empty((*x.shape[:2], math.prod(self.kernel), math.prod(counts)), x.dtype)
-        target = result.reshape(*x.shape[:2], math.prod(self.kernel), *counts)
-        for index, offsets in enumerate(itertools.product(*(range(k) for k in self.kernel))):
+
+        def view(offsets: tuple[int, ...]) -> Array:
             slices = [
                 slice(p.start * s + o * d, (p[-1] * s + o * d) + 1, p.step * s)
                 for p, s, o, d in zip(picks, self.strides, offsets, self.dilations, strict=True)
             ]
-            target[:, :, index] = padded[(slice(None), slice(None), *slices)]
-        return result
+            return padded[(slice(None), slice(None), *slices)]
+
+        return [len(p) for p in picks], map(view, itertools.product(*(range(k) for k in self.kernel)))
 
     def _padded(self, x: Array) -> Array:
         spatial = x.shape[2:]

@@ -36,7 +36,8 @@ DAMPING = 0.01  # of the mean diagonal, as published
 FURTHER = (0.0, 0.1, 1.0)  # of the mean diagonal, where a factorization fails
 MOST_ORDERED = 1024  # columns; of more, those of largest energy go first, for the order would take seconds
 SMALLEST_PIVOT = 1e-8  # of the largest moment; damping keeps pivots far above, where the matrix has a factor at all
-FLOOR = 1e-9  # of the mean diagonal, for inputs that are always 0
+BLOCK = 64  # columns that follow every move of an integer among them
+FLOOR = 0.1  # of the mean diagonal: inputs that hardly ever vary are no ground to learn from
 
 
 def damped(second: Array, damping: float = DAMPING) -> Array:
@@ -50,7 +51,7 @@ def damped(second: Array, damping: float = DAMPING) -> Array:
 
 
 def ridged(second: Array, ridge: float) -> Array:
-    """Return (G, K, K) second moments, every diagonal entry grown by `ridge` of itself, whatever the inputs' scales."""
+    """Return (G, K, K) second moments, every diagonal entry grown by `ridge` of itself and some of the mean one."""
     result = damped(second, FLOOR)
     index = np.arange(second.shape[-1])
     result[:, index, index] += ridge * np.diagonal(second, axis1=-2, axis2=-1)
@@ -117,20 +118,24 @@ def _order(second: Array) -> Array:
 
 
 def _settle(integers: Array, exact: Array, second: Array, grid: Array, low: int, high: int) -> None:
-    """Move each integer of the rows that were clipped, in place, to where e H eᵀ is least, the others staying."""
-    group, row = np.nonzero(((integers == low) | (integers == high)).any(axis=2))
-    if not group.size:
+    """Move each integer of the rows that were clipped, in place, to where e H eᵀ is least, the others staying.
+
+    Within a block of columns the pull on its own columns follows every move, that on the rest the product of all.
+    """
+    clipped = ((integers == low) | (integers == high)).any(axis=2)
+    if not clipped.any():
         return
-    pull = ((exact - integers * grid) @ second)[group, row]
-    steps = np.broadcast_to(grid, integers.shape)[group, row]
-    whole = integers[group, row]
-    for j in range(whole.shape[1]):
-        ideal = whole[:, j] + np.rint(pull[:, j] / (second[group, j, j] * steps[:, j]))
-        change = np.clip(ideal, low, high) - whole[:, j]
-        moved = np.flatnonzero(change)
-        whole[moved, j] += change[moved]
-        pull[moved] -= (change[moved] * steps[moved, j])[:, None] * second[group[moved], j]
-    integers[group, row] = whole
+    pull = (exact - integers * grid) @ second
+    for start in range(0, integers.shape[2], BLOCK):
+        end = start + BLOCK
+        whole, near, step = integers[..., start:end], pull[..., start:end], grid[..., start:end]
+        before, own = whole.copy(), second[:, start:end, start:end]
+        for j in range(whole.shape[2]):
+            ideal = whole[..., j] + np.rint(near[..., j] / (own[:, None, j, j] * step[..., j]))
+            change = np.where(clipped, np.clip(ideal, low, high) - whole[..., j], 0.0)
+            whole[..., j] += change
+            near -= (change * step[..., j])[..., None] * own[:, None, j]
+        pull[..., end:] -= ((whole - before) * step) @ second[:, start:end, end:]
 
 
 def _factored(second: Array) -> tuple[Array, Array]:

@@ -23,18 +23,18 @@ BINS = (HIGHEST - LOWEST) << MANTISSA_BITS
 FIRST = (127 + LOWEST) << MANTISSA_BITS
 SHIFT = 23 - MANTISSA_BITS
 COUNTED = 1 << 13  # values of a tensor counted per sample: every so many positions of each channel
-PENDING = 1 << 17  # places kept before they are counted, half a megabyte, so that one call serves many samples
+PENDING = 1 << 16  # values kept before they are counted, in 16 bits each, so that one call serves many samples
 NARROW = np.iinfo(np.int32).max  # values seen up to which int32 counts do, half the memory
 
 
 def _bin_table() -> Array:
     """Return the bin of each pattern of leading bits: 0 to BINS − 1 for positive, from BINS for negative, else 2·BINS.
 
-    int32 of shape `(2 << (8 + MANTISSA_BITS),)`; the last bin is for what is not counted.
+    int16 of shape `(2 << (8 + MANTISSA_BITS),)`; the last bin is for what is not counted.
     """
     magnitude = np.arange(1 << (8 + MANTISSA_BITS))
     bins = np.minimum(magnitude - FIRST, BINS - 1)
-    return np.concatenate([np.where(bins >= 0, bins + side * BINS, 2 * BINS) for side in (0, 1)]).astype(np.int32)
+    return np.concatenate([np.where(bins >= 0, bins + side * BINS, 2 * BINS) for side in (0, 1)]).astype(np.int16)
 
 
 BIN_OF = _bin_table()
@@ -95,7 +95,7 @@ class SketchBuilder:
     def __init__(self) -> None:
         self._counts: Array = np.zeros((0, 2 * BINS + 1), np.int32)
         self._seen = 0
-        self._places: list[Array] = []
+        self._waiting: list[Array] = []  # bins of (C, positions)
         self._pending = 0
 
     def add(self, channels: Array) -> None:
@@ -104,10 +104,8 @@ class SketchBuilder:
         if not len(self._counts):
             self._counts = np.zeros((size, 2 * BINS + 1), np.int32)
         some = np.ascontiguousarray(channels[:, :: _stride(size, positions)], dtype=np.float32)
-        places = BIN_OF.take(some.view(np.uint32) >> SHIFT)
-        places += (np.arange(size, dtype=np.int32) * (2 * BINS + 1))[:, None]
-        self._places.append(places.reshape(-1))
-        self._pending += places.size
+        self._waiting.append(BIN_OF.take(some.view(np.uint32) >> SHIFT))
+        self._pending += some.size
         self._seen += some.shape[1]
         if self._pending >= PENDING:
             self._flush()
@@ -119,12 +117,14 @@ class SketchBuilder:
         return MagnitudeCounts(counts.copy(), self._seen)
 
     def _flush(self) -> None:
-        if self._places:
-            found = np.bincount(np.concatenate(self._places), minlength=self._counts.size)
+        if self._waiting:
+            first = np.arange(len(self._counts)) * self._counts.shape[1]
+            places = np.concatenate(self._waiting, axis=1) + first[:, None]
+            found = np.bincount(places.reshape(-1), minlength=self._counts.size)
             kind = _count_type(self._seen)
             self._counts = self._counts.astype(kind, copy=False)
             self._counts += found.reshape(self._counts.shape).astype(kind)
-            self._places, self._pending = [], 0
+            self._waiting, self._pending = [], 0
 
 
 def _count_type(seen: int) -> type[np.signedinteger[Any]]:

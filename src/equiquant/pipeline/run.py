@@ -14,7 +14,7 @@ from equiquant import calibrate, qdq, target
 from equiquant.calibrate import TensorStats
 from equiquant.decisions import Decision
 from equiquant.equalization import Ranges
-from equiquant.io import ModelLike, collector_paused, input_specs, load_model, model_bytes, release_memory
+from equiquant.io import ModelLike, input_specs, load_model, memory_managed, model_bytes, release_memory
 from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as, proof_feeds
 from equiquant.pipeline.folding import canonical_form
@@ -57,7 +57,7 @@ class Outcome:
     report: Report
 
 
-@collector_paused()
+@memory_managed()
 def run(
     source: ModelLike,
     recipe: Recipe,

@@ -99,6 +99,12 @@ class Form:
             positions = positions[:, shift % step :: step]
         return positions.swapaxes(1, 2)[:, None]
 
+    def mean_column(self, x: Array) -> Array:
+        """Return the mean of what the output positions read: (N, G, K)."""
+        if self.patches is None:
+            return np.asarray(self.columns(x).mean(axis=3))
+        return self.patches.mean_column(x).reshape(len(x), self.groups, -1)
+
 
 def form_of(node: ir.Node, weight: Array) -> Form | str:
     """Return the form of a layer with a constant weight, or why it has none."""

@@ -46,7 +46,7 @@ class InputMean:
             self._sums[shape] = mine + total, before + count
 
     def columns(self, form: Form, zero: float = 0.0, scale: float = 1.0) -> Array:
-        """Return the mean of the layer's columns, (G, K).
+        """Return the layer's mean column, (G, K).
 
         Args:
             form: The layer's.
@@ -54,8 +54,8 @@ class InputMean:
             scale: Scale of what was added.
         """
         samples = sum(count for _, count in self._sums.values())
-        images = [(total - zero * count) * (scale / samples) for total, count in self._sums.values()]
-        return np.asarray(sum(form.columns(image[None])[0].mean(axis=2) for image in images))
+        images = ((total - zero * count) * (scale / samples) for total, count in self._sums.values())
+        return np.asarray(sum(form.mean_column(image[None])[0] for image in images))
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,9 @@ __all__ = ["Original", "Refined", "refine"]
 Array = npt.NDArray[Any]
 Feeds = Iterable[Mapping[str, Array]]
 
-MEMORY = 1 << 30  # bytes of activations held, of all samples and both networks; fixed, so that a run can be repeated
+MEMORY = 1 << 27  # bytes of activations held, of all samples and both networks; fixed, so that a run can be repeated
+ENOUGH = 16  # samples that may hold up to
+MOST_MEMORY = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +130,7 @@ def _rounding(
     layers: Sequence[Layer], original: Original, quantized: ir.Model, feeds: Feeds, wanted: Refinement
 ) -> Iterator[tuple[Layer, Solution, int]]:
     """Walk both networks and solve for each layer; it is to be stored before the next is asked for."""
-    walk = Walk([original.model, quantized], feeds, MEMORY)
+    walk = Walk([original.model, quantized], feeds, MEMORY, ENOUGH, MOST_MEMORY)
     sources, twins = _nodes(original.model), _nodes(quantized)
     for layer in layers:
         inputs = [_data(nodes[layer.name]) for nodes in (sources, twins)]
@@ -142,7 +144,7 @@ def _correction(
     """Walk the quantized network alone and set biases; each is to be stored before the next is asked for."""
     taking = [layer for layer in layers if layer.takes_bias]
     means = means or output_means(original.model, [layer.name for layer in taking], feeds)
-    walk = Walk([quantized], feeds, MEMORY)
+    walk = Walk([quantized], feeds, MEMORY, ENOUGH, MOST_MEMORY)
     sources, twins = _nodes(original.model), _nodes(quantized)
     for layer in taking:
         integers = [array for (array,) in walk.read([_data(twins[layer.name])])]

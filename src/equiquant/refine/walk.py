@@ -3,14 +3,18 @@
 A walk goes from layer to layer. It keeps, for every sample, only the values that nodes still to come will read; of the
 quantized model these are integers, and the DequantizeLinear behind them runs again in every piece that needs it. So
 all the samples pass each node once, however many layers are changed on the way, and memory holds one cut through the
-graph: where that exceeds the limit, the last samples are given up.
+graph. Where that exceeds the limit, the last samples leave; they join again, by one run of everything up to there, once
+the cuts have become small enough. So the first layers of a network, whose activations are its largest, see fewer
+samples, each of them at more positions, and the limit costs the others nothing.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -20,10 +24,12 @@ from equiquant.graph.query import reads
 from equiquant.io import Runner
 from equiquant.numerics.parallel import THREADS
 
-__all__ = ["Route", "Walk"]
+__all__ = ["Leg", "Route", "Walk"]
 
 Array = npt.NDArray[Any]
 Values = dict[str, Array]
+
+RECENT = 8  # stops that samples must fit at to join: a block of layers and more, so that they do not leave at once
 
 
 def _source(value: ir.Value) -> ir.Value:
@@ -34,6 +40,29 @@ def _source(value: ir.Value) -> ir.Value:
         assert source is not None
         value, node = source, source.producer()
     return value
+
+
+@dataclass(frozen=True, eq=False)
+class Leg:
+    """Some nodes that are run at once.
+
+    Attributes:
+        runner: Runs them; None if there are none.
+        outputs: What they make that is still needed.
+        needed: All the values that are still needed afterwards.
+    """
+
+    runner: Runner | None
+    outputs: tuple[str, ...]
+    needed: tuple[str, ...]
+
+    def run(self, values: Values) -> None:
+        """Bring one sample's values up to date."""
+        if self.runner is not None:
+            feed = {spec.name: values[spec.name] for spec in self.runner.inputs}
+            values.update(zip(self.outputs, self.runner.run(feed), strict=True))
+        for name in [name for name in values if name not in self.needed]:
+            del values[name]
 
 
 class Route:
@@ -50,6 +79,8 @@ class Route:
             for node in model.graph
             if node.op_type not in ("DequantizeLinear", "Constant")
         }
+        self._passed: list[ir.Node] = []
+        self._needed = tuple(value.name or "" for value in model.graph.inputs)
         self._readers = Counter(name for read in self._pending.values() for name in read)
         self._producers = {value.name: node for node in model.graph for value in node.outputs}
 
@@ -57,21 +88,24 @@ class Route:
         """Return the name of the value kept in place of this one: what goes into a DequantizeLinear, else itself."""
         return _source(value).name or ""
 
-    def piece(self, wanted: ir.Value) -> tuple[Runner | None, tuple[str, ...], tuple[str, ...]]:
-        """Take the nodes that have to run before a value is there.
-
-        Returns:
-            What runs them, None if nothing has to; the values it leaves that are still needed; and all the values that
-            are still needed afterwards.
-        """
+    def leg(self, wanted: ir.Value) -> Leg:
+        """Take the nodes that have to run before a value is there."""
         target = self.held(wanted)
         nodes = self._ancestors(target)
         for node in nodes:
             self._readers.subtract(self._pending.pop(node))
-        needed = dict.fromkeys([*(name for name, count in self._readers.items() if count), target])
+        self._passed += nodes
+        self._needed = tuple(dict.fromkeys([*(name for name, count in self._readers.items() if count), target]))
+        return self._leg(nodes)
+
+    def way(self) -> Leg:
+        """Return all the nodes that have run, as one leg."""
+        return self._leg(self._passed)
+
+    def _leg(self, nodes: Sequence[ir.Node]) -> Leg:
         made = {v.name or "" for node in nodes for v in node.outputs}
-        outputs = tuple(name for name in needed if name in made)
-        return (self._runner(nodes, outputs) if nodes else None), outputs, tuple(needed)
+        outputs = tuple(name for name in self._needed if name in made)
+        return Leg(self._runner(nodes, outputs) if nodes else None, outputs, self._needed)
 
     def _varies(self, value: ir.Value) -> bool:
         """True unless the value is a constant, quantized or not."""
@@ -92,7 +126,7 @@ class Route:
 
     def _runner(self, nodes: Sequence[ir.Node], outputs: Sequence[str]) -> Runner:
         """Return a runner of some nodes, of the DequantizeLinear before them, and of nothing else."""
-        return Runner(_extract(self.model, nodes, outputs), threads=1, optimize=False, disposable=True)
+        return Runner(_extract(self.model, nodes, outputs), threads=1, optimize=False, disposable=True, arena=False)
 
 
 def _extract(model: ir.Model, nodes: Sequence[ir.Node], outputs: Sequence[str]) -> ir.Model:
@@ -151,26 +185,34 @@ class Walk:
 
     Args:
         models: The models.
-        feeds: Samples; read only as far as memory allows.
+        feeds: Samples; read more than once.
         limit: Bytes of activations to hold.
+        enough: As many samples may hold up to `most` bytes.
+        most: Bytes never to exceed, but by a single sample.
 
     Attributes:
-        count: Samples still on the walk.
+        count: Samples on the walk, always the first of them.
     """
 
-    def __init__(self, models: Sequence[ir.Model], feeds: Iterable[Mapping[str, Array]], limit: int) -> None:
+    def __init__(
+        self, models: Sequence[ir.Model], feeds: Iterable[Mapping[str, Array]], limit: int, enough: int, most: int
+    ) -> None:
         self._routes = [Route(model) for model in models]
-        self._limit = limit
+        self._feeds, self._limit, self._enough, self._most = feeds, limit, enough, most
+        self._pool = ThreadPoolExecutor(THREADS)
         self._samples: list[list[Values]] = []
+        self._sizes: deque[float] = deque(maxlen=RECENT)  # bytes of a sample at the last stops
+        self._complete = False  # all samples are on the walk
         for feed in feeds:
             self._samples.append([dict(feed) for _ in models])
-            if self._bytes() > limit and len(self._samples) > 1:
-                self._samples.pop()
+            if self._leave():
                 break
+        else:
+            self._complete = True
 
     @property
     def count(self) -> int:
-        """Samples still on the walk."""
+        """Samples on the walk."""
         return len(self._samples)
 
     def read(self, wanted: Sequence[ir.Value]) -> Iterator[list[Array]]:
@@ -179,27 +221,53 @@ class Walk:
         Args:
             wanted: One value of each model; of one behind a DequantizeLinear the integers are returned.
         """
-        pieces = [route.piece(value) for route, value in zip(self._routes, wanted, strict=True)]
+        legs = [route.leg(value) for route, value in zip(self._routes, wanted, strict=True)]
         names = [route.held(value) for route, value in zip(self._routes, wanted, strict=True)]
-
-        def step(sample: list[Values]) -> None:
-            for values, (runner, outputs, needed) in zip(sample, pieces, strict=True):
-                if runner is not None:
-                    feed = {spec.name: values[spec.name] for spec in runner.inputs}
-                    values.update(zip(outputs, runner.run(feed), strict=True))
-                for name in [name for name in values if name not in needed]:
-                    del values[name]
-
-        with ThreadPoolExecutor(THREADS) as pool:
-            done = 0
-            while done < len(self._samples):
-                group = self._samples[done : done + THREADS]
-                list(pool.map(step, group))
-                done += len(group)
-                while self._bytes() > self._limit and len(self._samples) > 1:
-                    self._samples.pop()
+        done = 0
+        while done < self.count:
+            group = self._samples[done : done + THREADS]
+            self._run(legs, group)
+            done += len(group)
+            self._leave()
+        self._sizes.append(self._bytes() / self.count)
+        self._join()
         for sample in self._samples:
             yield [values[name] for values, name in zip(sample, names, strict=True)]
+
+    def _run(self, legs: Sequence[Leg], samples: Iterable[list[Values]]) -> None:
+        def step(sample: list[Values]) -> None:
+            for values, leg in zip(sample, legs, strict=True):
+                leg.run(values)
+
+        list(self._pool.map(step, samples))
+
+    def _leave(self) -> bool:
+        """Let the last samples go that do not fit; return whether there were any."""
+        before = self.count
+        while self.count > self._room(self._bytes() / self.count):
+            self._samples.pop()
+            self._complete = False
+        return self.count < before
+
+    def _join(self) -> None:
+        """Take in those of the samples left that would have fitted at the last stops."""
+        room = self._room(max(self._sizes))
+        if self._complete or room <= self.count:
+            return
+        absent = itertools.islice(self._feeds, self.count, room)
+        legs: list[Leg] = []
+        while group := [[dict(feed) for _ in self._routes] for feed in itertools.islice(absent, THREADS)]:
+            legs = legs or [route.way() for route in self._routes]
+            self._run(legs, group)
+            self._samples += group
+            if self._leave():
+                return
+        self._complete = self.count < room
+
+    def _room(self, size: float) -> int:
+        """Return how many samples of so many bytes may be held."""
+        size = max(size, 1.0)
+        return max(1, int(self._limit / size), min(self._enough, int(self._most / size)))
 
     def _bytes(self) -> int:
         arrays = {id(a): a.nbytes for sample in self._samples for values in sample for a in values.values()}

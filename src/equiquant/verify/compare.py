@@ -31,7 +31,7 @@ __all__ = ["Comparison", "OutputQuality", "TensorQuality", "compare_models"]
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
 
-GROUP_BYTES = 512 * 1024 * 1024  # float activations alive at once, both models together
+GROUP_BYTES = 128 * 1024 * 1024  # float activations alive at once, both models together
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,7 @@ class _Judge:
                 self._add_output(name, expected[name], output)
             for pair, output in zip(group, got[len(names) :], strict=True):
                 self._add_tensor(pair, expected[pair.name] if pair.name in expected else feed[pair.name], output)
+            del expected, got  # before the next feed's are made
             yield _count(feed)
 
     def _results(self, wanted: Sequence[str]) -> Callable[[Feed], Sequence[Array]]:
