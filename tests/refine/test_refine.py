@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from equiquant import qdq
+from equiquant.graph.edit import add_initializer, set_input
 from equiquant.graph.query import constant
 from equiquant.numerics.affine import dequantize, quantize
 from equiquant.recipe import Recipe, preset
@@ -237,6 +238,16 @@ def test_an_int8_bias_that_leaves_its_range_gets_a_coarser_scale() -> None:
     clipped = dataclasses.replace(plan, constants={**plan.constants, key: narrow})
     found = refine(model, clipped, target_of(XINT8), feeds, BIAS)
     assert float(found.plan.constants[key].scale) == 4 * float(narrow.scale)
+
+
+def test_a_bias_of_zeros_is_corrected_as_well_as_none() -> None:
+    """Its scale, chosen for zeros, would clip the correction."""
+    feeds, zeros = images(6), chain()
+    last = [node for node in zeros.graph if node.op_type == "Conv"][-1]
+    set_input(last, 2, add_initializer(zeros.graph, "b3", np.zeros(6, np.float32)))
+    absent, given = (refined(model, XINT8, BIAS, feeds) for model in (chain(), zeros))
+    key = (last.name or "", 2)
+    assert given.plan.constants[key] == absent.plan.constants[key]
 
 
 @pytest.mark.parametrize("wanted", [BIAS, BOTH], ids=["biases", "both"])

@@ -12,6 +12,7 @@ from equiquant import target
 from equiquant.calibrate.stats import TensorRecord, TensorStats
 from equiquant.errors import DataError
 from equiquant.numerics.affine import QuantParams, fake_quantize
+from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.histogram import DyadicHistogram
 from equiquant.recipe import preset
 from equiquant.target import QuantPlan
@@ -145,3 +146,19 @@ def test_the_model_is_only_read() -> None:
     before = ir.to_proto(model).SerializeToString()
     _choose(model, RANGES)
     assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_a_bias_of_zeros_has_a_scale_that_the_accumulator_reaches_and_holds_nothing_up() -> None:
+    """The solver's range for zeros is anything; with large activations no limit could be met without moving those."""
+    model = _conv(w=W, b=np.zeros(2, np.float32))
+    (conv,) = [n.name or "" for n in model.graph]
+    recipe = preset("xint8")
+    stats = TensorStats(1, {"x": _record(-1e6, 2e6), "y": _record(-3e6, 5e6)})
+    survey = target.survey(model, recipe)
+    alone = target.choose(model, survey, stats, recipe)
+    ranges = ChosenRanges({("bias", conv): (1e-20,)}, {("bias", conv): {-73: 0.0}})
+    plan = target.choose(model, survey, stats, recipe, ranges)
+    assert plan.activations == alone.activations
+    assert plan.constants[conv, 1] == alone.constants[conv, 1]
+    steps = float(plan.constants[conv, 2].scale) / float(plan.activations["x"].scale * plan.constants[conv, 1].scale)
+    assert 2.0**-16 <= steps <= 2.0**15

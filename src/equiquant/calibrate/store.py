@@ -25,7 +25,7 @@ __all__ = ["FORMAT", "load_stats", "read_stats", "save_stats"]
 
 Array = npt.NDArray[Any]
 
-FORMAT = "equiquant-stats-1"
+FORMAT = "equiquant-stats-2"
 SUMS = ("low", "high", "total", "square", "constant")
 SCALES = ("model_hash", "request", "recipe", "method", "steps")
 
@@ -125,7 +125,7 @@ def _pack(name: str, record: TensorRecord, arrays: dict[str, Array], index: int)
         row["sums"] = {"axis": record.sums.axis, "count": record.sums.count}
         arrays |= {f"{part}{index}": getattr(record.sums, part) for part in SUMS}
     if record.sketch is not None:
-        row["sketch"] = {"seen": record.sketch.seen}
+        row["sketch"] = {"top": record.sketch.top, "seen": record.sketch.seen}
         arrays[f"sketch{index}"] = record.sketch.counts
     if record.votes:
         row["votes"] = [[zero, exponent, count] for (zero, exponent), count in sorted(record.votes.items())]
@@ -165,7 +165,7 @@ def _unpack(row: dict[str, Any], arrays: Any, index: int) -> TensorRecord:
         parts = {part: arrays[f"{part}{index}"] for part in SUMS}
         sums = ChannelSums(row["sums"]["axis"], row["sums"]["count"], **parts)
     if "sketch" in row:
-        sketch = MagnitudeCounts(arrays[f"sketch{index}"], row["sketch"]["seen"])
+        sketch = MagnitudeCounts(arrays[f"sketch{index}"], row["sketch"]["top"], row["sketch"]["seen"])
     votes = {(zero, exponent): count for zero, exponent, count in row.get("votes", [])}
     return TensorRecord(row["low"], row["high"], row["count"], histogram, sums, sketch, votes)
 

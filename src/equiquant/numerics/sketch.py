@@ -1,7 +1,7 @@
 """A sketch of how large the values of each channel are: counts in bins of a quarter octave, by sign.
 
 The bin of a float32 is read off its bits: the sign, the exponent and the two leading bits of the mantissa. A bin stands
-for its center, exact to 12 %.
+for its center, exact to 12 %. Counted are the values within 26 octaves of the largest of the tensor, whatever its unit.
 """
 
 from __future__ import annotations
@@ -18,26 +18,12 @@ __all__ = ["MagnitudeCounts", "MagnitudeSketch", "SketchBuilder"]
 Array = npt.NDArray[Any]
 
 MANTISSA_BITS = 2
-LOWEST, HIGHEST = -20, 14  # octaves: values below 2^LOWEST are not counted, above 2^HIGHEST all in one bin
-BINS = (HIGHEST - LOWEST) << MANTISSA_BITS
-FIRST = (127 + LOWEST) << MANTISSA_BITS
+BINS = 26 << MANTISSA_BITS  # of one sign, 156 dB
 SHIFT = 23 - MANTISSA_BITS
+PATTERNS = 1 << (8 + MANTISSA_BITS)  # of leading bits, the sign left out
 COUNTED = 1 << 13  # values of a tensor counted per sample: every so many positions of each channel
 PENDING = 1 << 16  # values kept before they are counted, in 16 bits each, so that one call serves many samples
 NARROW = np.iinfo(np.int32).max  # values seen up to which int32 counts do, half the memory
-
-
-def _bin_table() -> Array:
-    """Return the bin of each pattern of leading bits: 0 to BINS − 1 for positive, from BINS for negative, else 2·BINS.
-
-    int16 of shape `(2 << (8 + MANTISSA_BITS),)`; the last bin is for what is not counted.
-    """
-    magnitude = np.arange(1 << (8 + MANTISSA_BITS))
-    bins = np.minimum(magnitude - FIRST, BINS - 1)
-    return np.concatenate([np.where(bins >= 0, bins + side * BINS, 2 * BINS) for side in (0, 1)]).astype(np.int16)
-
-
-BIN_OF = _bin_table()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +48,19 @@ class MagnitudeCounts:
 
     Attributes:
         counts: `(2, C, BINS)`: positive, negative; int32, or int64 where more values were seen than that holds.
+        top: The leading bits of the largest value, sign left out: those of the last bin.
         seen: Values of a channel that were looked at.
     """
 
     counts: Array
+    top: int
     seen: int
 
     def merge(self, other: MagnitudeCounts) -> MagnitudeCounts:
         """Return the counts of the union; exact, in any order."""
-        seen = self.seen + other.seen
-        return MagnitudeCounts(np.add(self.counts, other.counts, dtype=_count_type(seen)), seen)
+        seen, top = self.seen + other.seen, max(self.top, other.top)
+        mine, others = (_raised(x.counts, top - x.top) for x in (self, other))
+        return MagnitudeCounts(np.add(mine, others, dtype=_count_type(seen)), top, seen)
 
     def sides(self, low: Array, high: Array) -> tuple[MagnitudeSketch, MagnitudeSketch]:
         """Return the sketches of the positive and of the negative side.
@@ -80,7 +69,7 @@ class MagnitudeCounts:
             low: (C,) smallest value of each channel.
             high: (C,) largest.
         """
-        bits = (np.arange(BINS) + FIRST).astype(np.int32) << SHIFT
+        bits = np.maximum(np.arange(BINS) + self.top - BINS + 1, 0).astype(np.int32) << SHIFT
         centers = (bits + np.int32(1 << (SHIFT - 1))).view(np.float32).astype(np.float64)
         sketches = []
         for counts, reach in zip(self.counts, (high, -low), strict=True):
@@ -93,18 +82,19 @@ class SketchBuilder:
     """Accumulates `MagnitudeCounts`."""
 
     def __init__(self) -> None:
-        self._counts: Array = np.zeros((0, 2 * BINS + 1), np.int32)
+        self._counts: Array = np.zeros((2, 0, BINS), np.int32)
+        self._top = 0
         self._seen = 0
-        self._waiting: list[Array] = []  # bins of (C, positions)
+        self._waiting: list[Array] = []  # leading bits of (C, positions)
         self._pending = 0
 
     def add(self, channels: Array) -> None:
         """Count one sample, float32 (C, positions), at some positions."""
         size, positions = channels.shape
-        if not len(self._counts):
-            self._counts = np.zeros((size, 2 * BINS + 1), np.int32)
+        if not self._counts.shape[1]:
+            self._counts = np.zeros((2, size, BINS), np.int32)
         some = np.ascontiguousarray(channels[:, :: _stride(size, positions)], dtype=np.float32)
-        self._waiting.append(BIN_OF.take(some.view(np.uint32) >> SHIFT))
+        self._waiting.append((some.view(np.uint32) >> SHIFT).astype(np.uint16))
         self._pending += some.size
         self._seen += some.shape[1]
         if self._pending >= PENDING:
@@ -113,18 +103,43 @@ class SketchBuilder:
     def result(self) -> MagnitudeCounts:
         """Return the counts of everything added so far."""
         self._flush()
-        counts = self._counts[:, : 2 * BINS].reshape(-1, 2, BINS).swapaxes(0, 1)
-        return MagnitudeCounts(counts.copy(), self._seen)
+        return MagnitudeCounts(self._counts.copy(), self._top, self._seen)
 
     def _flush(self) -> None:
-        if self._waiting:
-            first = np.arange(len(self._counts)) * self._counts.shape[1]
-            places = np.concatenate(self._waiting, axis=1) + first[:, None]
-            found = np.bincount(places.reshape(-1), minlength=self._counts.size)
-            kind = _count_type(self._seen)
-            self._counts = self._counts.astype(kind, copy=False)
-            self._counts += found.reshape(self._counts.shape).astype(kind)
-            self._waiting, self._pending = [], 0
+        if not self._pending:
+            return
+        leading = np.concatenate(self._waiting, axis=1)
+        self._waiting, self._pending = [], 0
+        top = max(self._top, int((leading & (PATTERNS - 1)).max()))
+        channels, kind = self._counts.shape[1], _count_type(self._seen)
+        places = _bins(top).take(leading)
+        places += (np.arange(channels, dtype=np.int32) * (2 * BINS + 1))[:, None]
+        found = np.bincount(places.reshape(-1), minlength=channels * (2 * BINS + 1)).reshape(channels, -1)
+        fresh = found[:, : 2 * BINS].reshape(channels, 2, BINS).swapaxes(0, 1)
+        self._counts = np.add(_raised(self._counts, top - self._top), fresh, dtype=kind, casting="unsafe")
+        self._top = top
+
+
+def _bins(top: int) -> Array:
+    """Return the bin of each pattern of leading bits where `top` is in the last: int32 of shape `(2 · PATTERNS,)`.
+
+    0 to BINS − 1 for positive values, from BINS on for negative ones, 2·BINS for what is not counted: zeros, and what
+    is too small.
+    """
+    pattern = np.arange(PATTERNS, dtype=np.int32)
+    bins = np.minimum(pattern - (top - BINS + 1), BINS - 1)
+    counted = (bins >= 0) & (pattern > 0)
+    return np.concatenate([np.where(counted, bins + side * BINS, 2 * BINS) for side in (0, 1)])
+
+
+def _raised(counts: Array, bins: int) -> Array:
+    """Return counts (2, C, BINS) whose last bin lies higher; what falls below the first is left out."""
+    if not bins:
+        return counts
+    result = np.zeros_like(counts)
+    kept = max(0, BINS - bins)
+    result[..., :kept] = counts[..., BINS - kept :]
+    return result
 
 
 def _count_type(seen: int) -> type[np.signedinteger[Any]]:

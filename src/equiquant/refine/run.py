@@ -169,7 +169,8 @@ def _own_constants(
     """Give every layer a weight of its own where it is to be rounded, and a bias where it is to be corrected.
 
     Returns:
-        The plan with parameters for added biases, those of a bias of 0 until it is known; and the layers that got one.
+        The plan with parameters for added biases, those of a bias of 0 until it is known; and the layers whose bias was
+        0, or that had none.
     """
     nodes, names = _nodes(model), Names(model.graph)
     constants = dict(plan.constants)
@@ -182,7 +183,7 @@ def _own_constants(
         if not (wanted.correct_bias and layer.takes_bias):
             continue
         bias = np.array(layer.bias, np.float32)
-        if len(node.inputs) < 3 or node.inputs[2] is None:
+        if not bias.any():  # a scale chosen for zeros would hold nothing else
             constants[layer.name, 2] = _new_bias(layer, bias, target)
             added.append(layer.name)
         _replace(model.graph, node, 2, add_initializer(model.graph, names.fresh(f"{base}_bias"), bias))

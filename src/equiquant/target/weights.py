@@ -12,6 +12,7 @@ Source: Jacob et al., arXiv:1712.05877, section 2.2; ONNX Runtime operator QGemm
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = ["bias_params", "fit_weight_to_bias", "weight_params"]
 Array = npt.NDArray[Any]
 
 BIAS_LIMIT = 2.0**30  # steps: half the accumulator's range
+FINEST_SHIFT = 16  # powers of two that a bias's scale may lie under the accumulator's (the documented limit)
 EMPTY_CHANNEL_STEPS = 2.0**20  # steps that resolve the bias of a channel without weights
 
 
@@ -79,14 +81,15 @@ def fit_weight_to_bias(params: QuantParams, weight: Array, bias: Array, step: fl
 def bias_params(bias: Array, step: float, weight: QuantParams, target: Target, end: float | None = None) -> QuantParams:
     """Return the parameters of a bias whose input's scale is `step` (times alpha) and whose weight has `weight`.
 
-    `end` is a range [−end, end] chosen beforehand for a bias with a scale of its own.
+    `end` is a range [−end, end] chosen beforehand for a bias with a scale of its own. However small the bias, even 0,
+    such a scale is no finer than the accumulator's can be shifted to.
     """
-    if target.bias.name != "int32" and end is not None:
-        return power_of_two_params(end, target.bias)
-    if target.bias.name != "int32":
-        return _power_of_two(bias, None, target.bias, target)
     scale = np.float32(step) * weight.scale
-    return QuantParams.make(scale, 0, "int32", None if weight.axis is None else bias.ndim - 1)
+    if target.bias.name == "int32":
+        return QuantParams.make(scale, 0, "int32", None if weight.axis is None else bias.ndim - 1)
+    params = _power_of_two(bias, None, target.bias, target) if end is None else power_of_two_params(end, target.bias)
+    finest = np.exp2(np.ceil(np.log2(float(scale.max())) - FINEST_SHIFT))
+    return dataclasses.replace(params, scale=np.maximum(params.scale, np.float32(finest)))
 
 
 def _power_of_two(array: Array, axis: int | None, kind: IntType, target: Target) -> QuantParams:
