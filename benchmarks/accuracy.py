@@ -1,11 +1,13 @@
 """Accuracy on real trained models: every preset, with and without cross-layer equalization.
 
-    python -m benchmarks.accuracy [--models ...] [--presets xint8 a8w8] [--replace-clip6-relu] [--out FILE]
+    python -m benchmarks.accuracy [--models ...] [--presets xint8 a8w8] [--draws N] [--options JSON] [--out FILE]
 
 Needs the optional folder `shared/` beside the checkout: four models with calibration and evaluation inputs. Each model
 is quantized with up to 100 calibration inputs, checked (ONNX checker, default operator domain only, runs in
-onnxruntime), and scored on inputs that calibration did not see. The peer's figures are those AMD Quark ONNX 0.13
-reached on the same inputs, as the folder's README records them; ReLU6 is replaced by Relu in all of them.
+onnxruntime), and scored on inputs that calibration did not see. One run is one draw of the rounding; with `--draws`,
+others follow on nine tenths of those inputs in another order, and the figures are means with their standard error. The
+peer's figures are those AMD Quark ONNX 0.13 reached on the same inputs, as the folder's README records them; ReLU6 is
+replaced by Relu in all of them.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from benchmarks.common import SHARED, markdown, write_json
@@ -68,15 +71,26 @@ def check(path: Path) -> None:
 
 
 def measure(realdata: Any, name: str, preset: str, cle: bool, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Quantize one model in one way, check the result and score it."""
+    """Quantize one model in one way as often as asked; return the first figures, and the means and their errors."""
+    rows = [draw(realdata, name, preset, cle, arguments, seed) for seed in range(arguments.draws)]
+    figures = np.array([[row[METRICS[name][0]], row["sqnr_db"][0]] for row in rows])
+    error = figures.std(axis=0, ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else np.zeros(2)
+    return {**rows[0], "mean": figures.mean(axis=0).tolist(), "error": error.tolist(), "draws": len(rows)}
+
+
+def draw(realdata: Any, name: str, preset: str, cle: bool, arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Quantize one model, check the result and score it."""
     from equiquant import quantize
 
     inputs, _ = realdata.load(name, "calib")
-    calibration: Iterator[Any] = (inputs[k : k + 1] for k in range(min(arguments.samples, len(inputs))))
+    order = np.arange(min(arguments.samples, len(inputs)))
+    if seed:
+        order = np.random.default_rng(seed).permutation(order)[: max(1, len(order) * 9 // 10)]
+    calibration: Iterator[Any] = (inputs[k : k + 1] for k in order)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "quantized.onnx"
         start = time.perf_counter()
-        options = {"cle": cle, "replace_clip6_relu": arguments.replace_clip6_relu}
+        options = {"cle": cle, "replace_clip6_relu": arguments.replace_clip6_relu, **arguments.options}
         quantize(realdata.reference(name), out, data=calibration, preset=preset, **options)
         seconds = time.perf_counter() - start
         check(out)
@@ -85,7 +99,10 @@ def measure(realdata: Any, name: str, preset: str, cle: bool, arguments: argpars
 
 
 def figure(row: dict[str, Any]) -> str:
-    return f"{100 * row[METRICS[row['model']][0]]:.1f}%, {row['sqnr_db'][0]:.1f} dB"
+    (share, db), (share_error, db_error) = row["mean"], row["error"]
+    if row["draws"] == 1:
+        return f"{100 * share:.1f}%, {db:.1f} dB"
+    return f"{100 * share:.1f} ± {100 * share_error:.1f}%, {db:.1f} ± {db_error:.1f} dB"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -106,6 +123,8 @@ def main() -> int:
     parser.add_argument("--presets", nargs="+", default=["xint8", "a8w8"])
     parser.add_argument("--cle", nargs="+", choices=["on", "off"], default=["off", "on"])
     parser.add_argument("--samples", type=int, default=100, help="calibration inputs")
+    parser.add_argument("--draws", type=int, default=1, help="runs on different calibration inputs")
+    parser.add_argument("--options", type=json.loads, default={}, metavar="JSON", help="more options of `quantize`")
     parser.add_argument("--replace-clip6-relu", action="store_true", help="as the documented options and the peer do")
     parser.add_argument("--data", type=Path, default=SHARED / "data")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
