@@ -124,10 +124,10 @@ def _bins(top: int) -> Array:
     """Return the bin of each pattern of leading bits where `top` is in the last: int32 of shape `(2 · PATTERNS,)`.
 
     0 to BINS − 1 for positive values, from BINS on for negative ones, 2·BINS for what is not counted: zeros, and what
-    is too small.
+    is too small. Patterns above `top` do not occur.
     """
     pattern = np.arange(PATTERNS, dtype=np.int32)
-    bins = np.minimum(pattern - (top - BINS + 1), BINS - 1)
+    bins = pattern - (top - BINS + 1)
     counted = (bins >= 0) & (pattern > 0)
     return np.concatenate([np.where(counted, bins + side * BINS, 2 * BINS) for side in (0, 1)])
 
@@ -137,8 +137,7 @@ def _raised(counts: Array, bins: int) -> Array:
     if not bins:
         return counts
     result = np.zeros_like(counts)
-    kept = max(0, BINS - bins)
-    result[..., :kept] = counts[..., BINS - kept :]
+    result[..., : max(0, BINS - bins)] = counts[..., bins:]
     return result
 
 

@@ -34,8 +34,8 @@ Array = npt.NDArray[Any]
 Feeds = Iterable[Mapping[str, Array]]
 
 MEMORY = 1 << 27  # bytes of activations held, of all samples and both networks; fixed, so that a run can be repeated
-ENOUGH = 16  # samples that may hold up to
-MOST_MEMORY = 1 << 30
+MOST_MEMORY = 1 << 30  # bytes that as few as `ENOUGH` samples may hold
+ENOUGH = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Refined:
     Attributes:
         model: The float model with new weights and biases.
         plan: The plan for it: that of before, and the parameters of added biases.
-        samples: Feeds that stayed within the memory limit to the end.
+        samples: Feeds that the last layer was fitted to.
     """
 
     model: ir.Model
