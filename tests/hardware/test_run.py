@@ -14,6 +14,7 @@ from equiquant import Config, ModelQuantizer, PowerOfTwoMethod, QuantizationConf
 from equiquant.errors import OptionError
 from equiquant.hardware.batch_norm_to_conv import BatchNormToConv
 from equiquant.hardware.factors import is_hardware_factor, pool_factor
+from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe, preset
 from equiquant.report import Report
 from equiquant.verify.integer import integer_agreement
@@ -253,3 +254,33 @@ def test_the_recipe_of_the_preset_is_what_is_documented() -> None:
     assert recipe.simulate_dpu
     assert not recipe.dpu_clip
     assert recipe.separate == ()
+
+
+SWISH = """g (float[N,3,10,10] x) => (float[] y) {
+    a = Conv <pads = [1, 1, 1, 1]> (x, w0, b0) sa = Sigmoid(a) xa = Mul(a, sa)
+    b = Conv <pads = [1, 1, 1, 1]> (xa, w1, b1) sb = Sigmoid(b) xb = Mul(b, sb)
+    c = Conv(xb, w2, b2) sc = Sigmoid(c) xc = Mul(c, sc)
+    y = Conv(xc, w3)
+}"""
+
+
+def test_refinement_aims_at_the_function_the_user_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A HardSigmoid errs the same way every time, so that the layers after it can make up for some of it."""
+    parameters: dict[str, Any] = {f"w{i}": noise(8, 8 if i else 3, 3, 3, seed=20 + i) * 0.3 for i in range(4)}
+    parameters |= {f"b{i}": noise(8, seed=30 + i) * 0.5 for i in range(3)}
+    model = parse(SWISH, **parameters)
+    data = noise(32, 3, 10, 10, seed=12)
+
+    def reached() -> float:
+        quality = quantize(model, data=data, preset="xint8").report.quality
+        assert quality is not None
+        return float(quality["outputs"][0]["sqnr_db"])
+
+    aimed = reached()
+    monkeypatch.setattr(RunState, "approximated", False)
+    assert aimed > reached() + 1.0
+
+
+def test_a_batch_normalization_become_a_layer_is_aimed_at_too() -> None:
+    model, report = result(cle=True)
+    assert report.refinement["layers"] == sum(n.op_type in ("Conv", "Gemm") for n in model.graph)

@@ -127,3 +127,12 @@ def test_the_command_line_takes_them_and_shows_the_gain(tmp_path: Path, capsys: 
     assert "rounding" not in line
     assert main([*command, "--no-bias-correction", "--weight-rounding", "nearest"]) == 0
     assert "Refined" not in capsys.readouterr().out
+
+
+def test_rounding_sees_enough_samples_however_large_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(STAGE, "affordable_feeds", lambda *_: 1)
+    many = np.concatenate([feed["x"] for feed in images(40)])
+    section = quantize(chain(), data=many, **SETTINGS).report.to_dict()["refinement"]
+    assert (section["fitted"], section["held"]) == (STAGE.LEAST_FITTED, STAGE.LEAST_HELD)
+    nearest = quantize(chain(), data=many, weight_rounding="nearest", **SETTINGS).report.to_dict()["refinement"]
+    assert (nearest["fitted"], nearest["held"]) == (1, 1)

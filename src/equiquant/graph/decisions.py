@@ -1,12 +1,17 @@
-"""Where a network decides: its outputs, before the function that squashes them.
+"""Where a network decides: its outputs, apart again where they were joined, before the function that squashes them.
 
 A Softmax or Sigmoid at the end hides noise where it is sure of itself, and the signal is all ones; what rounding did to
-a decision is seen on its input.
+a decision is seen on its input. A detector that joins boxes in pixels and scores in one output has decided twice, and
+the noise of a score is nothing beside the boxes: each is held to its own size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx_ir as ir
+
+from equiquant.graph.query import constant
 
 __all__ = ["decision_values"]
 
@@ -15,14 +20,27 @@ MOVING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "
 
 
 def decision_values(model: ir.Model) -> list[str]:
-    """Return the name of each graph output, or of the input of the Softmax or Sigmoid it comes from; no name twice."""
-    names: dict[str, None] = {}
-    for output in model.graph.outputs:
-        value: ir.Value | None = output
-        while value is not None and (node := value.producer()) is not None and node.op_type in MOVING:
-            value = node.inputs[0]
-        node = None if value is None else value.producer()
-        source = node.inputs[0] if node is not None and node.op_type in SQUASHING and node.domain == "" else None
-        seen = output if source is None or source.producer() is None else source
-        names[seen.name or ""] = None
-    return list(names)
+    """Return the names of what each graph output was decided by, no name twice.
+
+    That is the output itself, or each part of it where a Concat joined them; and of a Softmax or Sigmoid its input.
+    """
+    return list(dict.fromkeys(value.name or "" for output in model.graph.outputs for value in _decided(output)))
+
+
+def _decided(value: ir.Value) -> Iterator[ir.Value]:
+    node = _computed_by(value)
+    if node is not None and node.op_type == "Concat" and node.domain == "":
+        for part in node.inputs:
+            if part is not None and constant(part) is None:
+                yield from _decided(part)
+        return
+    source = node.inputs[0] if node is not None and node.op_type in SQUASHING and node.domain == "" else None
+    yield value if source is None or source.producer() is None else source
+
+
+def _computed_by(value: ir.Value) -> ir.Node | None:
+    """Return the node that computed what ops that move data handed on as this value."""
+    node = value.producer()
+    while node is not None and node.op_type in MOVING and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node

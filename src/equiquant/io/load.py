@@ -63,6 +63,7 @@ def load_model(source: ModelLike, *, allow_quantized: bool = False) -> LoadedMod
     else:
         raise ModelError(f"A model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(source).__name__}.")
     _validate(model, allow_quantized)
+    _free_dimensions(model)
     name_nodes(model)
     return LoadedModel(model, digest, path)
 
@@ -109,6 +110,15 @@ def _validate(model: ir.Model, allow_quantized: bool) -> None:
             raise ModelError(f"Cannot read the data of '{value.name}': {_first_line(error)}") from error
         if not np.isfinite(array.astype(np.float32, copy=False)).all():
             raise ModelError(f"Initializer '{value.name}' contains NaN or infinite values; repair the model first.")
+
+
+def _free_dimensions(model: ir.Model) -> None:
+    """Leave open every dimension stored as a negative size, as Paddle's exporter writes what is dynamic."""
+    for graph in model.graphs():
+        produced = (value for node in graph for value in node.outputs)
+        for value in (*graph.inputs, *graph.outputs, *produced):
+            if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
+                value.shape = ir.Shape([None if isinstance(d, int) and d < 0 else d for d in value.shape])
 
 
 def name_nodes(model: ir.Model) -> None:

@@ -72,8 +72,9 @@ class Equalized:
     Attributes:
         model: The float model with its channels rescaled.
         ranges: The ranges chosen with the scales, if any.
-        factors: Where the function was changed on purpose (ReLU6 replaced, or `soft`): what each tensor was multiplied
-            by, by name, arrays that broadcast against the tensor. None where model and original compute the same.
+        factors: Where the function was changed on purpose (ReLU6 replaced, `soft`, rewritten for the NPU): what each
+            tensor was multiplied by, by name, arrays that broadcast against the tensor. None where model and original
+            compute the same.
     """
 
     model: ir.Model
@@ -168,7 +169,7 @@ def _applied(state: RunState, model: ir.Model, classes: ScaleClasses, trial: _Tr
             apply(equalized, find_classes(equalized), trial.z)
     if state.scales is not None:
         state.scales = replace(state.scales, method=trial.name, steps=trial.steps, z=trial.z, ranges=trial.ranges)
-    changed = trial.name == "soft" or bool(state.equalization.get("replace_clip6_relu"))
+    changed = trial.name == "soft" or "replace_clip6_relu" in state.equalization or state.approximated
     return Equalized(equalized, trial.ranges, _factors(classes, trial.z) if changed else None)
 
 

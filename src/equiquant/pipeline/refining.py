@@ -28,6 +28,7 @@ HELD_SHARE = 4  # one in so many is held back, more where there are more than ca
 MOST_HELD = 32  # then
 FITTED_SECONDS = 0.75  # of float inference that the fitted feeds may cost, unless rounding is asked for
 HELD_SECONDS = 0.3  # the same of those held back
+LEAST_FITTED, LEAST_HELD = 16, 8  # where weights are rounded: for fewer, rounding fits what is no one else's
 GLANCE_FEEDS = 12  # that biases alone are corrected on where rounding will correct them on all
 AUTO_COST = 6e11  # multiplications that `auto` spends on rounding: about 20 s on two cores
 EQUAL_DB = 0.7  # one draw of the rounding is worth as much
@@ -56,13 +57,13 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
         plan: How.
     """
     recipe, model = state.recipe, equalized.model
-    original = None if equalized.factors is None else Original(reference, equalized.factors)
     layers, refused = layers_of(model, plan)
+    original = _original(reference, equalized, layers)
     candidates = _candidates(state, layers)
     if not candidates or not layers:
         return model, plan
     state.decisions += refused
-    fitted, held = _split(state, model)
+    fitted, held = _split(state, model, rounding=any(c.round_weights for c in candidates.values()))
     with state.stages("refine"):
         yardstick = Yardstick(reference, held)
         trials = [_Trial(NONE, model, plan, _sqnr_db(yardstick, model, plan), 0)]
@@ -90,6 +91,25 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
         "held": len(held),
     }
     return best.model, best.plan
+
+
+def _original(reference: ir.Model, equalized: Equalized, layers: list[Layer]) -> Original | None:
+    """Return the network to aim at where it is not the one to quantize, if its layers lie between the same tensors."""
+    if equalized.factors is None:
+        return None
+    here, there = _places(equalized.model), _places(reference)
+    same = all(here[layer.name] == there.get(layer.name) for layer in layers)
+    return Original(reference, equalized.factors) if same else None
+
+
+def _places(model: ir.Model) -> dict[str, tuple[str, str, str]]:
+    """Return kind, input and output of each node by name; a BatchNormalization is the Conv it is for the NPU."""
+    found = {}
+    for node in model.graph:
+        kind = "Conv" if node.op_type == "BatchNormalization" else node.op_type
+        source = node.inputs[0] if node.inputs else None
+        found[node.name or ""] = kind, "" if source is None else source.name or "", node.outputs[0].name or ""
+    return found
 
 
 def _choose(trials: list[_Trial]) -> _Trial:
@@ -129,10 +149,11 @@ def _candidates(state: RunState, layers: list[Layer]) -> dict[str, Refinement]:
     return found
 
 
-def _split(state: RunState, model: ir.Model) -> tuple[SampleView, SampleView]:
+def _split(state: RunState, model: ir.Model, *, rounding: bool) -> tuple[SampleView, SampleView]:
     """Return the feeds to fit to, and those held back; of a single one both."""
     stream = state.stream
-    most, back = (max(1, affordable_feeds(model, stream, seconds)) for seconds in (FITTED_SECONDS, HELD_SECONDS))
+    most = max(LEAST_FITTED if rounding else 1, affordable_feeds(model, stream, FITTED_SECONDS))
+    back = max(LEAST_HELD if rounding else 1, affordable_feeds(model, stream, HELD_SECONDS))
     most = MOST_FITTED if state.recipe.weight_rounding == "optimal" else min(most, MOST_AUTO)
     known = stream.count_up_to(max(most + MOST_HELD, -(-most * HELD_SHARE // (HELD_SHARE - 1))))
     if known == 1:

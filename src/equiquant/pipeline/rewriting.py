@@ -20,6 +20,7 @@ from equiquant.io import Runner, model_bytes
 from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.pipeline.equalizing import LARGE, proof_feeds
 from equiquant.pipeline.folding import rewritten
+from equiquant.pipeline.proving import reference_kept
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Reference
 
@@ -47,11 +48,12 @@ def rewrite_for_npu(state: RunState, model: ir.Model, reference: Reference) -> t
     exact, values = hardware.wanted(state.recipe)
     original = model.clone()
     done = rewritten(model, state.recipe, exact)
-    if any(d.applied for d in done) and (result := reference.measure(model)).error > state.recipe.equivalence_tolerance:
-        state.warn(
-            f"Rewriting for the NPU changed '{result.output}' by {result.error:.1e} of its magnitude; it was undone."
-        )
-        model, done = original.clone(), []
+    if any(d.applied for d in done):
+        kept = reference_kept(state, model, reference, "hardware")
+        if kept is None:
+            model, done = original.clone(), []
+        else:
+            reference = kept
     state.decisions += done
     state.hardware += [_row(kind, count, None) for kind, count in _counted(done)]
     changed = False

@@ -18,8 +18,10 @@ from equiquant.io import ModelLike, input_specs, load_model, memory_managed, mod
 from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as, proof_feeds
 from equiquant.pipeline.folding import canonical_form
+from equiquant.pipeline.joining import join_in_float
 from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.mixing import Mix, mix_precision
+from equiquant.pipeline.proving import reference_kept
 from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.reusing import new_scales, recalled_scales
@@ -99,12 +101,16 @@ def run(
         del loaded
         if recipe.weight_only and quantize:
             return _store_weights(state, model, given)
-        folded = model.clone() if _keeps_float(recipe, model) else None
+        folded: ir.Model | None = model.clone()
         reference = given
         if quantize and recipe.npu:
             with state.stages("rewrite"):
                 model, reference = rewrite_for_npu(state, model, given)
-        equalized = Equalized(model)
+        if not (_keeps_float(recipe, model) or state.approximated):
+            folded = None
+        if quantize:
+            join_in_float(state, model)
+        equalized = Equalized(model, factors={} if state.approximated else None)
         scales = recalled_scales(stats_file, model, recipe) if quantize else None
         if stats_file is not None and recipe.cle:
             state.scales = scales or new_scales(model, recipe)
@@ -153,23 +159,21 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
         original = model.clone()
         reference = Reference.of(original, state.stream.first(proof_feeds(model)))
         done = canonical_form(model, recipe, optimize=recipe.optimize)
-        result = reference.measure(model)
-        if result.error > recipe.equivalence_tolerance:
-            state.warn(
-                f"Folding changed '{result.output}' by {result.error:.1e} of its magnitude; the graph stays as it was."
-            )
-            model = original.clone()
+        kept = reference_kept(state, model, reference, "canonical")
+        if kept is None:
+            model, kept = original.clone(), reference
             done = canonical_form(model, recipe, optimize=False)
     state.decisions += done
     del original
     release_memory()
-    return model, reference
+    return model, kept
 
 
 def _keeps_float(recipe: Recipe, model: ir.Model) -> bool:
     """True if the result is compared with the model before equalization, not with the equalized one.
 
-    The two compute the same, but for what a changed ReLU6 costs; a second copy of large weights is worth it only then.
+    The two compute the same, but for what a changed ReLU6 or a rewrite for the NPU costs; only then is a second copy of
+    large weights worth it.
     """
     return model_bytes(model) < PER_TENSOR_BELOW or recipe.replace_clip6_relu or recipe.clip_mode in ("relu", "soft")
 

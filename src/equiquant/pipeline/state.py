@@ -16,6 +16,8 @@ __all__ = ["Progress", "RunState"]
 
 Progress = Callable[[str, int, int | None], None]
 
+APPROXIMATE_DB = 40.0  # of the float output left: above, 8-bit rounding hides what is missing
+
 
 @dataclass
 class RunState:
@@ -52,6 +54,12 @@ class RunState:
     scales: AppliedScales | None = None
     hardware: list[dict[str, Any]] = field(default_factory=list)
     mixed_precision: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def approximated(self) -> bool:
+        """True if what was rewritten for the NPU computes something else than the model the user gave."""
+        figures = [row["sqnr_db"] for row in self.hardware if row["rule"] == "together"]
+        return any(figure < APPROXIMATE_DB for figure in figures)
 
     def warn(self, text: str) -> None:
         """Tell the user now and in the report."""

@@ -22,7 +22,7 @@ __all__ = ["InputMean", "OutputMeans", "output_means"]
 
 Array = npt.NDArray[Any]
 
-POOLED = {"Conv", "ConvTranspose"}
+POOLED = frozenset({"Conv", "ConvTranspose", "BatchNormalization"})
 
 
 class InputMean:
@@ -76,7 +76,9 @@ class OutputMeans:
 
 
 def output_means(model: ir.Model, layers: Iterable[str], feeds: Iterable[Mapping[str, Array]]) -> OutputMeans:
-    """Run a float model once and return the mean outputs of those Conv, ConvTranspose and Gemm nodes that are named.
+    """Run a float model once and return the mean outputs of its layers that are named.
+
+    A layer is a Conv, ConvTranspose, Gemm, or a BatchNormalization, which is a Conv once rewritten for the NPU.
 
     The means over positions are taken within the graph, so that no activation is held.
 

@@ -2,9 +2,11 @@
 
 from equiquant.target.blocks import BlockPlan, plan_blocks
 from equiquant.target.choose import choose, counts_decide, in_doubt, missing
+from equiquant.target.final_concats import final_concats
 from equiquant.target.hardware import HARDWARE, Hardware, Shift
 from equiquant.target.layers import Layer, layers
 from equiquant.target.limits import LimitReport
+from equiquant.target.ops import moves_data
 from equiquant.target.plan import QuantPlan
 from equiquant.target.select import left_float
 from equiquant.target.survey import Group, Survey, survey
@@ -25,10 +27,12 @@ __all__ = [
     "choose",
     "counts_decide",
     "cpu_form",
+    "final_concats",
     "in_doubt",
     "layers",
     "left_float",
     "missing",
+    "moves_data",
     "plan_blocks",
     "required_opset",
     "survey",

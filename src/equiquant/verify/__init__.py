@@ -2,6 +2,7 @@
 
 from equiquant.verify.compare import Comparison, OutputQuality, TensorQuality, compare_models
 from equiquant.verify.equivalence import Equivalence, Reference, equivalence
+from equiquant.verify.float_noise import float_noise
 from equiquant.verify.integer import INTEGER_FEEDS, IntegerAgreement, IntegerModel, integer_agreement
 from equiquant.verify.kernels import kernel_sqnr_db
 from equiquant.verify.proof import Proof, apply_proven
@@ -19,6 +20,7 @@ __all__ = [
     "apply_proven",
     "compare_models",
     "equivalence",
+    "float_noise",
     "integer_agreement",
     "kernel_sqnr_db",
 ]

@@ -1,0 +1,40 @@
+"""Is a rewritten graph still the same function? Within the tolerance, or within what float arithmetic leaves open."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from equiquant.decisions import Decision
+from equiquant.io import model_bytes
+from equiquant.pipeline.equalizing import LARGE
+from equiquant.pipeline.state import RunState
+from equiquant.verify import Reference, float_noise
+
+__all__ = ["reference_kept"]
+
+ROUNDINGS = 4.0  # times the noise of weights moved by one unit: a rewrite rounds activations anew as well
+
+
+def reference_kept(state: RunState, model: ir.Model, reference: Reference, stage: str) -> Reference | None:
+    """Return the outputs that later stages have to keep if the model still computes the reference's; None if not.
+
+    Args:
+        state: The run; gets the decision where the tolerance alone would not do.
+        model: The rewritten model.
+        reference: Outputs of the model before.
+        stage: Who rewrote it, for the decision; undoing it is left to the caller, a warning is not.
+    """
+    result = reference.measure(model)
+    if result.error <= state.recipe.equivalence_tolerance:
+        return reference
+    noise = float_noise(model, reference.feeds).error if model_bytes(model) <= LARGE else 0.0
+    if result.error <= ROUNDINGS * noise:
+        reason = (
+            f"moved by {result.error:.1e} of its magnitude, which is rounding: moving every weight by one unit in the"
+            f" last place moves it by {noise:.1e}"
+        )
+        state.decisions.append(Decision(stage, "float_noise", result.output, True, reason))
+        return Reference.of(model, reference.feeds)
+    what = "Folding" if stage == "canonical" else "Rewriting for the NPU"
+    state.warn(f"{what} changed '{result.output}' by {result.error:.1e} of its magnitude; it was undone.")
+    return None

@@ -1,0 +1,66 @@
+"""The Concats that join the results of a network: nothing behind them computes with the joined tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from equiquant.graph.query import constant
+from equiquant.hardware import is_hardware_factor
+from equiquant.target.ops import activation_inputs, data_outputs, moves_data, row_of
+from equiquant.target.survey import Survey
+
+__all__ = ["FinalConcat", "final_concats"]
+
+
+@dataclass(frozen=True, eq=False)
+class FinalConcat:
+    """A quantized Concat whose result is at most moved on to readers in float.
+
+    Attributes:
+        node: The Concat.
+        inputs: Names of what it joins, constants left out.
+        position: The largest of the positions that the target demands of an input at least, None for none: they all
+            have one scale, so none is coarser than 2**−position.
+    """
+
+    node: ir.Node
+    inputs: tuple[str, ...]
+    position: int | None
+
+
+def final_concats(model: ir.Model, survey: Survey) -> list[FinalConcat]:
+    """Return the Concats at the ends of a network, in graph order.
+
+    Args:
+        model: The model that was surveyed; only read.
+        survey: What will be quantized.
+    """
+    quantized = frozenset(survey.nodes)
+    moved_out: dict[ir.Node, bool] = {}
+    found: list[FinalConcat] = []
+    for node in reversed(list(model.graph)):
+        if node.name not in quantized or not (node.op_type == "Concat" or moves_data(node)):
+            continue
+        readers = [use.node for value in data_outputs(node) for use in value.uses()]
+        moved_out[node] = all(moved_out.get(r, r.name not in quantized) for r in readers)
+        row = row_of(node)
+        if node.op_type != "Concat" or not moved_out[node] or row is None:
+            continue
+        inputs = [value for _, value in activation_inputs(node, row) if constant(value) is None]
+        aligned = node.op_type in survey.target.aligned
+        least = [p for value in inputs if aligned and (p := _least_position(value, survey)) is not None]
+        found.append(FinalConcat(node, tuple(value.name or "" for value in inputs), max(least, default=None)))
+    return found[::-1]
+
+
+def _least_position(value: ir.Value, survey: Survey) -> int | None:
+    """Return the least position the target demands of what a node hands on, whatever its operands."""
+    node = value.producer()
+    if node is not None and survey.target.factors and is_hardware_factor(node) and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    if node is None:
+        return None
+    own = (s.low for s in survey.target.shifts if node.op_type in s.ops and s.terms == (("output", 1),))
+    return max((low for low in own if low is not None), default=None)

@@ -1,0 +1,115 @@
+"""Results joined at the end of a network: one scale for boxes in pixels and scores leaves nothing of the scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from equiquant import quantize
+from equiquant.api import Result
+from equiquant.graph.decisions import decision_values
+from tests.canonical.support import run
+from tests.qdq.support import noise, parse
+
+DATA = noise(12, 3, 8, 8, seed=3)
+SPLIT = {"a": slice(0, 4), "s": slice(4, 6)}
+
+
+def _detector(tail: str, boxes: float) -> Any:
+    """Boxes of a given size and the scores of two classes, handed to `tail` as a and s."""
+    body = f"c = Conv(x, w) r = Relu(c) a = Conv(r, wa) l = Conv(r, ws, bs) s = Sigmoid(l) {tail}"
+    wa = noise(4, 8, 1, 1, seed=5) * boxes
+    ws, bs = noise(2, 8, 1, 1, seed=6) * 0.3, np.array([-3.0, 0.0], np.float32)
+    parameters: dict[str, Any] = {"w": noise(8, 3, 3, 3, seed=4), "wa": wa, "ws": ws, "bs": bs}
+    if "wj" in tail:
+        parameters["wj"] = noise(2, 6, 1, 1, seed=7)
+    return parse(f"g (float[N,3,8,8] x) => (float[] y) {{ {body} }}", **parameters)
+
+
+def _parts_db(model: Any, result: Result, axis: int = 1) -> dict[str, float]:
+    expected, got = (run(m, {"x": DATA})[0] for m in (model, result.model))
+    found = {}
+    for name, part in SPLIT.items():
+        a, b = (np.moveaxis(y, axis, 0)[part].astype(np.float64) for y in (expected, got))
+        found[name] = 10 * np.log10(np.square(a).sum() / np.square(a - b).sum())
+    return found
+
+
+def _joined(result: Result) -> list[str]:
+    return [d.where for d in result.report.decisions if d.rule == "join_in_float" and d.applied]
+
+
+def _quantize(model: Any, **options: Any) -> Result:
+    return quantize(model, data=DATA, preset="xint8", simulate_dpu=False, **options)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "y = Concat<axis=1>(a, s)",
+        "j = Concat<axis=1>(a, s) y = Transpose<perm=[0,2,3,1]>(j)",
+        "b = Transpose<perm=[0,2,3,1]>(a) t = Transpose<perm=[0,2,3,1]>(s) y = Concat<axis=3>(b, t)",
+    ],
+)
+def test_scores_survive_beside_boxes(tail: str) -> None:
+    model = _detector(tail, boxes=100.0)
+    result = _quantize(model)
+    parts = _parts_db(model, result, axis=1 if tail.startswith("y") else 3)
+    assert min(parts.values()) > 15
+    assert len(_joined(result)) == 1
+    assert _joined(result)[0] in result.report.recipe.nodes_to_exclude
+
+
+def test_without_it_the_scores_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("equiquant.pipeline.joining.LOST", np.inf)
+    model = _detector("y = Concat<axis=1>(a, s)", boxes=100.0)
+    assert min(_parts_db(model, _quantize(model)).values()) < 5
+
+
+def test_what_shares_a_scale_well_is_joined_in_integers() -> None:
+    model = _detector("y = Concat<axis=1>(a, l)", boxes=0.3)
+    result = _quantize(model)
+    assert not _joined(result)
+    concat = next(n for n in result.model.graph.node if n.op_type == "Concat")
+    assert all("Dequantize" in name for name in concat.input)
+
+
+def test_what_is_joined_for_a_layer_keeps_the_documented_scale() -> None:
+    model = _detector("j = Concat<axis=1>(a, s) y = Conv(j, wj)", boxes=100.0)
+    assert not _joined(_quantize(model))
+
+
+def test_a_limit_on_the_scale_of_one_input_counts() -> None:
+    """The NPU's HardSigmoid needs a step of 1/128 or less: boxes that share it would be cut at 1."""
+    model = _detector("y = Concat<axis=1>(a, s)", boxes=0.4)
+    result = quantize(model, data=DATA, preset="xint8")
+    assert _joined(result)
+    relaxed = quantize(model, data=DATA, preset="xint8", limits_off=("AdjustHardSigmoid",))
+    assert not _joined(relaxed)
+
+
+def test_levels_behind_one_another_are_all_left_float() -> None:
+    tail = (
+        "j = Concat<axis=1>(a, s) k = Concat<axis=1>(s, a) f = Flatten(j) g2 = Flatten(k) h = Identity(f)"
+        " y = Concat<axis=1>(h, g2)"
+    )
+    result = _quantize(_detector(tail, boxes=100.0))
+    concats = [n for n in result.model.graph.node if n.op_type == "Concat"]
+    quantized = {o for n in result.model.graph.node if n.op_type == "QuantizeLinear" for o in n.input}
+    assert len(concats) == 3
+    assert not quantized.intersection(o for n in concats for o in n.output)
+
+
+@pytest.mark.parametrize(
+    ("tail", "names"),
+    [
+        ("y = Concat<axis=1>(a, s)", ["a", "l"]),
+        ("j = Concat<axis=1>(a, s) f = Flatten(j) y = Identity(f)", ["a", "l"]),
+        ("j = Concat<axis=1>(a, l) y = Softmax<axis=1>(j)", ["j"]),
+        ("y = Add(s, s)", ["y"]),
+    ],
+)
+def test_each_part_is_a_decision(tail: str, names: list[str]) -> None:
+    assert decision_values(_detector(tail, boxes=1.0)) == names
