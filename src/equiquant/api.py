@@ -287,7 +287,7 @@ def compare(
     """
     reference = load_model(float_model, allow_quantized=True).model
     candidate = load_model(quantized_model, allow_quantized=True).model
-    with open_samples(data, input_specs(reference), _recipe("a8w8", overrides)) as stream:
+    with open_samples(data, input_specs(reference), _recipe("a8w8", overrides), reference) as stream:
         agreement: IntegerAgreement | None = None
         if integer:  # first, since it refuses what it cannot run
             feeds = stream.first(INTEGER_FEEDS)

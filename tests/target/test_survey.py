@@ -116,3 +116,26 @@ def test_bodies_stay_float() -> None:
     found = target.survey(branching(), preset("a8w8"))
     assert found.kept_float["Add_p"] == "inside the body of an If, Loop or Scan"
     assert set(found.nodes) == {"Conv_a", "Conv_y"}
+
+
+def test_layers_that_are_all_in_bodies_are_named() -> None:
+    bodies = [onnx.parser.parse_graph(f"g () => (float[1, 4, 8, 8] {n}) {{ {n} = Conv (x, w) }}") for n in ("p", "q")]
+    proto = ir.to_proto(parse("g (float[1, 4, 8, 8] x, bool k) => (float[] y) { y = Neg (x) }", w=WEIGHT))
+    node = onnx.helper.make_node("If", ["k"], ["z"], then_branch=bodies[0], else_branch=bodies[1])
+    proto.graph.node.append(node)
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [1, 4, 8, 8]))
+    with pytest.raises(ModelError, match=r"layers .* 'Conv_[pq]', are inside the body of an If.* a model of its own"):
+        target.survey(io.load_model(proto).model, preset("a8w8"))
+
+
+def test_a_wrong_shape_in_the_file_costs_its_own_node_only(caplog: pytest.LogCaptureFixture) -> None:
+    proto = ir.to_proto(
+        parse("g (float[1, 4, 8, 8] x) => (float[] y) { a = Relu (x)  b = Neg (x)  y = Conv (b, w) }", w=WEIGHT)
+    )
+    del proto.graph.value_info[:]
+    proto.graph.value_info.append(onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, []))
+    model = io.load_model(proto).model
+    infer_shapes(model)
+    shapes = {v.name: v.shape for n in model.graph for v in n.outputs}
+    assert shapes["b"] == shapes["y"] == (1, 4, 8, 8)
+    assert not caplog.records

@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from equiquant.calibrate.feeds import Feed, batch_size, checked
 from equiquant.calibrate.matching import matching_texture
+from equiquant.calibrate.sizing import sized
 from equiquant.calibrate.sources import Source, open_source
 from equiquant.errors import DataError
 from equiquant.io.runtime import InputSpec
@@ -206,12 +207,15 @@ def open_samples(data: Any, inputs: Sequence[InputSpec], recipe: Recipe, model: 
             `get_next()`, a .npy or .npz file, or a folder of .npy, .npz or image files.
         inputs: The model's inputs.
         recipe: Gives `calibration_samples`, `image` and `seed`.
-        model: The model as it came; made-up inputs of its one input then fit its first BatchNormalizations.
+        model: The model as it came; made-up inputs then have sizes it runs with, and those of a single input fit its
+            first BatchNormalizations.
 
     Raises:
         DataError: The data are of no known kind or cannot be opened. What is wrong with a single sample shows when the
             stream reaches it.
     """
-    fitted = model is not None and data is None and len(inputs) == 1
-    texture = matching_texture(model, inputs[0], recipe.seed) if fitted and model is not None else None
-    return SampleStream(open_source(data, inputs, recipe, texture), inputs, recipe.calibration_samples)
+    specs, texture = inputs, None
+    if data is None and model is not None:
+        specs = sized(model, inputs, recipe.seed)
+        texture = matching_texture(model, specs[0], recipe.seed) if len(specs) == 1 else None
+    return SampleStream(open_source(data, specs, recipe, texture), inputs, recipe.calibration_samples)

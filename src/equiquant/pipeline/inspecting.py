@@ -48,7 +48,7 @@ def foresee(loaded: LoadedModel, data: Any, recipe: Recipe) -> Outlook | str:
         DataError: The data cannot be used.
     """
     try:
-        with calibrate.open_samples(data, input_specs(loaded.model), recipe) as stream:
+        with calibrate.open_samples(data, input_specs(loaded.model), recipe, loaded.model) as stream:
             ranges = "minmax" if recipe.calibration == "noise" else recipe.calibration  # clipping them comes after
             return _foresee(
                 loaded, stream, recipe.replace(cle=True, cle_method="auto", clip_mode="exact", calibration=ranges)

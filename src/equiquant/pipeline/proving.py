@@ -1,4 +1,7 @@
-"""Is a rewritten graph still the same function? Within the tolerance, or within what float arithmetic leaves open."""
+"""Is a rewritten graph still the same function? Within the tolerance, or within what float arithmetic leaves open.
+
+The latter only before quantization, which drowns it; a float model that is handed on keeps to the tolerance.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def reference_kept(state: RunState, model: ir.Model, reference: Reference, stage
     result = reference.measure(model)
     if result.error <= state.recipe.equivalence_tolerance:
         return reference
-    noise = float_noise(model, reference.feeds).error if model_bytes(model) <= LARGE else 0.0
+    noise = float_noise(model, reference.feeds).error if state.quantize and model_bytes(model) <= LARGE else 0.0
     if result.error <= ROUNDINGS * noise:
         reason = (
             f"moved by {result.error:.1e} of its magnitude, which is rounding: moving every weight by one unit in the"

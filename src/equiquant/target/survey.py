@@ -93,7 +93,7 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
     fused = _fuse(nodes, chosen, kept, target)
     _drop_lazy(nodes, chosen, fused, kept, target)
     if not chosen:
-        raise ModelError(_nothing(kept))
+        raise ModelError(_nothing(model, kept))
     groups = _groups(nodes, chosen, fused, target)
     followers = set(fused.values())
     quantized = tuple(n.name or "" for n in nodes if n in chosen or n in followers)
@@ -128,10 +128,21 @@ def _values(model: ir.Model) -> dict[str, ir.Value]:
     return found | {v.name or "": v for node in model.graph for v in node.outputs}
 
 
-def _nothing(kept: Mapping[str, str]) -> str:
+def _nothing(model: ir.Model, kept: Mapping[str, str]) -> str:
+    inside = [n for n in model.graph.all_nodes() if n.graph is not model.graph and _has_weight(n)]
+    if inside and not any(_has_weight(node) for node in model.graph):
+        return (
+            f"The layers of this model, for example '{inside[0].name}', are inside the body of an If, Loop or Scan,"
+            " which is not quantized. Export what you run of it as a model of its own."
+        )
     name, why = next(((n, w) for n, w in kept.items()), ("", ""))
     example = f" For example '{name}': {why}." if name else ""
     return f"The model has no node that can be quantized with these options.{example}"
+
+
+def _has_weight(node: ir.Node) -> bool:
+    row = row_of(node)
+    return row is not None and row.weight is not None
 
 
 def _refusal(node: ir.Node) -> str | None:

@@ -225,6 +225,18 @@ def test_values_captured_by_a_body_are_seeded() -> None:
     assert seeds(text, tensors=("a", "b"), t=np.array(True)) == ["a", "b", "y"]
 
 
+def test_states_of_a_recurrent_layer_are_outputs() -> None:
+    """Nothing reads them within the graph, so that they lose their names once the graph has other outputs."""
+    text = (
+        HEAD
+        + "(float[] y, float[] h, float[] c) { a = Relu (x)  s, h, c = LSTM <hidden_size = 3> (a, w, r)  y = Tanh (s) }"
+    )
+    model = parse(text, w=noise(1, 12, 4), r=noise(1, 12, 3))
+    gains = measure_gains(model, [{"x": noise(2, 3, 4)}], {"s": 2, "a": 2})
+    assert gains["s"].white.shape == (3,)
+    assert set(build(model, {"x": noise(2, 3, 4)}, {"s": 2, "a": 2}).seeds) >= {"y", "h", "c"}
+
+
 def test_shapes_that_inference_cannot_find_are_measured() -> None:
     text = HEAD + "(float[] y) { a = Relu (x)  n = NonZero (a)  m = Transpose (n)  c = GatherND (a, m)  y = Neg (c) }"
     assert seeds(text) == ["y"]

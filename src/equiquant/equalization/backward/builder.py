@@ -64,12 +64,13 @@ def build(model: ir.Model, feed: Feed, tensors: Mapping[str, int]) -> BackwardGr
             outputs += _sums(tape, gradient, shape(value), tensors[name], batch)
     for value in outputs:
         value.type = ir.TensorType(ir.DataType.FLOAT)
+    # Before what nothing reads any more loses its name: an optional output of an LSTM does.
+    seeds = {value.name or "": (seed.name or "", shape(seed)) for value, seed in tape.seeded.items()}
     graph.outputs.clear()
     graph.outputs.extend(outputs)
     if len(tape.seeded) == 1:
         graph.outputs.extend(tape.seeded)
     edit.remove_dead(copy)
-    seeds = {value.name or "": (seed.name or "", shape(seed)) for value, seed in tape.seeded.items()}
     return BackwardGraph(copy, seeds, tuple(reached))
 
 

@@ -1,0 +1,63 @@
+"""Sizes for the open dimensions of made-up inputs: the first usual ones that the model runs with.
+
+A reader of text lines takes any width but one height; a network that adds what it upsampled to what it kept needs
+multiples of 32. The shapes of a file do not say so, running it does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from equiquant.calibrate.feeds import shape_text
+from equiquant.calibrate.synthetic import channel_axis, filled_shape, synthetic_feeds
+from equiquant.errors import DataError, ModelError
+from equiquant.io.runtime import InputSpec, Runner
+
+__all__ = ["sized"]
+
+IMAGE_SIZES = (224, 320, 640, 256, 512, 128, 96, 64, 48, 32)  # pixels of a side
+OTHER_SIZES = (64, 128, 16, 512, 1)  # positions of a sequence, features
+
+
+def sized(model: ir.Model, specs: Sequence[InputSpec], seed: int) -> tuple[InputSpec, ...]:
+    """Return the inputs without open dimensions, such that the model runs.
+
+    Args:
+        model: The model as it came.
+        specs: Its inputs.
+        seed: Seed of the inputs it is tried with.
+
+    Raises:
+        DataError: An input has a type that cannot be made up, or no size will do.
+    """
+    usual = tuple(dataclasses.replace(spec, shape=filled_shape(spec)) for spec in specs)
+    if all(None not in spec.shape[1:] for spec in specs):
+        return usual
+    runner = Runner(model, threads=0)
+    failure: ModelError | None = None
+    for step in range(max(len(IMAGE_SIZES), len(OTHER_SIZES))):
+        tried = tuple(_filled(spec, step) for spec in specs)
+        try:
+            runner.run(next(synthetic_feeds(tried, seed, samples=1)))
+        except ModelError as error:
+            failure = failure or error
+        else:
+            return tried
+    shapes = ", ".join(f"'{spec.name}' {shape_text(spec.shape)}" for spec in specs)
+    raise DataError(
+        f"The model does not run on made-up inputs of any usual size; the dimensions left open ({shapes}) must have"
+        " certain ones. Give a few dozen real samples (data=…, --data PATH)."
+    ) from failure
+
+
+def _filled(spec: InputSpec, step: int) -> InputSpec:
+    """Return the input with the sizes tried at a step; the batch is 1."""
+    sizes = IMAGE_SIZES if len(spec.shape) == 4 else OTHER_SIZES
+    size = sizes[min(step, len(sizes) - 1)]
+    channel = channel_axis(spec) if len(spec.shape) == 4 else 0
+    usual = filled_shape(spec)
+    shape = tuple(known or (usual[axis] if axis in (0, channel) else size) for axis, known in enumerate(spec.shape))
+    return dataclasses.replace(spec, shape=shape)
