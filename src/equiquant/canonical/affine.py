@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.canonical.rule import refuse
-from equiquant.graph.query import attribute, constant, is_public, static_shape
+from equiquant.graph.query import attribute, constant, infinite_constant, is_public, static_shape
 
 __all__ = ["ARITHMETIC_OPS", "Affine", "Arithmetic", "BatchNorm", "arithmetic_at", "batch_norm_at"]
 
@@ -121,11 +121,11 @@ def batch_norm_at(node: ir.Node) -> BatchNorm | None:
 
 
 def arithmetic_at(node: ir.Node) -> Arithmetic | None:
-    """Return the Mul, Div, Add or Sub of one tensor and one constant at `node`, None if it is something else."""
+    """Return the Mul, Div, Add or Sub of a tensor and a finite constant at `node`, None if it is something else."""
     if node.op_type not in ARITHMETIC_OPS or len(node.inputs) != 2:
         return None
     first, second = (constant(v) for v in node.inputs)
-    if (first is None) == (second is None):
+    if (first is None) == (second is None) or infinite_constant(node) is not None:
         return None
     source, operand = (node.inputs[1], first) if second is None else (node.inputs[0], second)
     assert source is not None

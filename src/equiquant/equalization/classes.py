@@ -45,6 +45,8 @@ def find_classes(model: ir.Model) -> ScaleClasses:
         rule = RULES.get(node.op_type) if node.domain == "" else None
         if rule is None:
             builder.refuse(node, f"{node.op_type} has no scale rule")
+        elif (infinite := query.infinite_constant(node)) is not None:
+            builder.refuse(node, f"its constant '{infinite.name}' is not finite")
         else:
             rule(builder, node)
         for output in node.outputs:

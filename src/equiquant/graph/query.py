@@ -10,9 +10,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 __all__ = [
+    "FINITE",
     "attribute",
     "constant",
     "constant_producer",
+    "infinite_constant",
     "is_public",
     "label",
     "opset",
@@ -23,6 +25,9 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+
+FINITE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"})
+"""Op types whose parameters are finite: models in which one is not are refused."""
 
 
 def label(node: ir.Node) -> str:
@@ -55,6 +60,17 @@ def constant(value: ir.Value | None) -> Array | None:
     if value.const_value is None or value.is_graph_input() or not value.is_initializer():
         return None
     return value.const_value.numpy()
+
+
+def infinite_constant(node: ir.Node) -> ir.Value | None:
+    """Return a constant the node reads that is infinite: the −∞ of a mask or a maximum, not the bound of a Clip."""
+    if node.op_type in FINITE or node.op_type == "Clip":
+        return None
+    for value in node.inputs:
+        array = constant(value)
+        if array is not None and array.dtype.kind in "fV" and not np.isfinite(array.astype(np.float32)).all():
+            return value
+    return None
 
 
 def constant_producer(value: ir.Value) -> ir.Node | None:

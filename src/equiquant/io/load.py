@@ -12,6 +12,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from equiquant.errors import ModelError
+from equiquant.graph.query import FINITE
 from equiquant.io.mapped import load_mapped
 
 __all__ = ["LoadedModel", "ModelLike", "load_model", "name_nodes"]
@@ -108,7 +109,10 @@ def _validate(model: ir.Model, allow_quantized: bool) -> None:
             array = tensor.numpy()
         except Exception as error:
             raise ModelError(f"Cannot read the data of '{value.name}': {_first_line(error)}") from error
-        if not np.isfinite(array.astype(np.float32, copy=False)).all():
+        wide = array.astype(np.float32, copy=False)
+        if np.isfinite(wide).all():
+            continue
+        if np.isnan(wide).any() or any(node.op_type in FINITE for node in value.consumers()):
             raise ModelError(f"Initializer '{value.name}' contains NaN or infinite values; repair the model first.")
 
 

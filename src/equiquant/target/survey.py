@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from equiquant.errors import ModelError, OptionError
-from equiquant.graph.query import constant, sole_consumer
+from equiquant.graph.query import constant, infinite_constant, sole_consumer
 from equiquant.hardware import is_hardware_factor
 from equiquant.recipe import Recipe
 from equiquant.target.layers import layers
@@ -153,6 +153,8 @@ def _refusal(node: ir.Node) -> str | None:
     for given in node.inputs:
         if given is not None and given.is_initializer() and given.is_graph_input():
             return f"the caller can override its '{given.name}'"
+    if (infinite := infinite_constant(node)) is not None:
+        return f"its constant '{infinite.name}' is not finite"
     inputs = [value for _, value in activation_inputs(node, row)]
     for value in (*inputs, *data_outputs(node)):
         dtype = _dtype(value)
