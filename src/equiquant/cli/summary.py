@@ -69,13 +69,16 @@ def _run_facts(
     for row in report.hardware:
         if row["rule"] != "together":
             left = "" if row["sqnr_db"] is None else f": {decibels(row['sqnr_db'])} of the float output are left by it"
-            yield "For the NPU", f"{TITLES[row['rule']]} ({row['nodes']}){left}"
+            yield "NPU", f"{TITLES[row['rule']]} ({row['nodes']}){left}"
     equalized = _equalized(report.equalization)
     if equalized:
         yield "Equalized", equalized
     yield from _tried(report.equalization)
     if report.tensors:
         yield "Quantized", f"{len(report.tensors)} tensors"
+    joined = [d.where for d in report.decisions if d.rule == "join_in_float" and d.applied]
+    if joined:
+        yield "Joined", f"{len(joined)} final Concat in float, where one scale would lose an input: {', '.join(joined)}"
     trials = report.refinement.get("trials") or ()
     if trials:
         kept = report.refinement.get("kept")
@@ -113,6 +116,8 @@ def _run_facts(
 
 
 def _equalized(cle: Any) -> str:
+    if cle.get("classes") == 0:
+        return "nothing: no channel is free to take a scale; the report says what holds each"
     parts = []
     before, after = number(cle.get("spread_before")), number(cle.get("spread_after"))
     if not math.isnan(before + after):
