@@ -109,6 +109,8 @@ def test_levels_behind_one_another_are_all_left_float() -> None:
         ("j = Concat<axis=1>(a, s) f = Flatten(j) y = Identity(f)", ["a", "l"]),
         ("j = Concat<axis=1>(a, l) y = Softmax<axis=1>(j)", ["j"]),
         ("y = Add(s, s)", ["y"]),
+        ("y = Concat<axis=1>(a, l)", ["y"]),
+        ("j = Concat<axis=1>(a, s) k = Concat<axis=1>(l, s) y = Concat<axis=2>(j, k)", ["a", "l"]),
     ],
 )
 def test_each_part_is_a_decision(tail: str, names: list[str]) -> None:

@@ -2,7 +2,8 @@
 
 A Softmax or Sigmoid at the end hides noise where it is sure of itself, and the signal is all ones; what rounding did to
 a decision is seen on its input. A detector that joins boxes in pixels and scores in one output has decided twice, and
-the noise of a score is nothing beside the boxes: each is held to its own size.
+the noise of a score is nothing beside the boxes: each is held to its own size. What it joins of one kind, the levels of
+a pyramid, is one decision in one unit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ MOVING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "
 def decision_values(model: ir.Model) -> list[str]:
     """Return the names of what each graph output was decided by, no name twice.
 
-    That is the output itself, or each part of it where a Concat joined them; and of a Softmax or Sigmoid its input.
+    That is the output itself, or each part of it where a Concat joined what different operators computed; and of a
+    Softmax or Sigmoid its input.
     """
     return list(dict.fromkeys(value.name or "" for output in model.graph.outputs for value in _decided(output)))
 
@@ -30,10 +32,12 @@ def decision_values(model: ir.Model) -> list[str]:
 def _decided(value: ir.Value) -> Iterator[ir.Value]:
     node = _computed_by(value)
     if node is not None and node.op_type == "Concat" and node.domain == "":
-        for part in node.inputs:
-            if part is not None and constant(part) is None:
+        parts = [part for part in node.inputs if part is not None and constant(part) is None]
+        kinds = {None if (maker := _computed_by(part)) is None else maker.op_type for part in parts}
+        if len(kinds) > 1 or kinds == {"Concat"}:
+            for part in parts:
                 yield from _decided(part)
-        return
+            return
     source = node.inputs[0] if node is not None and node.op_type in SQUASHING and node.domain == "" else None
     yield value if source is None or source.producer() is None else source
 
