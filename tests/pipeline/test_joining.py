@@ -10,6 +10,7 @@ import pytest
 from equiquant import quantize
 from equiquant.api import Result
 from equiquant.graph.decisions import decision_values
+from equiquant.numerics.sqnr import decibels
 from tests.canonical.support import run
 from tests.qdq.support import noise, parse
 
@@ -33,7 +34,7 @@ def _parts_db(model: Any, result: Result, axis: int = 1) -> dict[str, float]:
     found = {}
     for name, part in SPLIT.items():
         a, b = (np.moveaxis(y, axis, 0)[part].astype(np.float64) for y in (expected, got))
-        found[name] = 10 * np.log10(np.square(a).sum() / np.square(a - b).sum())
+        found[name] = decibels(float(np.square(a).sum()), float(np.square(a - b).sum()))
     return found
 
 
@@ -63,7 +64,7 @@ def test_scores_survive_beside_boxes(tail: str) -> None:
 
 
 def test_without_it_the_scores_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equiquant.pipeline.joining.LOST", np.inf)
+    monkeypatch.setattr("equiquant.pipeline.joining.LOST_DB", -np.inf)
     model = _detector("y = Concat<axis=1>(a, s)", boxes=100.0)
     assert min(_parts_db(model, _quantize(model)).values()) < 5
 
@@ -100,6 +101,13 @@ def test_levels_behind_one_another_are_all_left_float() -> None:
     quantized = {o for n in result.model.graph.node if n.op_type == "QuantizeLinear" for o in n.input}
     assert len(concats) == 3
     assert not quantized.intersection(o for n in concats for o in n.output)
+
+
+@pytest.mark.parametrize("tail", ["y = Concat<axis=1>(a, none)", "y = Concat<axis=1>(a, s, none)"])
+def test_an_input_without_elements_has_nothing_to_lose(tail: str) -> None:
+    empty = "zero = Constant<value_ints=[0]>() one = Constant<value_ints=[1]>() none = Slice(a, zero, zero, one)"
+    result = _quantize(_detector(f"{empty} {tail}", boxes=100.0))
+    assert len(_joined(result)) == tail.count(" s,")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from equiquant.calibrate.feeds import shape_text
-from equiquant.calibrate.synthetic import channel_axis, filled_shape, synthetic_feeds
+from equiquant.calibrate.synthetic import filled_shape, synthetic_feeds
 from equiquant.errors import DataError, ModelError
 from equiquant.io.runtime import InputSpec, Runner
 
@@ -23,7 +23,7 @@ OTHER_SIZES = (64, 128, 16, 512, 1)  # positions of a sequence, features
 
 
 def sized(model: ir.Model, specs: Sequence[InputSpec], seed: int) -> tuple[InputSpec, ...]:
-    """Return the inputs without open dimensions, such that the model runs.
+    """Return the inputs with sizes for their open dimensions, the batch aside, that the model runs with.
 
     Args:
         model: The model as it came.
@@ -33,10 +33,9 @@ def sized(model: ir.Model, specs: Sequence[InputSpec], seed: int) -> tuple[Input
     Raises:
         DataError: An input has a type that cannot be made up, or no size will do.
     """
-    usual = tuple(dataclasses.replace(spec, shape=filled_shape(spec)) for spec in specs)
     if all(None not in spec.shape[1:] for spec in specs):
-        return usual
-    runner = Runner(model, threads=0)
+        return tuple(specs)
+    runner = Runner(model)
     failure: ModelError | None = None
     for step in range(max(len(IMAGE_SIZES), len(OTHER_SIZES))):
         tried = tuple(_filled(spec, step) for spec in specs)
@@ -54,10 +53,6 @@ def sized(model: ir.Model, specs: Sequence[InputSpec], seed: int) -> tuple[Input
 
 
 def _filled(spec: InputSpec, step: int) -> InputSpec:
-    """Return the input with the sizes tried at a step; the batch is 1."""
+    """Return the input with the size tried at a step."""
     sizes = IMAGE_SIZES if len(spec.shape) == 4 else OTHER_SIZES
-    size = sizes[min(step, len(sizes) - 1)]
-    channel = channel_axis(spec) if len(spec.shape) == 4 else 0
-    usual = filled_shape(spec)
-    shape = tuple(known or (usual[axis] if axis in (0, channel) else size) for axis, known in enumerate(spec.shape))
-    return dataclasses.replace(spec, shape=shape)
+    return dataclasses.replace(spec, shape=filled_shape(spec, sizes[min(step, len(sizes) - 1)]))

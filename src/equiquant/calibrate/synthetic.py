@@ -146,13 +146,17 @@ def channel_axis(spec: InputSpec) -> int:
     return 3 if last else 1
 
 
-def filled_shape(spec: InputSpec) -> tuple[int, ...]:
-    """Return the shape of an input with sizes for its dynamic dimensions."""
-    defaults = [1] * len(spec.shape)
-    if len(spec.shape) == 4:
-        channel = channel_axis(spec)
-        defaults[1:] = [DEFAULT_CHANNELS if axis == channel else DEFAULT_SIZE for axis in (1, 2, 3)]
-    return tuple(d or default for d, default in zip(spec.shape, defaults, strict=True))
+def filled_shape(spec: InputSpec, size: int | None = None) -> tuple[int, ...]:
+    """Return the shape of an input with a size for its dynamic dimensions: batch 1, 3 channels of an image.
+
+    Args:
+        spec: The input.
+        size: Of the other dimensions; None for 224 of an image, else 1.
+    """
+    image = len(spec.shape) == 4
+    usual = {0: 1, channel_axis(spec): DEFAULT_CHANNELS} if image else {0: 1}
+    other = size or (DEFAULT_SIZE if image else 1)
+    return tuple(known or usual.get(axis, other) for axis, known in enumerate(spec.shape))
 
 
 def _signal(shape: tuple[int, ...], channels_last: bool, rng: np.random.Generator) -> Array:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from equiquant.graph.query import constant
+from equiquant.graph.query import constant, origin
 
 __all__ = ["decision_values"]
 
@@ -30,10 +30,10 @@ def decision_values(model: ir.Model) -> list[str]:
 
 
 def _decided(value: ir.Value) -> Iterator[ir.Value]:
-    node = _computed_by(value)
+    node = origin(value, _moves)
     if node is not None and node.op_type == "Concat" and node.domain == "":
         parts = [part for part in node.inputs if part is not None and constant(part) is None]
-        kinds = {None if (maker := _computed_by(part)) is None else maker.op_type for part in parts}
+        kinds = {None if (maker := origin(part, _moves)) is None else maker.op_type for part in parts}
         if len(kinds) > 1 or kinds == {"Concat"}:
             for part in parts:
                 yield from _decided(part)
@@ -42,9 +42,5 @@ def _decided(value: ir.Value) -> Iterator[ir.Value]:
     yield value if source is None or source.producer() is None else source
 
 
-def _computed_by(value: ir.Value) -> ir.Node | None:
-    """Return the node that computed what ops that move data handed on as this value."""
-    node = value.producer()
-    while node is not None and node.op_type in MOVING and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node
+def _moves(node: ir.Node) -> bool:
+    return node.op_type in MOVING

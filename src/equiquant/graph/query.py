@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ __all__ = [
     "is_public",
     "label",
     "opset",
+    "origin",
     "rank",
     "reads",
     "sole_consumer",
@@ -44,6 +45,15 @@ def attribute(node: ir.Node, name: str, default: Any) -> Any:
 def opset(model: ir.Model) -> int:
     """Return the version of the default operator set."""
     return model.graph.opset_imports.get("", 1)
+
+
+def origin(value: ir.Value | None, moves: Callable[[ir.Node], bool]) -> ir.Node | None:
+    """Return the node that computed what ops that only move data, as `moves` tells, handed on as this value."""
+    node = None if value is None else value.producer()
+    while node is not None and moves(node):
+        source = node.inputs[0]
+        node = None if source is None else source.producer()
+    return node
 
 
 def constant(value: ir.Value | None) -> Array | None:

@@ -99,6 +99,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         classes = find_classes(model)
         asked = recipe if state.quantize else recipe.replace(bias_correction=False)  # another tool's biases stay
         plans, terms = solve(model, classes, asked, judge.fitted, judge.affordable)
+        # Where no class is free, all the methods say what the first says: nothing.
         plans = [plan for plan in plans if plan is plans[0] or plan.z.any() or plan.ranges is not None]
         noise = {p.method: parallel(lambda term, z=p.z: term.exact(z), terms) for p in plans}  # type: ignore[misc]
         rows = [(term.name, term.kind) for term in terms]

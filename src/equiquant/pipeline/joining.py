@@ -14,15 +14,17 @@ import onnx_ir as ir
 
 from equiquant import target
 from equiquant.decisions import Decision
+from equiquant.graph.query import origin
 from equiquant.io import Runner
 from equiquant.numerics.affine import fake_quantize, params_from_range
+from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.pipeline.equalizing import proof_feeds
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
 
 __all__ = ["join_in_float"]
 
-LOST = 0.01  # of the power of a tensor is noise: 20 dB are left
+LOST_DB = 20.0  # where less is left of an input, it is lost
 
 
 def join_in_float(state: RunState, model: ir.Model) -> None:
@@ -44,22 +46,25 @@ def join_in_float(state: RunState, model: ir.Model) -> None:
     values = {name: np.concatenate([r[i].ravel() for r in results]) for i, name in enumerate(names)}
     apart: list[ir.Node] = []
     for concat in concats:
-        name, share = _worst({name: values[name] for name in concat.inputs}, concat.position, state.recipe)
-        lost = share > LOST
+        parts = {name: values[name] for name in concat.inputs if values[name].size}
+        if not parts:
+            continue
+        name, left = _worst(parts, concat.position, state.recipe)
+        lost = left < LOST_DB
         if lost:
             why = (
-                f"its inputs cannot share a scale: {share:.0%} of '{name}' would be noise; nothing computes with the"
+                f"its inputs cannot share a scale: {left:.1f} dB of '{name}' would be left; nothing computes with the"
                 " result, so they are joined in float"
             )
             state.decisions.append(Decision("target", "join_in_float", concat.node.name or "", True, why))
-        if lost or any(_origin(value) in apart for value in concat.node.inputs):
+        if lost or any(origin(value, target.moves_data) in apart for value in concat.node.inputs):
             apart.append(concat.node)
     excluded = (*state.recipe.nodes_to_exclude, *(node.name or "" for node in apart))
     state.recipe = state.recipe.replace(nodes_to_exclude=excluded)
 
 
 def _worst(parts: Mapping[str, npt.NDArray[np.float32]], position: int | None, recipe: Recipe) -> tuple[str, float]:
-    """Return the input that suffers most from a scale for all, and the share of noise in it.
+    """Return the input that suffers most from a scale for all, and its signal-to-noise ratio under it in dB.
 
     Args:
         parts: The values of every input, by name.
@@ -72,18 +77,10 @@ def _worst(parts: Mapping[str, npt.NDArray[np.float32]], position: int | None, r
         reach = (goal.activation.qmax - goal.activation.center) * 2.0**-position
         low, high = max(low, -reach), min(high, reach)
     params = params_from_range(low, high, goal.activation, symmetric=goal.activation_symmetric)
-    shares = {}
+    left = {}
     for name, x in parts.items():
-        power = float(np.square(x, dtype=np.float64).sum())
-        noise = float(np.square(fake_quantize(x, params) - x, dtype=np.float64).sum())
-        shares[name] = noise / power if power > 0 else 0.0
-    worst = max(shares, key=lambda name: shares[name])
-    return worst, shares[worst]
-
-
-def _origin(value: ir.Value | None) -> ir.Node | None:
-    """Return the node that computed what ops that move data handed on as this value."""
-    node = None if value is None else value.producer()
-    while node is not None and target.moves_data(node) and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node
+        error = ErrorAccumulator()
+        error.add(x, fake_quantize(x, params))
+        left[name] = error.figures().sqnr_db
+    worst = min(left, key=lambda name: left[name])
+    return worst, left[worst]

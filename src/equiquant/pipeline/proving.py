@@ -30,14 +30,16 @@ def reference_kept(state: RunState, model: ir.Model, reference: Reference, stage
     result = reference.measure(model)
     if result.error <= state.recipe.equivalence_tolerance:
         return reference
-    noise = float_noise(model, reference.feeds).error if state.quantize and model_bytes(model) <= LARGE else 0.0
-    if result.error <= ROUNDINGS * noise:
-        reason = (
-            f"moved by {result.error:.1e} of its magnitude, which is rounding: moving every weight by one unit in the"
-            f" last place moves it by {noise:.1e}"
-        )
-        state.decisions.append(Decision(stage, "float_noise", result.output, True, reason))
-        return Reference.of(model, reference.feeds)
+    if state.quantize and model_bytes(model) <= LARGE:
+        own = Reference.of(model, reference.feeds)
+        noise = float_noise(model, own).error
+        if result.error <= ROUNDINGS * noise:
+            reason = (
+                f"moved by {result.error:.1e} of its magnitude, which is rounding: moving every weight by one unit in"
+                f" the last place moves it by {noise:.1e}"
+            )
+            state.decisions.append(Decision(stage, "float_noise", result.output, True, reason))
+            return own
     what = "Folding" if stage == "canonical" else "Rewriting for the NPU"
     state.warn(f"{what} changed '{result.output}' by {result.error:.1e} of its magnitude; it was undone.")
     return None

@@ -106,8 +106,6 @@ def run(
         if quantize and recipe.npu:
             with state.stages("rewrite"):
                 model, reference = rewrite_for_npu(state, model, given)
-        if not (_keeps_float(recipe, model) or state.approximated):
-            folded = None
         if quantize:
             join_in_float(state, model)
         equalized = Equalized(model, factors={} if state.approximated else None)
@@ -119,8 +117,8 @@ def run(
         elif recipe.cle or recipe.calibration == "noise":
             equalized = equalize(state, model, reference)
         model = equalized.model
-        if equalized.factors is None and model_bytes(model) > PER_TENSOR_BELOW:
-            folded = None  # it computes the same
+        if equalized.factors is None and model_bytes(model) >= PER_TENSOR_BELOW:
+            folded = None  # it computes the same, and a second copy of large weights is not worth it
         release_memory()
         if not quantize:
             _sign(model, state)
@@ -167,15 +165,6 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
     del original
     release_memory()
     return model, kept
-
-
-def _keeps_float(recipe: Recipe, model: ir.Model) -> bool:
-    """True if the result is compared with the model before equalization, not with the equalized one.
-
-    The two compute the same, but for what a changed ReLU6 or a rewrite for the NPU costs; only then is a second copy of
-    large weights worth it.
-    """
-    return model_bytes(model) < PER_TENSOR_BELOW or recipe.replace_clip6_relu or recipe.clip_mode in ("relu", "soft")
 
 
 def _sign(model: ir.Model, state: RunState) -> None:

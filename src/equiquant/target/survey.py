@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from equiquant.errors import ModelError, OptionError
-from equiquant.graph.query import constant, infinite_constant, sole_consumer
+from equiquant.graph.query import constant, infinite_constant, origin, sole_consumer
 from equiquant.hardware import is_hardware_factor
 from equiquant.recipe import Recipe
 from equiquant.target.layers import layers
@@ -252,10 +252,7 @@ def _drop_lazy(
 
 def _moves_float(node: ir.Node, chosen: Mapping[ir.Node, OpRow], fused: Mapping[ir.Node, ir.Node]) -> bool:
     """True if what the node moves was not computed by a quantized node."""
-    source: ir.Node | None = node
-    while source is not None and source in chosen and moves_data(source):
-        value = source.inputs[0]
-        source = None if value is None else value.producer()
+    source = origin(node.outputs[0], lambda n: n in chosen and moves_data(n))
     return source is None or (source not in chosen and source not in fused.values())
 
 

@@ -7,11 +7,7 @@ are rounded by anyway shows what a network makes of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.graph import edit, query
@@ -19,15 +15,13 @@ from equiquant.verify.equivalence import Equivalence, Reference
 
 __all__ = ["float_noise"]
 
-Feed = Mapping[str, npt.NDArray[Any]]
 
-
-def float_noise(model: ir.Model, feeds: Sequence[Feed]) -> Equivalence:
+def float_noise(model: ir.Model, reference: Reference) -> Equivalence:
     """Return how far a model's outputs move when each of its float32 weights is moved to one of its two neighbours.
 
     Args:
         model: The float model; not changed.
-        feeds: What to run it on.
+        reference: Its outputs.
 
     Raises:
         ModelError: onnxruntime cannot run it.
@@ -40,4 +34,4 @@ def float_noise(model: ir.Model, feeds: Sequence[Feed]) -> Equivalence:
             towards = np.where(rng.random(array.shape) < 0.5, np.float32(-np.inf), np.float32(np.inf))
             neighbours = np.nextafter(array, towards)
             edit.set_initializer(value, np.where((array == 0) | ~np.isfinite(neighbours), array, neighbours))
-    return Reference.of(model, feeds).measure(moved)
+    return reference.measure(moved)
