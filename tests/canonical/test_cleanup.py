@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from equiquant import io
 from equiquant.canonical import canonicalize
-from tests.canonical.support import canonical, proto, weights
+from tests.canonical.support import Array, canonical, proto, weights
 
 
 def test_identity_in_the_middle_and_at_both_ends() -> None:
@@ -135,3 +136,54 @@ def test_a_pad_that_is_not_known_keeps_its_axes(inputs: str) -> None:
     given = {name: array for name, array in PADS.items() if f"] {name}" not in inputs}
     found = canonicalize(io.load_model(proto("y = Pad(x, p, v, a)", inputs, "float[] y", given, opset=18)).model)
     assert [d.reason for d in found if d.rule == "expand_pad"] == ["its rank, pads or axes are not known"]
+
+
+POOL = "MaxPool <kernel_shape = [3, 2], strides = [2, 2]"
+
+
+def padded(
+    fill: float = -np.inf, pads: tuple[int, ...] = (0, 0, 1, 0, 0, 0, 2, 1), pool: str = POOL + ">", more: str = ""
+) -> onnx.ModelProto:
+    parameters: dict[str, Array] = {"pads": np.array(pads, np.int64), "fill": np.array(fill, np.float32)}
+    return proto(f"p = Pad(x, pads, fill) y = {pool}(p) {more}", "float[N,3,6,7] x", "float[] y", parameters)
+
+
+@pytest.mark.parametrize("fill", [-np.inf, float(np.finfo(np.float32).min)])
+def test_a_pool_pads_by_itself(fill: float) -> None:
+    outcome = canonical(padded(fill))
+    assert outcome.ops == ["MaxPool"]
+    assert outcome.node("MaxPool").attributes["pads"].value == (1, 0, 2, 1)
+
+
+def test_a_pool_that_pads_already_pads_more() -> None:
+    outcome = canonical(padded(pads=(0, 0, 1, 0, 0, 0, 0, 0), pool=POOL + ", pads = [1, 0, 1, 1]>"))
+    assert outcome.node("MaxPool").attributes["pads"].value == (2, 0, 1, 1)
+
+
+def test_a_pad_that_others_read_stays() -> None:
+    source = padded(float(np.finfo(np.float32).min), more="z = Relu(p)")
+    source.graph.output.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None))
+    assert sorted(canonical(source).ops) == ["MaxPool", "Pad", "Relu"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (padded(pads=(0, 0, 3, 0, 0, 0, 0, 0)), "as wide as"),
+        (padded(float(np.finfo(np.float32).min), pads=(0, 1, 1, 0, 0, 0, 0, 0)), "the channels"),
+        (padded(pads=(0, 0, -1, 0, 0, 0, 0, 0)), "crops"),
+        (padded(pool=POOL + ", ceil_mode = 1>"), "chooses its padding"),
+        (padded(pool=POOL + ', auto_pad = "SAME_UPPER">'), "chooses its padding"),
+    ],
+)
+def test_a_pad_that_a_pool_cannot_do_stays(source: onnx.ModelProto, reason: str) -> None:
+    model = io.load_model(source).model
+    decisions = canonicalize(model)
+    assert [n.op_type for n in model.graph] == ["Pad", "MaxPool"]
+    assert reason in "".join(d.reason for d in decisions if d.rule == "fold_pad")
+
+
+def test_a_pad_with_another_number_stays() -> None:
+    outcome = canonical(padded(0.0))
+    assert outcome.ops == ["Pad", "MaxPool"]
+    assert not [d for d in outcome.decisions if d.rule == "fold_pad"]

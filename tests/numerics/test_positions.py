@@ -146,3 +146,10 @@ def test_limits_that_share_no_variable_are_problems_of_their_own(monkeypatch: py
     alone = [solve_positions(part[0], _cost(part[0], part[1]), part[2], REACH) for part in parts]
     assert together.positions.tolist() == [p for found in alone for p in found.positions.tolist()]
     assert together.broken == tuple(i + 4 * k for k, found in enumerate(alone) for i in found.broken)
+
+
+def test_what_costs_nothing_stays_where_it_is() -> None:
+    """Chains of limits over variables without a cost: the fewest steps that will do, not any that will do."""
+    limits = [Limit((((index, 1), (index + 1, -1)),), 2) for index in range(12)]
+    found = solve_positions([0] * 13, lambda variable, position: float(variable == 6) * abs(position), limits)
+    assert found.positions.tolist() == [2 * (6 - index) for index in range(13)]

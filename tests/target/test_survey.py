@@ -12,6 +12,7 @@ from equiquant.errors import ModelError
 from equiquant.graph.edit import infer_shapes
 from equiquant.recipe import preset
 from equiquant.target import Survey
+from equiquant.target.indices import BECOMES_INDEX
 from tests.qdq.support import Array, noise, parse
 
 WEIGHT = noise(4, 4, 1, 1)
@@ -139,3 +140,30 @@ def test_a_wrong_shape_in_the_file_costs_its_own_node_only(caplog: pytest.LogCap
     shapes = {v.name: v.shape for n in model.graph for v in n.outputs}
     assert shapes["b"] == shapes["y"] == (1, 4, 8, 8)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("bound", ["Clip (f, low, high)", "Min (f, high)"])
+def test_what_becomes_an_index_stays_float(bound: str) -> None:
+    """The last row that a Gather may read is 47; with a step of 8 it would become 48."""
+    text = f"a = Conv (x, w)  f = Add (a, low)  b = {bound}  i = Cast <to = 7> (b)  g = Gather (rows, i)"
+    found = _survey(f"{text}  y = Conv (x, w)", "xint8", low=_number(0), high=_number(47), rows=noise(48))
+    kept = [name for name, why in found.kept_float.items() if why == BECOMES_INDEX]
+    assert len(kept) == 2
+    assert "b" not in {name for group in found.groups for name in group.members}
+    assert any("f" not in group.members for group in found.groups)
+
+
+@pytest.mark.parametrize("reader", ["i = Cast <to = 7> (b)  c = Conv (b, w)", "i = Cast <to = 2> (b)  c = Conv (a, w)"])
+def test_what_is_also_read_as_a_number_or_becomes_a_pixel_is_quantized(reader: str) -> None:
+    found = _survey(f"a = Conv (x, w)  b = Mul (a, two)  {reader}  y = Conv (c, w)", "a8w8", two=_number(2))
+    assert BECOMES_INDEX not in found.kept_float.values()
+
+
+def test_a_bound_behind_a_layer_is_not_fused_where_it_makes_an_index() -> None:
+    text = "a = Conv (x, w)  b = Clip (a, low, high)  i = Cast <to = 7> (b)  y = Conv (x, w)"
+    found = _survey(text, "xint8", low=_number(0), high=_number(47))
+    assert "b" not in {name for group in found.groups for name in group.members}
+
+
+def _number(value: float) -> Array:
+    return np.array(value, np.float32)

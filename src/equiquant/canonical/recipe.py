@@ -12,6 +12,7 @@ from equiquant.canonical.expand_pad import ExpandPad
 from equiquant.canonical.fold_batch_norm import FoldBatchNorm
 from equiquant.canonical.fold_batch_norm_next import FoldBatchNormNext
 from equiquant.canonical.fold_constants import fold_constants
+from equiquant.canonical.fold_pad import FoldPad
 from equiquant.canonical.fold_scale import FoldScale
 from equiquant.canonical.fold_scale_next import FoldScaleNext
 from equiquant.canonical.fuse_matmul_add import FuseMatMulAdd
@@ -38,6 +39,7 @@ FOLDS = (
     FoldScaleNext(),
     UnflattenSoftmax(),
     ExpandPad(),
+    FoldPad(),
 )
 
 

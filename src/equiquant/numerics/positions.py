@@ -29,9 +29,10 @@ Terms = tuple[tuple[int, int], ...]
 LOWEST, HIGHEST = -127, 126  # 2^−p is a normal float32
 STEP = 3  # positions to either side of the start that a program begins with
 FARTHEST = 40
+GAP = 1e-6  # of the cost, within which a solution counts as the best
 NODES = 2000  # of the search tree: beyond, the best solution so far stands
 UNBOUNDED = 2000  # more than any sum of positions differs by
-STILL = 1e-9  # of the largest cost at the start: breaks ties in favour of what is already there
+STILL = 1e-5  # of the largest cost at the start, a step: above GAP, so that nothing wanders off
 
 
 @dataclass(frozen=True)
@@ -164,11 +165,12 @@ class _Windows:
         for v in variables:
             down = positions is None or positions[v] == self._low[v]
             up = positions is None or positions[v] == self._high[v]
-            if down and self._low[v] > self._start[v] - self._reach:
-                self._low[v] = max(self._low[v] - 2 * STEP, self._start[v] - self._reach)
+            below, above = self._start[v] - self._low[v], self._high[v] - self._start[v]
+            if down and below < self._reach:
+                self._low[v] -= min(2 * below, self._reach - below)
                 grown = True
-            if up and self._high[v] < self._start[v] + self._reach:
-                self._high[v] = min(self._high[v] + 2 * STEP, self._start[v] + self._reach)
+            if up and above < self._reach:
+                self._high[v] += min(2 * above, self._reach - above)
                 grown = True
         return grown
 
@@ -290,7 +292,7 @@ class _Program:
             integrality=whole,
             bounds=optimize.Bounds(0, upper),
             constraints=constraints,
-            options={"mip_rel_gap": 1e-6, "node_limit": NODES},
+            options={"mip_rel_gap": GAP, "node_limit": NODES},
         )
         return None if result.x is None else np.asarray(result.x)
 

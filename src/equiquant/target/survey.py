@@ -17,6 +17,7 @@ from equiquant.errors import ModelError, OptionError
 from equiquant.graph.query import constant, infinite_constant, origin, sole_consumer
 from equiquant.hardware import is_hardware_factor
 from equiquant.recipe import Recipe
+from equiquant.target.indices import BECOMES_INDEX, index_nodes
 from equiquant.target.layers import layers
 from equiquant.target.ops import OpRow, activation_inputs, data_outputs, moves_data, row_of
 from equiquant.target.select import deselected, match_names
@@ -83,8 +84,9 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
     left_out = deselected(model, recipe, target)
     kept: dict[str, str] = {}
     chosen: dict[ir.Node, OpRow] = {}
+    indices = index_nodes(nodes)
     for node in nodes:
-        reason = left_out.get(node.name or "") or _refusal(node)
+        reason = left_out.get(node.name or "") or _refusal(node) or (BECOMES_INDEX if node in indices else None)
         row = row_of(node)
         if reason is None and row is not None:
             chosen[node] = row
@@ -186,7 +188,7 @@ def _fuse(
 
     The Min of a constant behind a fused Relu is the second half of a ReLU with a bound per channel: fused as well. So
     is the factor the NPU multiplies a mean by before it rounds it.
-    An activation excluded by name, or inside an excluded subgraph, stays on its own.
+    An activation excluded by name, or inside an excluded subgraph, or that computes an index, stays on its own.
     """
     fused: dict[ir.Node, ir.Node] = {}
     for node in nodes:
@@ -196,7 +198,7 @@ def _fuse(
         host = source.producer()
         if host is None or sole_consumer(source) is not node or not _may_fuse(node, host, chosen, fused, target):
             continue
-        if kept.get(node.name or "", "").startswith(("nodes_to_exclude", "subgraphs_to_exclude")):
+        if kept.get(node.name or "", "").startswith(("nodes_to_exclude", "subgraphs_to_exclude", BECOMES_INDEX)):
             continue
         fused[host] = node
         chosen.pop(node, None)
