@@ -7,7 +7,8 @@ relaxation of the whole one, so a solution that violates nothing is the best of 
 even by way of others, are problems of their own.
 
 A problem is an integer program with one 0-1 unknown for each position a variable may take (HiGHS, by
-`scipy.optimize.milp`). Where no positions satisfy all limits, the total violation is minimised first, then the cost.
+`scipy.optimize.milp`). A step away from the start counts 1e-5 of the largest cost there besides its own, so that what
+costs nothing stays. Where no positions satisfy all limits, the total violation is minimised first, then the cost.
 """
 
 from __future__ import annotations
