@@ -165,5 +165,14 @@ def test_a_bound_behind_a_layer_is_not_fused_where_it_makes_an_index() -> None:
     assert "b" not in {name for group in found.groups for name in group.members}
 
 
+def test_nor_where_the_options_leave_it_float_anyway() -> None:
+    text = "a = Conv (x, w)  b = Clip (a, low, high)  i = Cast <to = 7> (b)  y = Conv (x, w)"
+    model = parse(
+        f"g (float[1, 4, 8, 8] x) => (float[] y) {{ {text} }}", 17, w=WEIGHT, low=_number(0), high=_number(47)
+    )
+    found = target.survey(model, preset("xint8", op_types_to_quantize=("Conv",)))
+    assert "b" not in {name for group in found.groups for name in group.members}
+
+
 def _number(value: float) -> Array:
     return np.array(value, np.float32)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from equiquant.graph.query import attribute, is_public
-from equiquant.target.ops import row_of
+from equiquant.target.ops import has_weight
 
 __all__ = ["BECOMES_INDEX", "index_nodes"]
 
@@ -27,8 +27,7 @@ def index_nodes(nodes: Sequence[ir.Node]) -> set[ir.Node]:
     """
     found: set[ir.Node] = set()
     for node in reversed(nodes):
-        row = row_of(node)
-        if (row is not None and row.weight is not None) or any(is_public(value) for value in node.outputs):
+        if has_weight(node) or any(is_public(value) for value in node.outputs):
             continue
         readers = [use.node for value in node.outputs for use in value.uses()]
         if readers and all(reader in found or _to_index(reader) for reader in readers):

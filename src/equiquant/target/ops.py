@@ -15,7 +15,17 @@ import onnx_ir as ir
 
 from equiquant.graph.query import attribute, constant, static_shape
 
-__all__ = ["OPS", "OpRow", "activation_inputs", "data_outputs", "moves_data", "row_of", "weight_axis", "window_size"]
+__all__ = [
+    "OPS",
+    "OpRow",
+    "activation_inputs",
+    "data_outputs",
+    "has_weight",
+    "moves_data",
+    "row_of",
+    "weight_axis",
+    "window_size",
+]
 
 
 @dataclass(frozen=True)
@@ -144,6 +154,12 @@ def activation_inputs(node: ir.Node, row: OpRow) -> Iterator[tuple[int, ir.Value
 def data_outputs(node: ir.Node) -> tuple[ir.Value, ...]:
     """Return the outputs that carry activations: all of Split, the first of anything else (no indices, no masks)."""
     return tuple(node.outputs) if node.op_type == "Split" else (node.outputs[0],)
+
+
+def has_weight(node: ir.Node) -> bool:
+    """True for a layer: an op of the table with a place for a weight, constant or not."""
+    row = row_of(node)
+    return row is not None and row.weight is not None
 
 
 def weight_axis(node: ir.Node, weight_rank: int) -> int | None:

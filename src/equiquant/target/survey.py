@@ -19,7 +19,7 @@ from equiquant.hardware import is_hardware_factor
 from equiquant.recipe import Recipe
 from equiquant.target.indices import BECOMES_INDEX, index_nodes
 from equiquant.target.layers import layers
-from equiquant.target.ops import OpRow, activation_inputs, data_outputs, moves_data, row_of
+from equiquant.target.ops import OpRow, activation_inputs, data_outputs, has_weight, moves_data, row_of
 from equiquant.target.select import deselected, match_names
 from equiquant.target.signs import never_negative
 from equiquant.target.targets import Target, target_of
@@ -92,7 +92,7 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
             chosen[node] = row
         else:
             kept[node.name or ""] = reason or "not in the op table"
-    fused = _fuse(nodes, chosen, kept, target)
+    fused = _fuse([node for node in nodes if node not in indices], chosen, kept, target)
     _drop_lazy(nodes, chosen, fused, kept, target)
     if not chosen:
         raise ModelError(_nothing(model, kept))
@@ -131,8 +131,8 @@ def _values(model: ir.Model) -> dict[str, ir.Value]:
 
 
 def _nothing(model: ir.Model, kept: Mapping[str, str]) -> str:
-    inside = [n for n in model.graph.all_nodes() if n.graph is not model.graph and _has_weight(n)]
-    if inside and not any(_has_weight(node) for node in model.graph):
+    inside = [n for n in model.graph.all_nodes() if n.graph is not model.graph and has_weight(n)]
+    if inside and not any(has_weight(node) for node in model.graph):
         return (
             f"The layers of this model, for example '{inside[0].name}', are inside the body of an If, Loop or Scan,"
             " which is not quantized. Export what you run of it as a model of its own."
@@ -140,11 +140,6 @@ def _nothing(model: ir.Model, kept: Mapping[str, str]) -> str:
     name, why = next(((n, w) for n, w in kept.items()), ("", ""))
     example = f" For example '{name}': {why}." if name else ""
     return f"The model has no node that can be quantized with these options.{example}"
-
-
-def _has_weight(node: ir.Node) -> bool:
-    row = row_of(node)
-    return row is not None and row.weight is not None
 
 
 def _refusal(node: ir.Node) -> str | None:
@@ -188,7 +183,7 @@ def _fuse(
 
     The Min of a constant behind a fused Relu is the second half of a ReLU with a bound per channel: fused as well. So
     is the factor the NPU multiplies a mean by before it rounds it.
-    An activation excluded by name, or inside an excluded subgraph, or that computes an index, stays on its own.
+    An activation excluded by name, or inside an excluded subgraph, stays on its own.
     """
     fused: dict[ir.Node, ir.Node] = {}
     for node in nodes:
@@ -198,7 +193,7 @@ def _fuse(
         host = source.producer()
         if host is None or sole_consumer(source) is not node or not _may_fuse(node, host, chosen, fused, target):
             continue
-        if kept.get(node.name or "", "").startswith(("nodes_to_exclude", "subgraphs_to_exclude", BECOMES_INDEX)):
+        if kept.get(node.name or "", "").startswith(("nodes_to_exclude", "subgraphs_to_exclude")):
             continue
         fused[host] = node
         chosen.pop(node, None)
