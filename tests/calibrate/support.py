@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper
 
-from equiquant.io import InputSpec, load_model
+from equiquant.io import InputSpec, Runner, load_model
+from tests.equalization.backward.support import noise, parse
 
 IMAGE = InputSpec("x", "float32", (None, 3, 4, 5))
 
@@ -34,3 +37,25 @@ def proto(batch: int | str = "N", dtype: int = TensorProto.FLOAT) -> onnx.ModelP
 def samples(count: int, seed: int = 0) -> np.ndarray:
     """Return `(count, 3, 4, 5)` float32."""
     return np.random.default_rng(seed).standard_normal((count, 3, 4, 5)).astype(np.float32)
+
+
+TWO_LAYERS = """g (float[N,3,16,16] x) => (float[N,8,8,8] y) {
+    a = Conv <pads = [1, 1, 1, 1]> (x, w1)  n = BatchNormalization (a, gamma, beta, mean1, var1)  r = Relu (n)
+    b = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (r, w2)
+    m = BatchNormalization (b, gamma, beta, mean2, var2)  y = Relu (m) }"""
+
+
+def trained(opset: int = 17) -> ir.Model:
+    """Return a network whose statistics are those of dark, smooth inputs behind the first Relu."""
+    weights = {"w1": noise(8, 3, 3, 3, seed=1), "w2": noise(8, 8, 3, 3, seed=2), "gamma": np.ones(8, np.float32)}
+    weights |= {"beta": noise(8, seed=3)}
+    weights |= {f"{kind}{k}": np.full(8, kind == "var", np.float32) for kind in ("mean", "var") for k in (1, 2)}
+    seen = 0.5 * noise(64, 3, 16, 16, seed=4).cumsum(axis=3).cumsum(axis=2) / 8 - 1
+    for name, k in (("a", 1), ("b", 2)):  # the second sees what the first has normalized
+        (array,) = Runner(parse(TWO_LAYERS, 17, **weights), [name]).run({"x": seen.astype(np.float32)})
+        weights[f"mean{k}"], weights[f"var{k}"] = array.mean((0, 2, 3)), array.var((0, 2, 3))
+    return parse(TWO_LAYERS, opset, **weights)
+
+
+def plain(count: int = 16) -> Iterator[dict[str, np.ndarray]]:
+    return ({"x": noise(1, 3, 16, 16, seed=k)} for k in range(count))

@@ -162,3 +162,30 @@ def test_a_bias_of_zeros_has_a_scale_that_the_accumulator_reaches_and_holds_noth
     assert plan.constants[conv, 1] == alone.constants[conv, 1]
     steps = float(plan.constants[conv, 2].scale) / float(plan.activations["x"].scale * plan.constants[conv, 1].scale)
     assert 2.0**-16 <= steps <= 2.0**15
+
+
+def _made_up(name: str, model: ir.Model, ranges: dict[str, tuple[float, float]], given: ChosenRanges) -> QuantPlan:
+    recipe = preset(name)
+    stats = TensorStats(1, {k: _record(*v) for k, v in ranges.items()}, synthetic=True)
+    return target.choose(model, target.survey(model, recipe), stats, recipe, given)
+
+
+def test_outputs_get_room_for_more_than_made_up_inputs_show() -> None:
+    plan = _made_up("a8w8", _conv(w=W, b=B), RANGES, ChosenRanges({}))
+    assert plan.activations["x"] == QuantParams.make(3 / 255, 85, "uint8")
+    assert plan.activations["y"] == QuantParams.make(12 / 255, 96, "uint8")
+    positive = _conv(w=W, b=B, relu=True)
+    assert _made_up("a8w8", positive, RANGES, ChosenRanges({})).activations["y"].zero_point == 0
+    for high, scale in ((0.6, 2**-7), (0.7, 2**-6)):  # 1.5 times as much fits, or does not
+        given = ChosenRanges({("activation", name): (1.0, 1.0) for name in "xy"})
+        powers = _made_up("xint8", _conv(w=W, b=B), {"x": (-0.3, 0.3), "y": (-0.1, high)}, given)
+        assert powers.activations["y"].scale == np.float32(scale)
+        assert powers.activations["x"].scale == np.float32(2**-7)  # as given
+
+
+def test_what_made_up_inputs_leave_open_is_measured() -> None:
+    found = target.survey(_conv(w=W, b=B), preset("xint8"))
+    given = ChosenRanges({("activation", name): (1.0, 1.0) for name in "xy"})
+    assert found.decided == {"y"}
+    assert target.missing(found, given) == ()
+    assert target.missing(found, given, synthetic=True) == ("y",)

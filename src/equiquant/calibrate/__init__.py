@@ -2,6 +2,7 @@
 
 from equiquant.calibrate.checkpoint import Checkpoint
 from equiquant.calibrate.collect import collect
+from equiquant.calibrate.distilling import Distilled
 from equiquant.calibrate.fingerprint import model_hash
 from equiquant.calibrate.methods import ranges
 from equiquant.calibrate.stats import AppliedScales, TensorRecord, TensorStats
@@ -11,6 +12,7 @@ from equiquant.calibrate.stream import SampleStream, SampleView, open_samples
 __all__ = [
     "AppliedScales",
     "Checkpoint",
+    "Distilled",
     "SampleStream",
     "SampleView",
     "TensorRecord",

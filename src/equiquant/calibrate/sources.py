@@ -1,6 +1,6 @@
 """Whatever a user calls calibration data, as one stream of labelled feeds.
 
-Accepted: None (made-up inputs), an array (samples along axis 0), a mapping of input names to arrays, an iterable of
+Accepted: an array (samples along axis 0), a mapping of input names to arrays, an iterable of
 arrays or feed dicts, an onnxruntime CalibrationDataReader (anything with `get_next()`), a .npy or .npz file, a folder
 of .npy and .npz files or of images. Nothing is read before it is asked for and nothing is held: .npy is memory-mapped,
 .npz is streamed, images are decoded a few ahead of the model on threads of their own.
@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from equiquant.calibrate.distilling import Distilled
 from equiquant.calibrate.images import IMAGE_SUFFIXES, ImageReader
 from equiquant.calibrate.npz import load_npz
-from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES, Texture, synthetic_feeds
 from equiquant.errors import DataError
 from equiquant.io.runtime import InputSpec
 from equiquant.recipe import ImageOptions, Recipe
 
-__all__ = ["LabelledFeed", "Source", "open_source"]
+__all__ = ["LabelledFeed", "Source", "numbered", "open_source"]
 
 Array = npt.NDArray[Any]
 MOST_DECODERS = 4  # threads
@@ -51,28 +51,23 @@ class Source:
         start: Begins a pass; call once if not `replayable`.
         replayable: Every pass gives the same feeds cheaply, straight from memory or from a file.
         synthetic: The inputs are made up.
+        distilled: How they came to fit the model, where they do.
         count: Samples it will give, if that is known beforehand.
     """
 
     start: Callable[[], Iterator[LabelledFeed]]
     replayable: bool
     synthetic: bool = False
+    distilled: Distilled | None = None
     count: int | None = None
 
 
-def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe, texture: Texture | None = None) -> Source:
+def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source:
     """Return the stream behind `data`; nothing is read yet except headers.
 
     Raises:
         DataError: `data` is no kind of data, a file is missing or unreadable, or it does not fit the model's inputs.
     """
-    if data is None:
-        return Source(
-            lambda: _numbered(synthetic_feeds(specs, recipe.seed, texture=texture)),
-            replayable=False,
-            synthetic=True,
-            count=SYNTHETIC_SAMPLES,
-        )
     if isinstance(data, str | Path):
         return _path_source(Path(data), specs, recipe.image)
     if isinstance(data, np.ndarray):
@@ -82,20 +77,19 @@ def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe, texture: 
         arrays = {str(k): np.asarray(v) for k, v in data.items()}
         return Source(lambda: _rows(arrays, specs), replayable=True, count=_length(arrays))
     if hasattr(data, "get_next"):
-        return Source(lambda: _numbered(_named(item, specs) for item in _from_reader(data)), replayable=False)
+        return Source(lambda: numbered(_named(item, specs) for item in _from_reader(data)), replayable=False)
     if _is_table(data):
         return _table_source(data, specs, recipe.image)
     if isinstance(data, Iterable):
-        return Source(
-            lambda: _numbered(_named(item, specs) for item in data), replayable=isinstance(data, list | tuple)
-        )
+        return Source(lambda: numbered(_named(item, specs) for item in data), replayable=isinstance(data, list | tuple))
     raise DataError(
         "Calibration data are an array, an iterable of arrays or feed dicts, a reader with get_next(), a .npy or .npz"
         f" file or a folder, not {type(data).__name__}."
     )
 
 
-def _numbered(feeds: Iterable[Mapping[str, Any]]) -> Iterator[LabelledFeed]:
+def numbered(feeds: Iterable[Mapping[str, Any]]) -> Iterator[LabelledFeed]:
+    """Yield the feeds, called by their numbers."""
     for number, feed in enumerate(feeds):
         yield f"sample {number}", feed
 
@@ -145,12 +139,12 @@ def _table_source(data: Any, specs: Sequence[InputSpec], options: ImageOptions) 
     names = [s.name for s in specs]
     count = len(data) if hasattr(data, "__len__") else None
     if all(name in first for name in names):
-        return Source(lambda: _numbered({n: row[n] for n in names} for row in data), replayable=False, count=count)
+        return Source(lambda: numbered({n: row[n] for n in names} for row in data), replayable=False, count=count)
     pictures = [column for column, value in first.items() if hasattr(value, "convert") and hasattr(value, "size")]
     if len(specs) == 1 and len(pictures) == 1:
         reader = ImageReader(specs[0], options)
         images = ({names[0]: reader.prepare(row[pictures[0]])} for row in data)
-        return Source(lambda: _numbered(images), replayable=False, count=count)
+        return Source(lambda: numbered(images), replayable=False, count=count)
     raise DataError(
         f"The dataset has columns {', '.join(map(repr, first))}; none feeds '{names[0]}'."
         " Rename one to the input's name (dataset.rename_column)."

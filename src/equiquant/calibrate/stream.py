@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -20,8 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.calibrate.feeds import Feed, batch_size, checked
-from equiquant.calibrate.matching import matching_texture
-from equiquant.calibrate.sizing import sized
+from equiquant.calibrate.made_up import made_up
 from equiquant.calibrate.sources import Source, open_source
 from equiquant.errors import DataError
 from equiquant.io.runtime import InputSpec
@@ -39,10 +38,14 @@ class SampleStream:
         source: Where the feeds come from.
         specs: The model's inputs.
         limit: Stop after the feed that completes this many samples; None reads everything.
+
+    Attributes:
+        synthetic: The feeds are made up.
+        distilled: How they came to fit the model, where they do.
     """
 
     def __init__(self, source: Source, specs: Sequence[InputSpec], limit: int | None = None) -> None:
-        self.synthetic = source.synthetic
+        self.synthetic, self.distilled = source.synthetic, source.distilled
         self._source, self._specs, self._limit = source, tuple(specs), limit
         self._samples: int | None = None
         self._spool = None if source.replayable else _Spool(self._read())
@@ -58,6 +61,11 @@ class SampleStream:
             for _ in self:
                 pass
         return self._samples
+
+    @property
+    def guessed(self) -> bool:
+        """True if the feeds are made up and nothing tells how far they are from real ones."""
+        return self.synthetic and self.distilled is None
 
     @property
     def known(self) -> int | None:
@@ -199,7 +207,15 @@ class _Spool:
             self._error = ValueError("the sample stream is closed")
 
 
-def open_samples(data: Any, inputs: Sequence[InputSpec], recipe: Recipe, model: ir.Model | None = None) -> SampleStream:
+def open_samples(
+    data: Any,
+    inputs: Sequence[InputSpec],
+    recipe: Recipe,
+    model: ir.Model | None = None,
+    *,
+    distill: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> SampleStream:
     """Return the calibration data as a stream of feeds for a model with these inputs.
 
     Args:
@@ -209,13 +225,15 @@ def open_samples(data: Any, inputs: Sequence[InputSpec], recipe: Recipe, model: 
         recipe: Gives `calibration_samples`, `image` and `seed`.
         model: The model as it came; made-up inputs then have sizes it runs with, and those of a single input fit its
             first BatchNormalizations.
+        distill: Move made-up inputs until they fit all of them.
+        progress: Called with the number of steps of that done, and of all.
 
     Raises:
         DataError: The data are of no known kind or cannot be opened. What is wrong with a single sample shows when the
             stream reaches it.
     """
-    specs, texture = inputs, None
-    if data is None and model is not None:
-        specs = sized(model, inputs, recipe.seed)
-        texture = matching_texture(model, specs[0], recipe.seed) if len(specs) == 1 else None
-    return SampleStream(open_source(data, specs, recipe, texture), inputs, recipe.calibration_samples)
+    if data is None:
+        source = made_up(inputs, recipe, model, distill=distill, progress=progress)
+    else:
+        source = open_source(data, inputs, recipe)
+    return SampleStream(source, inputs, recipe.calibration_samples)

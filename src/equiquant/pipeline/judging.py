@@ -130,7 +130,9 @@ class Judge:
         """
         recipe = recipe or self._recipe
         survey = target.survey(model, recipe)
-        stats = calibrate.collect(model, self._ranged, target.missing(survey, ranges), recipe)
+        stats = calibrate.collect(
+            model, self._ranged, target.missing(survey, ranges, synthetic=self._ranged.synthetic), recipe
+        )
         plan = target.choose(model, survey, stats, recipe, ranges)
         if recipe.bias_correction and len(self._corrected):
             aim = original or Original(model, {})

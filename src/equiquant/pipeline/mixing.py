@@ -190,7 +190,9 @@ class _Scale:
         layers: Sequence[Layer],
     ) -> None:
         self._model, self._judge, self._layers, self._progress = model, judge, layers, state.progress
-        stats = calibrate.collect(model, judge.fitted, target.missing(survey, ranges), state.recipe)
+        stats = calibrate.collect(
+            model, judge.fitted, target.missing(survey, ranges, synthetic=judge.fitted.synthetic), state.recipe
+        )
         self._plan = target.choose(model, survey, stats, state.recipe, ranges)
         self._noise = self._estimate(state.recipe, survey)
         count = BUDGET * judge.affordable // max(1, min(len(layers), MOST_MEASURED))

@@ -126,7 +126,7 @@ def _candidates(state: RunState, layers: list[Layer]) -> dict[str, Refinement]:
     """Return what is to be tried, by name, in order."""
     recipe = state.recipe
     rounding = recipe.weight_rounding == "optimal"
-    if recipe.weight_rounding == "auto" and state.stream.synthetic:
+    if recipe.weight_rounding == "auto" and state.stream.guessed:
         reason = (
             "weights rounded for made-up inputs would be worse on real ones; WeightRounding='optimal' does it anyway"
         )

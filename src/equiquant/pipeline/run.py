@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,19 +83,32 @@ def run(
     Raises:
         EquiQuantError: The model, the data or the options cannot be used.
     """
-    stages = Stages()
+    stages, progress = Stages(), progress or (lambda *_: None)
     with stages("load"):
         loaded = load_model(source)
-    with calibrate.open_samples(data, input_specs(loaded.model), recipe, loaded.model) as stream:
+    known = stats_file is not None and Path(stats_file).exists()
+    distill = not known and not (recipe.weight_only and quantize)
+    with stages("distill" if data is None else "load"):
+        opened = calibrate.open_samples(
+            data,
+            input_specs(loaded.model),
+            recipe,
+            loaded.model,
+            distill=distill,
+            progress=partial(progress, "distill"),
+        )
+    with opened as stream:
         path = str(loaded.path) if loaded.path else None
-        known = stats_file is not None and Path(stats_file).exists()
         made_up = calibrate.load_stats(stats_file).synthetic if stats_file is not None and known else stream.synthetic
-        unclipped = quantize and made_up and recipe.calibration == "noise"
+        guessed = made_up and (stream.guessed or stats_file is not None)  # a file does not tell how close they came
+        unclipped = quantize and guessed and recipe.calibration == "noise"
         if unclipped:
             recipe = recipe.replace(calibration="minmax")
-        state = RunState(loaded.sha256, path, recipe, stream, stages, progress or (lambda *_: None), quantize)
+        state = RunState(loaded.sha256, path, recipe, stream, stages, progress, quantize)
         if unclipped:
             state.decisions.append(Decision("calibrate", "no_data", "whole network", False, NO_CLIPPING))
+        if stream.distilled is not None:
+            state.decisions.append(Decision("calibrate", "distill", "whole network", True, _fitted(stream.distilled)))
         if stream.synthetic and quantize and not known and not recipe.weight_only:
             state.warn(NO_DATA)
         model, given = _fold(state, loaded.model)
@@ -141,6 +155,13 @@ def run(
         return Outcome(quantized, report_of(state, plan, stats, quality))
 
 
+def _fitted(found: calibrate.Distilled) -> str:
+    return (
+        f"{len(found.feeds)} made-up inputs were moved until the BatchNormalizations see the means and deviations they"
+        f" were trained on: {found.before:.2g} deviations off before, {found.after:.2g} after"
+    )
+
+
 def _store_weights(state: RunState, model: ir.Model, given: Reference) -> Outcome:
     """Store the weights alone as integers, with a scale a block: nothing to equalize, no ranges to calibrate."""
     stored, rows = store_weights(state, model)
@@ -181,7 +202,9 @@ def _plan(
     survey = target.survey(model, mix.recipe)
     with state.stages("calibrate"):
         chosen = ranges if stats_file is None else None  # a file must serve other options too
-        stats = statistics(state, model, survey, target.missing(survey, chosen), stats_file)
+        stats = statistics(
+            state, model, survey, target.missing(survey, chosen, synthetic=state.stream.synthetic), stats_file
+        )
     with state.stages("choose"):
         plan = target.choose(model, survey, stats, mix.recipe, ranges)
     kept = {**plan.kept_float, **mix.reasons}

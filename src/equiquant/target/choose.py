@@ -7,6 +7,7 @@ moves, or that is aligned, takes the parameters of its group.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,7 @@ from equiquant.target.weights import bias_params, fit_weight_to_bias, weight_par
 __all__ = ["choose", "counts_decide", "in_doubt", "missing"]
 
 NOTHING_GIVEN = ChosenRanges({})
+HEADROOM = 1.5  # of outputs over what made-up inputs show: a network is surest of itself on what it was trained on
 
 
 def choose(
@@ -104,9 +106,17 @@ def _broken(bound: Bound) -> Decision:
     return Decision("target", bound.option, bound.node, False, reason)
 
 
-def missing(survey: Survey, given: ChosenRanges | None) -> tuple[str, ...]:
-    """Return the tensors whose statistics are needed beside ranges already chosen."""
-    known = {name for group in survey.groups if _is_given(group, given or NOTHING_GIVEN) for name in group.sources}
+def missing(survey: Survey, given: ChosenRanges | None, *, synthetic: bool = False) -> tuple[str, ...]:
+    """Return the tensors whose statistics are needed beside ranges already chosen.
+
+    Args:
+        survey: What to quantize.
+        given: The ranges.
+        synthetic: The statistics will be of made-up inputs: outputs get more room than those show.
+    """
+    open_ = survey.decided if synthetic else frozenset()
+    groups = [group for group in survey.groups if _is_given(group, given or NOTHING_GIVEN, open_)]
+    known = {name for group in groups for name in group.sources}
     return tuple(name for name in survey.calibrated if name not in known)
 
 
@@ -144,8 +154,10 @@ def in_doubt(
     return tuple(found)
 
 
-def _is_given(group: Group, given: ChosenRanges) -> bool:
-    return not group.wide and all(("activation", name) in given.ends for name in group.sources)
+def _is_given(group: Group, given: ChosenRanges, open_: frozenset[str]) -> bool:
+    if group.wide or not open_.isdisjoint(group.sources):
+        return False
+    return all(("activation", name) in given.ends for name in group.sources)
 
 
 class _Chooser:
@@ -161,6 +173,7 @@ class _Chooser:
     ) -> None:
         self._survey, self._stats, self._recipe = survey, stats, recipe
         self._target, self._given = survey.target, given
+        self._open = survey.decided if stats.synthetic else frozenset[str]()  # outputs that will exceed the statistics
         self.values = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
         self.values |= {v.name or "": v for node in model.graph for v in node.outputs}
         self._evidence: dict[str, Evidence] = {}  # of every member of a group; of those calibrated, their own
@@ -170,12 +183,14 @@ class _Chooser:
         """Return a tensor a group, by the names of its members."""
         found: dict[str, Tensor] = {}
         for group in self._survey.groups:
-            given = self._given if _is_given(group, self._given) else NOTHING_GIVEN
+            given = self._given if _is_given(group, self._given, self._open) else NOTHING_GIVEN
             parts = {name: self.evidence(name, given) for name in group.sources}
             evidence = union(parts.values())
             self._evidence |= dict.fromkeys(group.members, evidence) | parts
             unsigned = self._survey.unsigned.issuperset(group.sources)
             target = sixteen_bit(self._target) if group.wide else self._target
+            if not self._open.isdisjoint(group.sources):
+                target = replace(target, method="nonoverflow" if target.scale_kind == "power_of_two" else "minmax")
             params = activation_params(
                 evidence, target, self._recipe, group.sources[0], chosen=bool(given.ends), unsigned=unsigned
             )
@@ -315,6 +330,8 @@ class _Chooser:
         if record is None:
             raise DataError(f"There are no statistics of '{name}'; calibrate the model that is quantized.")
         evidence = Evidence.of_record(record, self._stats.recounted.get(name))
+        if name in self._open:
+            evidence = replace(evidence, low=HEADROOM * evidence.low, high=HEADROOM * evidence.high)
         producer = value.producer()
         return evidence if producer is None else evidence.clipped(*clip_bounds(producer))
 

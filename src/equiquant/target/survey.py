@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import onnx_ir as ir
 
 from equiquant.errors import ModelError, OptionError
+from equiquant.graph.decisions import decision_values
 from equiquant.graph.query import constant, infinite_constant, origin, sole_consumer
 from equiquant.hardware import is_hardware_factor
 from equiquant.recipe import Recipe
@@ -53,6 +55,7 @@ class Survey:
         calibrated: Names of the tensors whose statistics are needed, in graph order.
         kept_float: Node name to the reason it stays float.
         unsigned: Names of the calibrated tensors that are never negative and may use the whole range of their type.
+        decided: Names of the calibrated tensors that the outputs of the network are decided by.
     """
 
     target: Target
@@ -61,6 +64,7 @@ class Survey:
     calibrated: tuple[str, ...]
     kept_float: Mapping[str, str]
     unsigned: frozenset[str] = frozenset()
+    decided: frozenset[str] = frozenset()
 
     @property
     def wide(self) -> frozenset[str]:
@@ -110,7 +114,9 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
     calibrated = tuple(s for g in groups for s in g.sources if constant(values[s]) is None)
     positive = never_negative(model) if recipe.unsigned_relu else frozenset()
     unsigned = (group.sources for group in groups if positive.issuperset(group.sources))
-    return Survey(target, quantized, groups, calibrated, kept, frozenset(name for names in unsigned for name in names))
+    ends = set(decision_values(model))
+    decided = (group.sources for group in groups if not ends.isdisjoint(group.members))
+    return Survey(target, quantized, groups, calibrated, kept, *(frozenset(chain(*n)) for n in (unsigned, decided)))
 
 
 def _widen(model: ir.Model, groups: tuple[Group, ...], nodes: tuple[str, ...], recipe: Recipe) -> tuple[Group, ...]:

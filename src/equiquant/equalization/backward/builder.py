@@ -16,7 +16,7 @@ from equiquant.equalization.backward.tape import Tape, shape
 from equiquant.graph import edit
 from equiquant.graph.query import reads
 
-__all__ = ["BackwardGraph", "build"]
+__all__ = ["BackwardGraph", "build", "carriers", "visit"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +50,11 @@ def build(model: ir.Model, feed: Feed, tensors: Mapping[str, int]) -> BackwardGr
     values = {v.name: v for v in graph.inputs} | {v.name: v for node in nodes for v in node.outputs}
     wanted = {name: values[name] for name in tensors if name in values and _is_float(values[name])}
     inputs = [v for v in graph.inputs if v.name in feed]
-    tape = Tape(graph, _carriers(nodes, set(wanted.values())))
+    tape = Tape(graph, carriers(nodes, set(wanted.values())))
     batch = _batch([*inputs, *(v for v in graph.outputs if isinstance(v.type, ir.TensorType))])
     tape.stop(*_float_ends(graph.outputs))
     for node in reversed(nodes):
-        _visit(tape, node)
+        visit(tape, node)
     outputs: list[ir.Value] = []
     reached = []
     for name, value in wanted.items():
@@ -74,7 +74,8 @@ def build(model: ir.Model, feed: Feed, tensors: Mapping[str, int]) -> BackwardGr
     return BackwardGraph(copy, seeds, tuple(reached))
 
 
-def _visit(tape: Tape, node: ir.Node) -> None:
+def visit(tape: Tape, node: ir.Node) -> None:
+    """Send the gradients of a node's outputs on to its inputs."""
     if not any(tape.wants(v) for v in reads(node)):
         return None
     rule = rule_of(node)
@@ -90,13 +91,13 @@ def _is_float(value: ir.Value) -> bool:
     return isinstance(value.type, ir.TensorType) and value.dtype == ir.DataType.FLOAT
 
 
-def _carriers(nodes: Iterable[ir.Node], wanted: set[ir.Value]) -> set[ir.Value]:
+def carriers(nodes: Iterable[ir.Node], wanted: set[ir.Value]) -> set[ir.Value]:
     """Return the float values that depend on a wanted one."""
-    carriers = set(wanted)
+    found = set(wanted)
     for node in nodes:
-        if any(v in carriers for v in reads(node)):
-            carriers.update(v for v in node.outputs if _is_float(v))
-    return carriers
+        if any(v in found for v in reads(node)):
+            found.update(v for v in node.outputs if _is_float(v))
+    return found
 
 
 def _float_ends(outputs: Iterable[ir.Value]) -> Iterator[ir.Value]:

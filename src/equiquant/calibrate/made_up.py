@@ -1,0 +1,48 @@
+"""Inputs for a model that came without data: of sizes it runs with, such that its BatchNormalizations know them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import onnx_ir as ir
+
+from equiquant.calibrate.distilling import distilled
+from equiquant.calibrate.matching import matching_texture
+from equiquant.calibrate.sizing import sized
+from equiquant.calibrate.sources import Source, numbered
+from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES, synthetic_feeds
+from equiquant.io.runtime import InputSpec
+from equiquant.recipe import Recipe
+
+__all__ = ["made_up"]
+
+
+def made_up(
+    inputs: Sequence[InputSpec],
+    recipe: Recipe,
+    model: ir.Model | None = None,
+    *,
+    distill: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Source:
+    """Return a source of made-up inputs.
+
+    Args:
+        inputs: The model's inputs.
+        recipe: Gives `seed`, and with `calibration_samples` how many at most.
+        model: The model as it came; None for inputs of the usual sizes and units.
+        distill: Move them until all BatchNormalizations see what they were trained on, where there are any.
+        progress: Called with the number of steps of that done, and of all.
+
+    Raises:
+        DataError: An input has a type that cannot be made up, or no size will do.
+    """
+    specs = inputs if model is None else sized(model, inputs, recipe.seed)
+    texture = matching_texture(model, specs[0], recipe.seed) if model is not None and len(specs) == 1 else None
+    count = min(recipe.calibration_samples or SYNTHETIC_SAMPLES, SYNTHETIC_SAMPLES)
+    feeds = partial(synthetic_feeds, specs, recipe.seed, count, texture)
+    found = distilled(model, feeds(), progress) if distill and model is not None else None
+    if found is None:
+        return Source(lambda: numbered(feeds()), replayable=False, synthetic=True, count=count)
+    return Source(lambda: numbered(found.feeds), replayable=True, synthetic=True, distilled=found, count=count)
