@@ -45,7 +45,7 @@ TWO_LAYERS = """g (float[N,3,16,16] x) => (float[N,8,8,8] y) {
     m = BatchNormalization (b, gamma, beta, mean2, var2)  y = Relu (m) }"""
 
 
-def trained(opset: int = 17) -> ir.Model:
+def trained() -> ir.Model:
     """Return a network whose statistics are those of dark, smooth inputs behind the first Relu."""
     weights = {"w1": noise(8, 3, 3, 3, seed=1), "w2": noise(8, 8, 3, 3, seed=2), "gamma": np.ones(8, np.float32)}
     weights |= {"beta": noise(8, seed=3)}
@@ -54,7 +54,7 @@ def trained(opset: int = 17) -> ir.Model:
     for name, k in (("a", 1), ("b", 2)):  # the second sees what the first has normalized
         (array,) = Runner(parse(TWO_LAYERS, 17, **weights), [name]).run({"x": seen.astype(np.float32)})
         weights[f"mean{k}"], weights[f"var{k}"] = array.mean((0, 2, 3)), array.var((0, 2, 3))
-    return parse(TWO_LAYERS, opset, **weights)
+    return parse(TWO_LAYERS, 17, **weights)
 
 
 def plain(count: int = 16) -> Iterator[dict[str, np.ndarray]]:

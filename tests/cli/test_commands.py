@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from equiquant import __version__, api
 from equiquant.cli import main
 from equiquant.errors import DataError
+from tests.calibrate.support import trained
 
 
 @pytest.fixture
@@ -36,6 +38,17 @@ def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
+
+
+def test_without_data_the_summary_says_how_well_the_inputs_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trained.onnx"
+    ir.save(trained(), path)
+    assert main(["quantize", str(path), "-o", str(tmp_path / "out.onnx")]) == 0
+    shown = capsys.readouterr()
+    assert "32 made-up inputs were moved" in " ".join(shown.out.split())
+    assert "No calibration data" in shown.err
 
 
 @pytest.fixture

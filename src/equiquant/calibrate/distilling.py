@@ -27,9 +27,7 @@ from equiquant.calibrate.feeds import Feed, batch_size
 from equiquant.equalization.backward.forward import single
 from equiquant.equalization.backward.statistics import StatisticsGraph, build_statistics
 from equiquant.errors import ModelError
-from equiquant.graph.cost import multiplications
-from equiquant.graph.query import opset
-from equiquant.io import upgrade_opset
+from equiquant.graph.cost import WEIGHTED, multiplications
 from equiquant.io.runtime import Runner
 from equiquant.numerics.parallel import parallel
 
@@ -40,6 +38,7 @@ Array = npt.NDArray[Any]
 STEP = 0.1  # the first, of the deviation of an input
 DECAYS = 0.5, 0.9  # of the averages of gradients and of their squares
 DEAD = 1e-4  # of the median variance: channels below say nothing
+LEAST_SHARE = 0.5  # BatchNormalizations over layers with weights: where fewer are left they tell too little
 FEWEST_STEPS, MOST_STEPS = 12, 200  # large inputs soon fit the statistics in ways that real ones do not
 STEPS_COST = 6e10  # multiplications that more steps than the fewest may take
 FEWEST_INPUTS = 8
@@ -71,18 +70,18 @@ def distilled(
     """Return the feeds moved, fewer of large networks and of large inputs.
 
     Args:
-        model: The model as it came, BatchNormalizations not folded; it is not changed.
+        model: The model, BatchNormalizations not folded, opset 13 or later; it is not changed.
         feeds: Made-up inputs, all of one shape.
         progress: Called with the number of steps done, and of all.
 
     Returns:
-        The feeds; None where no BatchNormalization has statistics, or where moving brought them no closer.
+        The feeds; None where too few BatchNormalizations have statistics, or where moving brought them no closer.
     """
     source = iter(feeds)
     given = [next(source)]
     try:
-        graph = build_statistics(_raised(model), single(given[0]))
-        if graph is None:
+        graph = build_statistics(model, single(given[0]))
+        if graph is None or len(graph.layers) < LEAST_SHARE * sum(n.op_type in WEIGHTED for n in model.graph):
             return None
         cost = PASSES * sum(map(multiplications, graph.model.graph)) * batch_size(given[0])
         size = sum(array.nbytes for array in given[0].values())
@@ -97,21 +96,13 @@ def distilled(
             after = descent.look()
             if progress is not None:
                 progress(step + 1, steps)
-    except ModelError:  # no way to the opset of the backward graph, or no kernel for it
+    except ModelError:  # onnxruntime has no kernel for what the backward graph needs
         return None
     if not after < before:
         return None
     types = {name: array.dtype for name, array in given[0].items()}
     moved = [{name: array.astype(types[name]) for name, array in feed.items()} for feed in wide]
     return Distilled(moved, math.sqrt(before), math.sqrt(after))
-
-
-def _raised(model: ir.Model) -> ir.Model:
-    if opset(model) >= 13:
-        return model
-    raised = model.clone()
-    upgrade_opset(raised)
-    return raised
 
 
 class _Descent:

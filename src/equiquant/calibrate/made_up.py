@@ -12,6 +12,8 @@ from equiquant.calibrate.matching import matching_texture
 from equiquant.calibrate.sizing import sized
 from equiquant.calibrate.sources import Source, numbered
 from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES, synthetic_feeds
+from equiquant.canonical import settle_constants
+from equiquant.errors import ModelError
 from equiquant.io.runtime import InputSpec
 from equiquant.recipe import Recipe
 
@@ -39,6 +41,7 @@ def made_up(
         DataError: An input has a type that cannot be made up, or no size will do.
     """
     specs = inputs if model is None else sized(model, inputs, recipe.seed)
+    model = None if model is None else _settled(model)
     texture = matching_texture(model, specs[0], recipe.seed) if model is not None and len(specs) == 1 else None
     count = min(recipe.calibration_samples or SYNTHETIC_SAMPLES, SYNTHETIC_SAMPLES)
     feeds = partial(synthetic_feeds, specs, recipe.seed, count, texture)
@@ -46,3 +49,13 @@ def made_up(
     if found is None:
         return Source(lambda: numbered(feeds()), replayable=False, synthetic=True, count=count)
     return Source(lambda: numbered(found.feeds), replayable=True, synthetic=True, distilled=found, count=count)
+
+
+def _settled(model: ir.Model) -> ir.Model | None:
+    """Return a copy that shows what is constant; None where its operator set cannot be raised."""
+    copy = model.clone()
+    try:
+        settle_constants(copy)
+    except ModelError:
+        return None
+    return copy

@@ -27,7 +27,7 @@ from equiquant.canonical.upgrade import upgrade
 from equiquant.decisions import Decision
 from equiquant.graph.edit import infer_shapes
 
-__all__ = ["FOLDS", "canonicalize"]
+__all__ = ["FOLDS", "canonicalize", "settle_constants"]
 
 FOLDS = (
     RemoveIdentity(),
@@ -56,13 +56,28 @@ def canonicalize(model: ir.Model, *, optimize: bool = True) -> list[Decision]:
     Raises:
         ModelError: The operator set is too old and cannot be converted.
     """
-    decisions = upgrade(model)
+    decisions = settle_constants(model) if optimize else upgrade(model)
     if optimize:
-        decisions += initializer_inputs(model)
-        decisions += lift_constants(model)
-        infer_shapes(model)  # the folds ask for ranks and channel counts
-        decisions += fold_constants(model)
         decisions += apply_rules(model, FOLDS)
         decisions += remove_dead(model)
     infer_shapes(model)
     return decisions
+
+
+def settle_constants(model: ir.Model) -> list[Decision]:
+    """Make initializers of all that is constant, in place, operators and their names left as they are.
+
+    Args:
+        model: A private copy, its nodes named; its shapes are inferred, its operator set is new enough on return.
+
+    Returns:
+        What was done and what was refused, with node and reason.
+
+    Raises:
+        ModelError: The operator set is too old and cannot be converted.
+    """
+    decisions = upgrade(model)
+    decisions += initializer_inputs(model)
+    decisions += lift_constants(model)
+    infer_shapes(model)  # the folds ask for ranks and channel counts
+    return decisions + fold_constants(model)

@@ -63,6 +63,8 @@ def show_run(
 def _run_facts(
     report: Report, source: str, target: str, report_dir: str | None, latency: bool
 ) -> Iterable[tuple[str, Text | str]]:
+    for made_up in (d.reason for d in report.decisions if d.rule == "distill"):
+        yield "No data", made_up
     folded = Counter(d.rule for d in report.decisions if d.applied and d.stage == "canonical")
     if folded:
         yield "Folded", ", ".join(f"{rule.replace('_', ' ')} ({count})" for rule, count in folded.most_common())

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from equiquant.graph import query
 
-__all__ = ["multiplications"]
+__all__ = ["WEIGHTED", "multiplications"]
 
 UNKNOWN = 32  # stands for a dynamic dimension behind the batch
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
