@@ -27,6 +27,7 @@ ORDER = (
     ("io",),
     ("canonical",),
     ("hardware",),
+    ("backward",),
     ("equalization",),
     ("calibrate",),
     ("target",),

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx import TensorProto, helper
 
 from equiquant.io import InputSpec, Runner, load_model
-from tests.equalization.backward.support import noise, parse
+from tests.backward.support import noise, parse
 
 IMAGE = InputSpec("x", "float32", (None, 3, 4, 5))
 

@@ -14,8 +14,8 @@ from equiquant import calibrate
 from equiquant.calibrate.distilling import distilled
 from equiquant.io import Runner, input_specs
 from equiquant.recipe import preset
+from tests.backward.support import Array, noise, parse
 from tests.calibrate.support import plain, trained
-from tests.equalization.backward.support import Array, noise, parse
 
 
 def distance(model: ir.Model, inputs: Array) -> float:

@@ -10,8 +10,8 @@ import pytest
 
 from equiquant import equalize, quantize
 from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES
+from tests.backward.support import noise, parse
 from tests.calibrate.support import trained
-from tests.equalization.backward.support import noise, parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:No calibration data")
 

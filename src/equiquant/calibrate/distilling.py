@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant.backward.forward import single
+from equiquant.backward.statistics import StatisticsGraph, build_statistics
 from equiquant.calibrate.feeds import Feed, batch_size
-from equiquant.equalization.backward.forward import single
-from equiquant.equalization.backward.statistics import StatisticsGraph, build_statistics
 from equiquant.errors import ModelError
 from equiquant.graph.cost import WEIGHTED, multiplications
 from equiquant.io.runtime import Runner

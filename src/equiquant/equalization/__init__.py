@@ -1,7 +1,6 @@
 """Cross-layer equalization: which channels must share a scale, the scales, and writing them into the weights."""
 
 from equiquant.equalization.apply import apply
-from equiquant.equalization.backward import Gains, measure_gains
 from equiquant.equalization.classes import ScaleClasses, find_classes
 from equiquant.equalization.noise_model import QuantizerModel, Sketches, noise_terms, range_terms
 from equiquant.equalization.plan import (
@@ -20,7 +19,6 @@ from equiquant.equalization.relu6 import replace_clip6, split_clips
 __all__ = [
     "Bounds",
     "EqualizationPlan",
-    "Gains",
     "LayerSpread",
     "QuantizerModel",
     "Ranges",
@@ -29,7 +27,6 @@ __all__ = [
     "apply",
     "clip_bounds",
     "find_classes",
-    "measure_gains",
     "noise_terms",
     "plan_global",
     "plan_pairwise",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.equalization.backward import Gains
+from equiquant.backward import Gains
 from equiquant.equalization.builder import ClipSite, Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of

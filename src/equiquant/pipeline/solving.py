@@ -9,15 +9,14 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant import calibrate, target
+from equiquant.backward import Gains, measure_gains
 from equiquant.calibrate import SampleView
 from equiquant.equalization import (
     EqualizationPlan,
-    Gains,
     QuantizerModel,
     ScaleClasses,
     Sketches,
     clip_bounds,
-    measure_gains,
     noise_terms,
     plan_global,
     plan_pairwise,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from equiquant.equalization.backward.forward import Feed, forward_copy
-from equiquant.equalization.backward.rules import rule_of
-from equiquant.equalization.backward.tape import Tape, shape
+from equiquant.backward.forward import Feed, forward_copy
+from equiquant.backward.rules import rule_of
+from equiquant.backward.tape import Tape, shape
 from equiquant.graph import edit
 from equiquant.graph.query import reads
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from equiquant.equalization.backward.builder import build
+from equiquant.backward.builder import build
 from equiquant.io import Runner
 
 Array = npt.NDArray[Any]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from equiquant.equalization.backward.tape import Tape, first, operand, shape
+from equiquant.backward.tape import Tape, first, operand, shape
 from equiquant.graph import query
 
 __all__ = ["batch_normalization", "instance_normalization", "layer_normalization", "log_softmax", "softmax"]

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.equalization.backward.builder import BackwardGraph, build
-from equiquant.equalization.backward.forward import Feed, single
-from equiquant.equalization.backward.gains import Gains
+from equiquant.backward.builder import BackwardGraph, build
+from equiquant.backward.forward import Feed, single
+from equiquant.backward.gains import Gains
 from equiquant.io import Runner, model_bytes
 
 __all__ = ["measure_gains"]

@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from equiquant.equalization.backward.statistics import StatisticsGraph, build_statistics
+from equiquant.backward.statistics import StatisticsGraph, build_statistics
 from equiquant.io import Runner
-from tests.equalization.backward.support import Array, noise, parse
+from tests.backward.support import Array, noise, parse
 
 NET = """g (float[1,3,6,6] x) => (float[1,5] y) {
     a = Conv <pads = [1, 1, 1, 1]> (x, w1)  n = BatchNormalization (a, gamma, beta, mean, var)  r = Relu (n)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from equiquant.equalization.backward import (
+from equiquant.backward import (
     arithmetic,
     elementwise,
     linear,
@@ -15,7 +15,7 @@ from equiquant.equalization.backward import (
     resampling,
     shaping,
 )
-from equiquant.equalization.backward.tape import Tape
+from equiquant.backward.tape import Tape
 
 __all__ = ["RULES", "rule_of"]
 

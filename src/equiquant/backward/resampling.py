@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.equalization.backward.tape import Tape, first, shape
+from equiquant.backward.tape import Tape, first, shape
 from equiquant.graph import query
 
 __all__ = ["resize"]

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.equalization.backward.builder import carriers, visit
-from equiquant.equalization.backward.forward import Feed, forward_copy
-from equiquant.equalization.backward.tape import Tape, operand, shape
+from equiquant.backward.builder import carriers, visit
+from equiquant.backward.forward import Feed, forward_copy
+from equiquant.backward.tape import Tape, operand, shape
 from equiquant.graph import edit, query
 
 __all__ = ["StatisticsGraph", "Stored", "build_statistics"]

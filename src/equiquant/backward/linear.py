@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.equalization.backward.tape import Tape, first, operand, shape
-from equiquant.equalization.backward.windows import Window, same_begin, window
+from equiquant.backward.tape import Tape, first, operand, shape
+from equiquant.backward.windows import Window, same_begin, window
 from equiquant.graph import query
 
 __all__ = ["conv", "conv_transpose", "gemm", "matmul", "transposed"]

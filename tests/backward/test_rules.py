@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from equiquant.equalization.backward import rules
-from equiquant.equalization.backward.tape import Tape
-from tests.equalization.backward.support import Array, analytic, body, noise, numerical, spaced
+from equiquant.backward import rules
+from equiquant.backward.tape import Tape
+from tests.backward.support import Array, analytic, body, noise, numerical, spaced
 
 
 @dataclass(frozen=True)

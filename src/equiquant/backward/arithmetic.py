@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from equiquant.equalization.backward.tape import Tape, first, operand, shape
+from equiquant.backward.tape import Tape, first, operand, shape
 
 __all__ = ["div", "extreme", "mul", "total", "where"]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.equalization.backward.tape import Tape, first, operand, shape
+from equiquant.backward.tape import Tape, first, operand, shape
 from equiquant.graph import query
 
 __all__ = [

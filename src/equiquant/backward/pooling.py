@@ -9,10 +9,10 @@ from functools import reduce as fold
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.equalization.backward.linear import transposed
-from equiquant.equalization.backward.shaping import scatter
-from equiquant.equalization.backward.tape import Tape, first, shape
-from equiquant.equalization.backward.windows import Window, window
+from equiquant.backward.linear import transposed
+from equiquant.backward.shaping import scatter
+from equiquant.backward.tape import Tape, first, shape
+from equiquant.backward.windows import Window, window
 from equiquant.graph import query
 
 __all__ = ["average_pool", "global_pool", "max_pool", "reduction"]

@@ -11,10 +11,10 @@ import onnx_ir as ir
 import pytest
 
 from equiquant import canonical
-from equiquant.equalization.backward import Gains, measure_gains
-from equiquant.equalization.backward.builder import build
+from equiquant.backward import Gains, measure_gains
+from equiquant.backward.builder import build
 from equiquant.io import Runner, load_model
-from tests.equalization.backward.support import Array, noise, parse
+from tests.backward.support import Array, noise, parse
 
 Feeds = Sequence[dict[str, Array]]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from equiquant.equalization.backward.tape import Tape, first, operand, shape
+from equiquant.backward.tape import Tape, first, operand, shape
 from equiquant.graph import query
 
 __all__ = ["UNARY", "cast", "clip", "difference", "leaky_relu", "nothing", "power", "prelu", "unary"]
