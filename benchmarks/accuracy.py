@@ -14,7 +14,6 @@ reached on the same inputs, as the folder's README records them; ReLU6 is replac
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from benchmarks.common import SHARED, markdown, write_json
+from benchmarks.common import SHARED, markdown, real_data, write_json
 
 METRICS = {
     "mobilenetv1_025": ("top1", "top-1"),
@@ -99,6 +98,10 @@ def draw(realdata: Any, name: str, preset: str, cle: bool, arguments: argparse.N
     return {"model": name, "preset": preset, "cle": cle, "seconds": round(seconds, 1), **score}
 
 
+def float_figure(row: dict[str, Any]) -> str:
+    return f"{100 * row['float_top1']:.1f}%" if "float_top1" in row else "100.0%"
+
+
 def figure(row: dict[str, Any]) -> str:
     (share, db), (share_error, db_error) = row["mean"], row["error"]
     if row["draws"] == 1:
@@ -111,10 +114,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     body = []
     for row in rows:
         name, key = row["model"], (row["preset"], row["cle"])
-        reference = f"{100 * row['float_top1']:.1f}%" if "float_top1" in row else "100.0%"
         peer = PEER[name].get(key, "-")
         cle = "on" if row["cle"] else "off"
-        body.append([f"{name}, {METRICS[name][1]}", reference, key[0], cle, figure(row), peer, row["seconds"]])
+        body.append([f"{name}, {METRICS[name][1]}", float_figure(row), key[0], cle, figure(row), peer, row["seconds"]])
     return markdown(["model, figure", "float", "preset", "CLE", "EquiQuant", "peer", "s"], body)
 
 
@@ -131,10 +133,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=SHARED / "data")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     arguments = parser.parse_args()
-    if not (arguments.data / "realdata.py").exists():
-        parser.error(f"the folder with the real models is missing: {arguments.data}")
-    sys.path.insert(0, str(arguments.data))
-    realdata = importlib.import_module("realdata")
+    realdata = real_data(parser, arguments.data)
     rows, failures = [], 0
     for name in arguments.models:
         for preset in arguments.presets:

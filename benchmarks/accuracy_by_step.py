@@ -9,13 +9,12 @@ figures are from there too.
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import METRICS, PEER, figure, measure
-from benchmarks.common import ROOT, SHARED, markdown
+from benchmarks.accuracy import METRICS, PEER, figure, float_figure, measure
+from benchmarks.common import ROOT, SHARED, markdown, real_data
 
 PAGE = ROOT / "docs" / "accuracy.md"
 MARK = "<!-- written by benchmarks.accuracy_by_step -->"
@@ -30,18 +29,17 @@ STEPS: dict[str, tuple[bool, bool, dict[str, Any]]] = {  # equalized, data, othe
 
 
 def row(realdata: Any, name: str, preset: str, arguments: argparse.Namespace) -> list[Any]:
-    cells: list[Any] = []
-    reference = "1.000"
+    found: dict[str, Any] = {}
+    cells: list[str] = []
     for equalized, data, options in STEPS.values():
         settings = argparse.Namespace(
             draws=arguments.draws, samples=100, no_data=not data, options=options, replace_clip6_relu=False
         )
         found = measure(realdata, name, preset, equalized, settings)
-        reference = f"{100 * found['float_top1']:.1f}%" if "float_top1" in found else "100.0%"
         cells.append(figure(found))
         print(name, preset, *cells, sep=" | ", file=sys.stderr)
     peer = PEER[name]
-    return [name, reference, *cells, peer.get((preset, False), "-"), peer.get((preset, True), "-")]
+    return [name, float_figure(found), *cells, peer.get((preset, False), "-"), peer.get((preset, True), "-")]
 
 
 def main() -> int:
@@ -51,10 +49,7 @@ def main() -> int:
     parser.add_argument("--draws", type=int, default=1, help="runs on different calibration inputs")
     parser.add_argument("--data", type=Path, default=SHARED / "data")
     arguments = parser.parse_args()
-    if not (arguments.data / "realdata.py").exists():
-        parser.error(f"the folder with the real models is missing: {arguments.data}")
-    sys.path.insert(0, str(arguments.data))
-    realdata = importlib.import_module("realdata")
+    realdata = real_data(parser, arguments.data)
     header = ["model", "float", *STEPS, "peer, no CLE", "peer, CLE"]
     tables = [
         f"## {preset}\n\n{markdown(header, [row(realdata, name, preset, arguments) for name in arguments.models])}"

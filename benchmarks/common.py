@@ -6,10 +6,13 @@ exec, so the process that starts the measured ones must stay small.
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["ROOT", "SHARED", "environment", "last_json", "markdown", "noise", "write_json"]
+__all__ = ["ROOT", "SHARED", "environment", "last_json", "markdown", "noise", "real_data", "write_json"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"  # optional: real models and data, and the peer's script
@@ -32,6 +35,14 @@ def noise(shape: Sequence[int], samples: int) -> Iterator[npt.NDArray[np.float32
     rng = np.random.default_rng(0)
     for _ in range(samples):
         yield rng.standard_normal(shape).astype(np.float32)
+
+
+def real_data(parser: argparse.ArgumentParser, folder: Path) -> Any:
+    """Return the module that loads the real models and scores candidates; without it the parser ends the program."""
+    if not (folder / "realdata.py").exists():
+        parser.error(f"the folder with the real models is missing: {folder}")
+    sys.path.insert(0, str(folder))
+    return importlib.import_module("realdata")
 
 
 def last_json(command: Sequence[str], timeout: float, folder: Path = ROOT) -> dict[str, Any]:

@@ -9,7 +9,6 @@ on inputs that calibration did not see.
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy import METRICS, check, figure
-from benchmarks.common import SHARED, markdown, write_json
+from benchmarks.common import SHARED, markdown, real_data, write_json
 
 WAYS: tuple[dict[str, int], ...] = ({}, {"keep_float": 1}, {"keep_float": 2}, {"keep_float": 3}, {"int16": 3})
 
@@ -48,10 +47,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=SHARED / "data")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     arguments = parser.parse_args()
-    if not (arguments.data / "realdata.py").exists():
-        parser.error(f"the folder with the real models is missing: {arguments.data}")
-    sys.path.insert(0, str(arguments.data))
-    realdata = importlib.import_module("realdata")
+    realdata = real_data(parser, arguments.data)
     rows = [
         measure(realdata, name, preset, way)
         for name in arguments.models

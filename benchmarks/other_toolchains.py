@@ -10,7 +10,6 @@ the documented pairwise equalization and after the global one, with the same cal
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import logging
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from benchmarks.common import SHARED, markdown, write_json
+from benchmarks.common import SHARED, markdown, real_data, write_json
 
 MODEL = "mobilenetv1_025"
 METHODS = ("none", "pairwise", "global")
@@ -93,10 +92,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=SHARED / "data")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     arguments = parser.parse_args()
-    if not (arguments.data / "realdata.py").exists():
-        parser.error(f"the folder with the real models is missing: {arguments.data}")
-    sys.path.insert(0, str(arguments.data))
-    realdata = importlib.import_module("realdata")
+    realdata = real_data(parser, arguments.data)
     logging.getLogger().setLevel(logging.ERROR)  # onnxruntime recommends its own folding, which is done here
     rows = []
     for method in METHODS:

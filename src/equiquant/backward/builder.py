@@ -5,7 +5,7 @@ Forward and backward run in one session; the weights are shared, not copied, sav
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -16,7 +16,7 @@ from equiquant.backward.tape import Tape, shape
 from equiquant.graph import edit
 from equiquant.graph.query import reads
 
-__all__ = ["BackwardGraph", "build", "carriers", "visit"]
+__all__ = ["BackwardGraph", "build", "carriers", "is_float", "walk_back"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +48,12 @@ def build(model: ir.Model, feed: Feed, tensors: Mapping[str, int]) -> BackwardGr
     graph = copy.graph
     nodes = list(graph)
     values = {v.name: v for v in graph.inputs} | {v.name: v for node in nodes for v in node.outputs}
-    wanted = {name: values[name] for name in tensors if name in values and _is_float(values[name])}
+    wanted = {name: values[name] for name in tensors if name in values and is_float(values[name])}
     inputs = [v for v in graph.inputs if v.name in feed]
     tape = Tape(graph, carriers(nodes, set(wanted.values())))
     batch = _batch([*inputs, *(v for v in graph.outputs if isinstance(v.type, ir.TensorType))])
     tape.stop(*_float_ends(graph.outputs))
-    for node in reversed(nodes):
-        visit(tape, node)
+    walk_back(tape, nodes)
     outputs: list[ir.Value] = []
     reached = []
     for name, value in wanted.items():
@@ -74,8 +73,13 @@ def build(model: ir.Model, feed: Feed, tensors: Mapping[str, int]) -> BackwardGr
     return BackwardGraph(copy, seeds, tuple(reached))
 
 
-def visit(tape: Tape, node: ir.Node) -> None:
-    """Send the gradients of a node's outputs on to its inputs."""
+def walk_back(tape: Tape, nodes: Sequence[ir.Node]) -> None:
+    """Send the gradients of every node's outputs on to its inputs, the last node first."""
+    for node in reversed(nodes):
+        _visit(tape, node)
+
+
+def _visit(tape: Tape, node: ir.Node) -> None:
     if not any(tape.wants(v) for v in reads(node)):
         return None
     rule = rule_of(node)
@@ -87,7 +91,8 @@ def visit(tape: Tape, node: ir.Node) -> None:
     return None
 
 
-def _is_float(value: ir.Value) -> bool:
+def is_float(value: ir.Value) -> bool:
+    """True for a float32 tensor."""
     return isinstance(value.type, ir.TensorType) and value.dtype == ir.DataType.FLOAT
 
 
@@ -96,7 +101,7 @@ def carriers(nodes: Iterable[ir.Node], wanted: set[ir.Value]) -> set[ir.Value]:
     found = set(wanted)
     for node in nodes:
         if any(v in found for v in reads(node)):
-            found.update(v for v in node.outputs if _is_float(v))
+            found.update(v for v in node.outputs if is_float(v))
     return found
 
 
@@ -109,7 +114,7 @@ def _float_ends(outputs: Iterable[ir.Value]) -> Iterator[ir.Value]:
             continue
         seen.add(value)
         producer = value.producer()
-        if _is_float(value):
+        if is_float(value):
             yield value
         elif producer is not None and producer.op_type not in ("Shape", "Size"):
             stack += reads(producer)

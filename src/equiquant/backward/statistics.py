@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.backward.builder import carriers, visit
+from equiquant.backward.builder import carriers, is_float, walk_back
 from equiquant.backward.forward import Feed, forward_copy
 from equiquant.backward.tape import Tape, operand, shape
 from equiquant.graph import edit, query
@@ -74,17 +74,16 @@ def build_statistics(model: ir.Model, feed: Feed) -> StatisticsGraph | None:
     copy = forward_copy(model, feed)
     graph = copy.graph
     nodes = list(graph)
-    sources = {v for v in graph.inputs if v.name in feed and v.dtype == ir.DataType.FLOAT}
+    sources = {v for v in graph.inputs if v.name in feed and is_float(v)}
     moving = carriers(nodes, sources)
     tape = _Silent(graph, moving)
     layers: list[Stored] = []
     sums: list[ir.Value] = []
     for node in nodes:
         if _has_statistics(node) and operand(node, 0) in moving:
-            layers.append(_inject(tape, graph, node))
+            layers.append(_inject(tape, node))
             sums += _sums(tape, operand(node, 0))
-    for node in reversed(nodes):
-        visit(tape, node)
+    walk_back(tape, nodes)
     reached = [v for v in graph.inputs if v in sources and tape.gradient(v) is not None]
     if not reached:
         return None
@@ -105,19 +104,12 @@ def _has_statistics(node: ir.Node) -> bool:
     )
 
 
-def _inject(tape: Tape, graph: ir.Graph, node: ir.Node) -> Stored:
+def _inject(tape: Tape, node: ir.Node) -> Stored:
     """Send u + v·a to the input a of a BatchNormalization."""
     value = operand(node, 0)
     sizes = shape(value)
     mean, variance = (np.asarray(query.constant(v), dtype=np.float64) for v in node.inputs[3:5])
-    names = edit.Names(graph)
-    ends = []
-    for part in ("constant", "slope"):
-        end = ir.Value(
-            name=names.fresh(f"{node.name}/{part}"), shape=ir.Shape([mean.size]), type=ir.TensorType(ir.DataType.FLOAT)
-        )
-        graph.inputs.append(end)
-        ends.append(end)
+    ends = [tape.input([mean.size]) for _ in ("constant", "slope")]
     constant, slope = (tape.reshape(end, [-1] + [1] * (len(sizes) - 2)) for end in ends)
     tape.send(value, tape.op("Add", tape.op("Mul", value, slope), constant))
     positions = int(np.prod([d for axis, d in enumerate(sizes) if axis != 1]))

@@ -77,10 +77,14 @@ class Tape:
         for value in values:
             if value is None or value not in self._carriers or value in self.seeded:
                 continue
-            seed = ir.Value(name=self._name(), shape=ir.Shape(shape(value)), type=ir.TensorType(ir.DataType.FLOAT))
-            self._graph.inputs.append(seed)
-            self.seeded[value] = seed
-            self.send(value, seed)
+            self.seeded[value] = self.input(shape(value))
+            self.send(value, self.seeded[value])
+
+    def input(self, sizes: Iterable[int]) -> ir.Value:
+        """Append a float32 input to the graph."""
+        value = ir.Value(name=self._name(), shape=ir.Shape(tuple(sizes)), type=ir.TensorType(ir.DataType.FLOAT))
+        self._graph.inputs.append(value)
+        return value
 
     def op(self, kind: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """Append a node with one output and return it."""

@@ -1,9 +1,9 @@
 """Whatever a user calls calibration data, as one stream of labelled feeds.
 
-Accepted: an array (samples along axis 0), a mapping of input names to arrays, an iterable of
-arrays or feed dicts, an onnxruntime CalibrationDataReader (anything with `get_next()`), a .npy or .npz file, a folder
-of .npy and .npz files or of images. Nothing is read before it is asked for and nothing is held: .npy is memory-mapped,
-.npz is streamed, images are decoded a few ahead of the model on threads of their own.
+Accepted: an array (samples along axis 0), a mapping of input names to arrays, an iterable of arrays or feed dicts, an
+onnxruntime CalibrationDataReader (anything with `get_next()`), a .npy or .npz file, a folder of .npy and .npz files or
+of images. Nothing is read before it is asked for and nothing is held: .npy is memory-mapped, .npz is streamed, images
+are decoded a few ahead of the model on threads of their own.
 
 A torch DataLoader is an iterable like any other: of a (input, label) tuple the first entries feed the model, and
 tensors on a device or with gradients are brought home. Of a Hugging Face dataset the columns named like the model's
