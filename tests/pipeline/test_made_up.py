@@ -52,6 +52,7 @@ def test_a_statistics_file_does_not_tell_how_close_they_came(tmp_path: Path) -> 
         ).report.to_dict()
         assert told["recipe"]["calibration"] == "minmax"
     assert "distill" not in rules(told)  # nothing needs inputs any more
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def test_real_data_and_stored_weights_need_none() -> None:

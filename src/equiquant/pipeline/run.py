@@ -87,7 +87,7 @@ def run(
     with stages("load"):
         loaded = load_model(source)
     known = stats_file is not None and Path(stats_file).exists()
-    distill = not known and not (recipe.weight_only and quantize)
+    distill = stats_file is None and not (recipe.weight_only and quantize)  # a file does not tell how close they came
     with stages("distill" if data is None else "load"):
         opened = calibrate.open_samples(
             data,
@@ -100,8 +100,7 @@ def run(
     with opened as stream:
         path = str(loaded.path) if loaded.path else None
         made_up = calibrate.load_stats(stats_file).synthetic if stats_file is not None and known else stream.synthetic
-        guessed = made_up and (stream.guessed or stats_file is not None)  # a file does not tell how close they came
-        unclipped = quantize and guessed and recipe.calibration == "noise"
+        unclipped = quantize and made_up and stream.distilled is None and recipe.calibration == "noise"
         if unclipped:
             recipe = recipe.replace(calibration="minmax")
         state = RunState(loaded.sha256, path, recipe, stream, stages, progress, quantize)
