@@ -74,7 +74,7 @@ def speed(name: str) -> dict[str, Any]:
         classes_s = time.perf_counter() - start
         chosen = survey(model, recipe)
         figures, sketches, count = solving.channel_statistics(recipe, model, classes, chosen.calibrated, samples)
-        bounds = clip_bounds(classes, sketches, count)
+        bounds = clip_bounds(classes, {name: sides[0].high for name, sides in sketches.items()}, count)
         start = time.perf_counter()
         pairwise = plan_pairwise(classes, bounds)
         pairwise_s = time.perf_counter() - start

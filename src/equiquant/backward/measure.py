@@ -75,7 +75,7 @@ def measure_gains(
                 white[tensor] = white.get(tensor, 0.0) + sums[2 * index].sum(axis=0) / draws
                 constant[tensor] = constant.get(tensor, 0.0) + np.square(sums[2 * index + 1]).sum(axis=0) / draws
             if draw == 0:
-                power += sum(float(np.square(output).sum()) for output in sums[2 * len(graph.tensors) :])
+                power += sum(map(_power, sums[2 * len(graph.tensors) :]))
     unit = np.square(_inverse_root(power)) if len(scales) == 1 else 1.0
     found = {name: Gains(white[name] * unit, constant[name] * unit) for name in white}
     return {n: g for n, g in found.items() if np.isfinite(g.white).all() and np.isfinite(g.constant).all()}
@@ -99,12 +99,17 @@ def _sessions(
 
 
 def _scales(model: ir.Model, feeds: Iterable[Feed], names: list[str]) -> dict[str, np.float32]:
-    """Return 1/√power of each value over all feeds, 0 where it is always 0 or not finite."""
+    """Return 1/√power of each value over all feeds, 0 where it is always 0 or never finite."""
     runner = Runner(model, names)
     power = np.zeros(len(names))
     for feed in feeds:
-        power += [np.square(array.astype(np.float64)).sum() for array in runner.run(feed)]
+        power += [_power(array.astype(np.float64)) for array in runner.run(feed)]
     return dict(zip(names, _inverse_root(power).astype(np.float32), strict=True))
+
+
+def _power(output: Array) -> float:
+    """Return the sum of squares of what is finite: a masked logit of −∞ is no signal."""
+    return float(np.square(output[np.isfinite(output)]).sum())
 
 
 def _inverse_root(power: Array | float) -> Array:

@@ -186,7 +186,7 @@ class _Spool:
                 weakref.finalize(self, self._file.close)
             offset = self._file.seek(0, os.SEEK_END)
             for array in feed.values():
-                np.save(self._file, array, allow_pickle=False)
+                np.save(self._file, array.astype(str) if array.dtype.kind == "O" else array, allow_pickle=False)
         except OSError as error:
             raise DataError(
                 f"Cannot keep the calibration data in {tempfile.gettempdir()}: {error.strerror or error}."

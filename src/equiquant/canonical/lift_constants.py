@@ -12,6 +12,7 @@ from equiquant.graph.query import constant, label
 __all__ = ["lift_constants"]
 
 RULE = "lift_constants"
+TEXT = "OSU"  # numpy's kinds of words
 
 
 def lift_constants(model: ir.Model) -> list[Decision]:
@@ -20,7 +21,7 @@ def lift_constants(model: ir.Model) -> list[Decision]:
     graph = model.graph
     for node in [n for n in graph if n.op_type == "Constant" and n.domain == ""]:
         out, array = node.outputs[0], constant(node.outputs[0])
-        if array is None or out.is_graph_output():
+        if array is None or array.dtype.kind in TEXT or out.is_graph_output():
             reason = "it is a graph output" if out.is_graph_output() else "it holds no dense numbers"
             decisions.append(Decision(STAGE, RULE, label(node), False, reason))
             continue

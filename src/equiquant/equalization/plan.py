@@ -12,7 +12,6 @@ import numpy.typing as npt
 from equiquant.equalization.builder import Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of, couplings
-from equiquant.equalization.noise_model import Sketches
 from equiquant.graph import query
 from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.clipping import solve_clipped
@@ -148,7 +147,7 @@ def plan_ranges(
     return EqualizationPlan(method, result.z, plan.steps + result.evaluations, result.ranges)
 
 
-def clip_bounds(classes: ScaleClasses, sketches: Mapping[str, Sketches], samples: int) -> Bounds:
+def clip_bounds(classes: ScaleClasses, largest: Mapping[str, Array], samples: int) -> Bounds:
     """Return the smallest and largest log-scale of each class that no Clip(0, c) would notice.
 
     A channel whose largest calibrated value, with a margin, stays below c may grow until it meets c; one that comes
@@ -156,7 +155,8 @@ def clip_bounds(classes: ScaleClasses, sketches: Mapping[str, Sketches], samples
 
     Args:
         classes: The scale classes.
-        sketches: What goes into the Clips, by tensor name; empty if nothing was calibrated.
+        largest: The largest value of each channel of what goes into the Clips, (C,), by tensor name; empty if nothing
+            was calibrated.
         samples: How many samples those are of.
     """
     margin = 1 + max(CLIP_MARGIN, 1 / max(samples, 1) ** 2)
@@ -164,11 +164,11 @@ def clip_bounds(classes: ScaleClasses, sketches: Mapping[str, Sketches], samples
     for site in classes.clips:
         lower[site.bound_id] = upper[site.bound_id] = 0.0
         source = site.node.inputs[0]
-        sketch = sketches.get((source.name if source is not None else "") or "")
-        if sketch is None or site.ids.size != sketch[0].high.size:
+        seen = largest.get((source.name if source is not None else "") or "")
+        if seen is None or site.ids.size != seen.size:
             lower[site.ids] = upper[site.ids] = 0.0
             continue
-        ids, high = site.ids.reshape(-1), np.maximum(sketch[0].high * margin, 1e-30)
+        ids, high = site.ids.reshape(-1), np.maximum(seen * margin, 1e-30)
         near = high >= site.bound
         lower[ids[near]] = 0.0
         np.minimum.at(upper, ids, np.where(near, 0.0, np.log(site.bound / high)))

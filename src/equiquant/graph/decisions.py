@@ -4,6 +4,10 @@ A Softmax or Sigmoid at the end hides noise where it is sure of itself, and the 
 a decision is seen on its input. A detector that joins boxes in pixels and scores in one output has decided twice, and
 the noise of a score is nothing beside the boxes: each is held to its own size. What it joins of one kind, the levels of
 a pyramid, is one decision in one unit.
+
+What an ArgMax or a non-maximum suppression makes of the numbers is a choice: integers, words, or values in a number
+that depends on the numbers themselves, so that two runs cannot be compared one by one. There the network decides with
+the floats that the choice is made by.
 """
 
 from __future__ import annotations
@@ -12,21 +16,60 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from equiquant.graph.query import constant, origin
+from equiquant.graph.query import constant, origin, reads
 
-__all__ = ["decision_values"]
+__all__ = ["decided_by", "decision_values", "is_float", "varying"]
 
 SQUASHING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+COUNTING = frozenset({"NonMaxSuppression", "NonZero", "Compress", "Unique"})
+SIZES = frozenset({"Shape", "Size"})
 MOVING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
 
 
 def decision_values(model: ir.Model) -> list[str]:
-    """Return the names of what each graph output was decided by, no name twice.
+    """Return the names of what the graph outputs were decided by, no name twice; see `decided_by`."""
+    return list(dict.fromkeys(name for names in decided_by(model).values() for name in names))
 
-    That is the output itself, or each part of it where a Concat joined what different operators computed; and of a
-    Softmax or Sigmoid its input.
+
+def decided_by(model: ir.Model) -> dict[str, list[str]]:
+    """Return, for each graph output, the names of what it was decided by; none where no number did.
+
+    That is the output itself, or each part of it where a Concat joined what different operators computed; of a Softmax
+    or Sigmoid its input; of a choice the floats it is made by, which may be graph inputs.
     """
-    return list(dict.fromkeys(value.name or "" for output in model.graph.outputs for value in _decided(output)))
+    unlike = varying(model)
+    ends = {o: (end.name or "" for value in _floats(o, unlike) for end in _decided(value)) for o in model.graph.outputs}
+    return {output.name or "": list(dict.fromkeys(names)) for output, names in ends.items()}
+
+
+def varying(model: ir.Model) -> set[ir.Value]:
+    """Return the values whose size depends on numbers, not on sizes alone."""
+    found: set[ir.Value] = set()
+    for node in model.graph:
+        if (node.domain == "" and node.op_type in COUNTING) or any(v in found for v in reads(node)):
+            found.update(node.outputs)
+    return found
+
+
+def _floats(output: ir.Value, unlike: set[ir.Value]) -> Iterator[ir.Value]:
+    """Yield the output if it is a float tensor that is not `unlike`, else the nearest such values before it."""
+    seen: set[ir.Value] = set()
+    pending = [output]
+    while pending:
+        value = pending.pop()
+        if value in seen or constant(value) is not None:
+            continue
+        seen.add(value)
+        node = value.producer()
+        if value not in unlike and is_float(value):
+            yield value
+        elif node is not None and node.op_type not in SIZES:
+            pending.extend(reversed(list(reads(node))))
+
+
+def is_float(value: ir.Value) -> bool:
+    """True for a float tensor, and where the type is unknown."""
+    return value.type is None or (isinstance(value.type, ir.TensorType) and value.type.dtype.is_floating_point())
 
 
 def _decided(value: ir.Value) -> Iterator[ir.Value]:

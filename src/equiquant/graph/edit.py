@@ -29,6 +29,11 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
+WRAPPING = frozenset(  # ops that make sequences or optional values
+    {"SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap", "SplitToSequence"}
+    | {"Optional"}
+)
+
 
 class Names:
     """Every name in use in a graph and its bodies, collected once: unused names in O(1), for rewrites that need many.
@@ -130,6 +135,15 @@ def remove_unread(graph: ir.Graph, constants: Iterable[ir.Value]) -> None:
 def infer_shapes(model: ir.Model) -> None:
     """Fill in shapes and types by ONNX shape inference; what cannot be inferred stays unknown.
 
-    A shape in the file that is wrong leaves its own node unknown, not the whole model.
+    A shape in the file that is wrong leaves its own node unknown, not the whole model. A sequence or an optional value
+    is of no tensor's type, though onnx_ir takes over its element's.
     """
     passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    wrapped: set[ir.Value | None] = set()
+    for node in model.graph.all_nodes():
+        handed_on = node.op_type == "Identity" and node.inputs[0] in wrapped
+        if node.op_type in WRAPPING or handed_on:
+            wrapped.update(node.outputs)
+    for value in wrapped:
+        if value is not None and isinstance(value.type, ir.TensorType):
+            value.type = value.shape = None

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from equiquant.errors import ModelError
 from equiquant.graph.query import FINITE
 from equiquant.io.mapped import load_mapped
+from equiquant.io.parse import first_line, parse
 
 __all__ = ["LoadedModel", "ModelLike", "load_model", "name_nodes"]
 
@@ -57,7 +58,7 @@ def load_model(source: ModelLike, *, allow_quantized: bool = False) -> LoadedMod
         digest = hashlib.sha256(ir.to_proto(source).SerializeToString()).hexdigest()
     elif isinstance(source, onnx.ModelProto):
         data = source.SerializeToString()
-        model, digest = ir.from_proto(onnx.ModelProto.FromString(data)), hashlib.sha256(data).hexdigest()
+        model, digest = parse(onnx.ModelProto.FromString(data)), hashlib.sha256(data).hexdigest()
     elif isinstance(source, str | Path):
         path = Path(source)
         model, digest = _read(path)
@@ -85,7 +86,7 @@ def _read(path: Path) -> tuple[ir.Model, str]:
     except OSError as error:
         raise ModelError(f"Cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # onnx_ir raises many kinds on malformed graphs
-        raise ModelError(f"{path} is not a valid ONNX model: {_first_line(error)}") from error
+        raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
     return model, digest
 
 
@@ -103,12 +104,12 @@ def _validate(model: ir.Model, allow_quantized: bool) -> None:
         tensor = value.const_value
         if tensor is None:
             raise ModelError(f"Initializer '{value.name}' has no data.")
-        if not tensor.dtype.is_floating_point():
+        if not tensor.dtype.is_floating_point() or not (value.uses() or value.is_graph_output()):
             continue
         try:
             array = tensor.numpy()
         except Exception as error:
-            raise ModelError(f"Cannot read the data of '{value.name}': {_first_line(error)}") from error
+            raise ModelError(f"Cannot read the data of '{value.name}': {first_line(error)}") from error
         wide = array.astype(np.float32, copy=False)
         if np.isfinite(wide).all():
             continue
@@ -135,7 +136,3 @@ def name_nodes(model: ir.Model) -> None:
             name, count = f"{base}_{count}", count + 1
         node.name = name
         taken.add(name)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

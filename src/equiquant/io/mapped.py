@@ -24,6 +24,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from equiquant.errors import ModelError
+from equiquant.io.parse import parse
 
 __all__ = ["load_mapped", "unload"]
 
@@ -50,7 +51,7 @@ def load_mapped(path: Path) -> ir.Model:
             skeleton, places = _without_weights(data)
     proto = onnx.ModelProto.FromString(skeleton)
     weights = [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in proto.graph.initializer]
-    model: ir.Model = ir.from_proto(proto)
+    model = parse(proto)
     ir.external_data.set_base_dir(model.graph, path.absolute().parent)
     for index, (start, end) in places.items():
         name, kind, shape = weights[index]

@@ -23,7 +23,7 @@ from equiquant.errors import ModelError
 from equiquant.graph import edit, query
 from equiquant.io.save import model_bytes
 
-__all__ = ["InputSpec", "Runner", "expose", "input_specs"]
+__all__ = ["NUMPY_TYPES", "InputSpec", "Runner", "expose", "input_specs"]
 
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
@@ -179,10 +179,17 @@ class Runner:
             ModelError: onnxruntime fails at run time.
         """
         try:
-            result: list[Array] = self._session.run(list(self.outputs), {**feed, **self._fed})
+            result = self._session.run(list(self.outputs), {**feed, **self._fed})
         except Exception as error:
             raise ModelError(f"onnxruntime failed on the model: {str(error).strip().splitlines()[0]}") from error
-        return [np.asarray(r) for r in result]
+        return [_array(value) for value in result]
+
+
+def _array(value: Any) -> Array:
+    """Return an output as an array; of a sequence, whose tensors need not have one shape, the numbers one by one."""
+    if isinstance(value, list):
+        return np.concatenate([np.zeros(0), *(_array(part).ravel() for part in value)]) if value else np.zeros(0)
+    return np.asarray(value)
 
 
 def _large_weights(model: ir.Model) -> dict[ir.Value, Array]:
@@ -192,8 +199,9 @@ def _large_weights(model: ir.Model) -> dict[ir.Value, Array]:
         tensor = value.const_value
         if tensor is None:
             continue
-        unread = not value.uses() and not value.is_graph_output()  # onnxruntime drops those, and then misses them
-        if tensor.nbytes < LEND_ABOVE or tensor.dtype.name not in LENDABLE or unread:
+        readers = {node.graph for node in value.consumers()}
+        unread = not readers and not value.is_graph_output()  # onnxruntime drops those, and then misses them
+        if tensor.nbytes < LEND_ABOVE or tensor.dtype.name not in LENDABLE or unread or readers - {model.graph}:
             if isinstance(tensor, ir.ExternalTensor):  # its path means nothing to a model that is not a file
                 value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
             continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 from onnx import version_converter
+from onnx_ir.passes.common import InlinePass
 
 from equiquant.errors import ModelError
 from equiquant.io.load import name_nodes
@@ -23,10 +24,14 @@ SMALL = 1024  # bytes; an adapter may need to read operands such as axes and sca
 def upgrade_opset(model: ir.Model, target: int = TARGET_OPSET) -> None:
     """Convert `model` in place to operator set `target`; names of inputs, outputs and nodes survive.
 
+    The model's own functions become part of the graph: the converter would leave their bodies as they are.
+
     Raises:
         ModelError: The converter has no way for one of the operators.
     """
     source = model.graph.opset_imports.get("", 1)
+    if model.functions:
+        InlinePass()(model)
     try:
         converted = ir.from_proto(version_converter.convert_version(_without_weights(model), target))
     except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more

@@ -95,6 +95,11 @@ class ErrorAccumulator:
             self._largest = largest if math.isnan(largest) else max(self._largest, largest)
         self._count += reference.size
 
+    @property
+    def silent(self) -> bool:
+        """True if the reference was nothing but zeros so far: there is no signal to compare noise with."""
+        return not self._signal.any()
+
     def _blocks(self, reference: Array, output: Array) -> Iterator[tuple[Array, Array]]:
         """Yield views shaped (outer, channels, inner) of about `BLOCK` elements."""
         axis = self._axis if self._axis is not None and self._axis < reference.ndim else None

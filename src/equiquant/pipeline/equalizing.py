@@ -22,12 +22,12 @@ from equiquant.equalization import (
     split_clips,
     spread,
 )
-from equiquant.graph import edit
+from equiquant.graph import edit, query
 from equiquant.io import model_bytes, release_memory
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.judging import Judge, Yardstick
-from equiquant.pipeline.solving import solve
+from equiquant.pipeline.solving import ClipReach, clip_reach, solve
 from equiquant.pipeline.state import RunState
 from equiquant.refine import Original
 from equiquant.verify import Equivalence, Proof, Reference, apply_proven
@@ -41,8 +41,7 @@ Noise = dict[str, list[float]]
 PROOF_FEEDS = 2  # feeds the float models are compared on
 LARGE = 100_000_000  # bytes of weights; above, a measurement takes seconds
 EQUAL_DB = 0.7  # one draw of the rounding is worth as much
-SAME_DB = 80.0  # of signal over change: float outputs as another tool would take them for the same
-DROWNED_DB = 40.0  # the same, as far as the noise of 8 bits lets one tell
+DROWNED_DB = 40.0  # of signal over change: float outputs are the same, as far as the noise of 8 bits lets one tell
 CLEAR_DB = 3.0  # predicted from calibration data; the prediction errs by less where both sides are of one network
 
 
@@ -98,7 +97,8 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         reference = _prepare_clips(state, model, reference, judge)
         classes = find_classes(model)
         asked = recipe if state.quantize else recipe.replace(bias_correction=False)  # another tool's biases stay
-        plans, terms = solve(model, classes, asked, judge.fitted, judge.affordable)
+        reach = None if state.quantize else _reach(state, model, classes)
+        plans, terms = solve(model, classes, asked, judge.fitted, judge.affordable, reach)
         # Where no class is free, all the methods say what the first says: nothing.
         plans = [plan for plan in plans if plan is plans[0] or plan.z.any() or plan.ranges is not None]
         noise = {p.method: parallel(lambda term, z=p.z: term.exact(z), terms) for p in plans}  # type: ignore[misc]
@@ -119,7 +119,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     state.decisions += best.decisions
     state.equalization |= _describe(state, classes, best) | _noise(rows, noise)
     equalized = _applied(state, model, classes, best)
-    if classes.clips and best.name != "soft" and best.z.any():
+    if state.quantize and classes.clips and best.name != "soft" and best.z.any():
         _check_clips(state, model, equalized.model, judge)
     return equalized
 
@@ -137,13 +137,34 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
     return _applied(state, model, classes, trial)
 
 
+def _reach(state: RunState, model: ir.Model, classes: ScaleClasses) -> ClipReach:
+    """Return how far the channels under a Clip reach: in a float model that is handed on it holds for every sample."""
+    if not classes.clips:
+        return ClipReach({}, 0)
+    known = state.stream.known
+    reach = clip_reach(model, classes, state.recipe, state.stream, lambda n: state.progress("equalize", n, known))
+    if reach.largest:
+        reason = (
+            f"a channel moves as far as it stays below the bound on all of the {reach.samples} samples, with a margin;"
+            " per_channel would keep the function on any input"
+        )
+    else:
+        reason = (
+            "without data nobody knows which channels stay below the bound; they keep their scale. Give samples, or use"
+            " per_channel, which keeps the function on any input"
+        )
+    nodes = [query.label(site.node) for site in classes.clips]
+    state.decisions += [Decision("equalize", "clip_bound", node, bool(reach.largest), reason) for node in nodes]
+    return reach
+
+
 def _check_clips(state: RunState, model: ir.Model, equalized: ir.Model, judge: Judge) -> None:
     """Say what of the float function is left on samples the scales were not found on: they may reach a Clip's bound."""
     replaced = "replace_clip6_relu" in state.equalization  # the judge compares with the network before that
     with state.stages("prove"):
         left = Yardstick(model, judge.held).sqnr_db(equalized) if replaced else judge.float_sqnr_db(equalized)
     state.equalization["clip_sqnr_db"] = left
-    if left < (DROWNED_DB if state.quantize else SAME_DB):
+    if left < DROWNED_DB:
         state.warn(
             f"On samples that the scales were not found on, {left:.1f} dB of the float output are left: channels that"
             " stayed below a Clip's bound before reach it there. More samples, or --clip-mode per_channel, keep the"

@@ -24,7 +24,7 @@ from equiquant.equalization import Ranges
 from equiquant.graph.cost import multiplications
 from equiquant.graph.decisions import decision_values
 from equiquant.io import Runner, release_memory
-from equiquant.numerics.sqnr import decibels
+from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.recipe import Recipe
 from equiquant.refine import Original, OutputMeans, Refinement, layers_of, output_means, refine
 
@@ -71,13 +71,11 @@ class Yardstick:
     def sqnr_db(self, model: ir.Model, feeds: int | None = None) -> float:
         """Return the signal-to-noise ratio of a model, run as it is written, on the first `feeds` of the samples."""
         runner = Runner(model, self.names, optimize=False)
-        signal, noise = np.zeros(len(self.names)), np.zeros(len(self.names))
+        sums = [ErrorAccumulator() for _ in self.names]
         for expected, feed in zip(self._expected[:feeds], itertools.islice(self._samples, feeds), strict=True):
-            for index, (reference, result) in enumerate(zip(expected, runner.run(feed), strict=True)):
-                wide = reference.astype(np.float64)
-                signal[index] += np.square(wide).sum()
-                noise[index] += np.square(wide - result).sum()
-        ratios = [decibels(s, n) for s, n in zip(signal.tolist(), noise.tolist(), strict=True) if s > 0]
+            for accumulator, reference, result in zip(sums, expected, runner.run(feed), strict=True):
+                accumulator.add(reference, result)
+        ratios = [accumulator.figures().sqnr_db for accumulator in sums if not accumulator.silent]
         return float(np.mean(np.clip(ratios, -BEST_DB, BEST_DB))) if ratios else BEST_DB
 
 

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from equiquant import qdq
 from equiquant.decisions import Decision
+from equiquant.errors import ModelError
 from equiquant.pipeline.equalizing import proof_feeds
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Comparison, kernel_sqnr_db
@@ -33,7 +34,15 @@ def fit_kernels(state: RunState, model: ir.Model, quality: Comparison) -> None:
     state.progress("kernels", 0, None)
     with state.stages("kernels"):
         feeds = state.stream.first(proof_feeds(model))
-        kept = kernel_sqnr_db(model, feeds)
+        try:
+            kept = kernel_sqnr_db(model, feeds)
+        except ModelError as error:
+            state.warn(
+                f"The quantized model is valid and was measured as it is written, but onnxruntime's graph optimizations"
+                f" fail on it ({error}) Run it with graph_optimization_level ORT_DISABLE_ALL, or leave the operators"
+                " around the one named float (nodes_to_exclude)."
+            )
+            return
         lost = [o.name for o in quality.outputs if kept.get(o.name, np.inf) < o.error.sqnr_db + MARGIN_DB]
         if not lost:
             return

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant import calibrate, target
 from equiquant.backward import Gains, measure_gains
-from equiquant.calibrate import SampleView
+from equiquant.calibrate import SampleStream, SampleView
 from equiquant.equalization import (
     EqualizationPlan,
     QuantizerModel,
@@ -29,7 +31,9 @@ from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.recipe import Recipe
 
-__all__ = ["channel_gains", "channel_statistics", "quantizer_model", "solve"]
+__all__ = ["ClipReach", "channel_gains", "channel_statistics", "clip_reach", "quantizer_model", "solve"]
+
+Array = npt.NDArray[Any]
 
 BACKWARD_COST = 4  # a backward pass over a forward one
 MOST_DRAWS = 4  # random directions a feed, for the noise gains
@@ -37,8 +41,26 @@ RANGES_BELOW = 100_000_000  # bytes of weights; above, weighing every large weig
 MEASURE_BELOW = 100_000_000  # bytes of weights; above, `auto` trusts the solver that global beats pairwise
 
 
+@dataclass(frozen=True, eq=False)
+class ClipReach:
+    """How far the channels under a Clip reach.
+
+    Attributes:
+        largest: (C,) the largest value of each channel, by the name of what goes into the Clip; empty if nobody knows.
+        samples: How many samples that was seen on.
+    """
+
+    largest: Mapping[str, Array]
+    samples: int
+
+
 def solve(
-    model: ir.Model, classes: ScaleClasses, recipe: Recipe, samples: SampleView, affordable: int
+    model: ir.Model,
+    classes: ScaleClasses,
+    recipe: Recipe,
+    samples: SampleView,
+    affordable: int,
+    reach: ClipReach | None = None,
 ) -> tuple[list[EqualizationPlan], list[NoiseTerm]]:
     """Solve for the scales by every method asked for, the plan that changes nothing first.
 
@@ -48,6 +70,7 @@ def solve(
         recipe: Names the methods, and the quantizer that will follow.
         samples: What to calibrate on.
         affordable: Feeds that float inference can run in the time the noise gains may cost.
+        reach: What the Clips see; None for what they see of the samples.
 
     Returns:
         The plans, and the noise terms: empty where only the pairwise solver ran.
@@ -55,7 +78,9 @@ def solve(
     nothing = EqualizationPlan("none", np.zeros(classes.count), 0)
     survey = target.survey(model, recipe)
     figures, sketches, count = channel_statistics(recipe, model, classes, survey.calibrated, samples)
-    bounds = clip_bounds(classes, sketches, count)
+    if reach is None:
+        reach = ClipReach({name: sides[0].high for name, sides in sketches.items()}, count)
+    bounds = clip_bounds(classes, reach.largest, reach.samples)
     plans = [nothing]
     if recipe.cle:
         plans.append(plan_pairwise(classes, bounds, steps=recipe.cle_steps, append_bias=recipe.cle_append_bias))
@@ -66,6 +91,8 @@ def solve(
     terms = noise_terms(
         classes, figures, gains, quantizer_model(survey, bias_corrected=recipe.bias_correction), sketches
     )
+    if not any(term.exact(nothing.z) for term in terms):  # no noise reaches an output, or none that is finite
+        return plans, []
     if recipe.cle and recipe.cle_method != "pairwise":
         plans.append(plan_global(terms, plans[-1].z, bounds))
     if ranged or (recipe.clip_mode == "soft" and recipe.cle):
@@ -110,6 +137,36 @@ def _with_ranges(
     return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]
 
 
+def clip_reach(
+    model: ir.Model, classes: ScaleClasses, recipe: Recipe, stream: SampleStream, progress: Callable[[int], None]
+) -> ClipReach:
+    """Return how far the channels under each Clip reach on all the samples, in one pass; on made-up ones nobody knows.
+
+    Args:
+        model: The folded float model; not changed.
+        classes: Its scale classes.
+        recipe: Says how much memory the pass may take.
+        stream: The samples.
+        progress: Called with the number of samples done.
+    """
+    if stream.synthetic or not classes.clips:
+        return ClipReach({}, 0)
+    plain = _plain(recipe)
+    stats = calibrate.collect(model, stream, (), plain, channels=_clipped(classes), progress=progress)
+    return ClipReach({n: r.channels.high for n, r in stats.tensors.items() if r.channels is not None}, stats.samples)
+
+
+def _clipped(classes: ScaleClasses) -> dict[str, int]:
+    """Return the channel axis of what goes into each Clip, by name: that of what comes out of it."""
+    sites = ((site.node.inputs[0], _channel_axis(site.node.outputs[0], classes)) for site in classes.clips)
+    return {value.name or "": axis for value, axis in sites if value is not None and axis is not None}
+
+
+def _plain(recipe: Recipe) -> Recipe:
+    """Return the recipe of a pass that needs figures of channels and nothing else."""
+    return recipe.replace(calibration="minmax", scale_kind="float", bias_type="int32")
+
+
 def channel_statistics(
     recipe: Recipe, model: ir.Model, classes: ScaleClasses, tensors: tuple[str, ...], samples: SampleView
 ) -> tuple[Mapping[str, ChannelFigures], Mapping[str, Sketches], int]:
@@ -124,12 +181,11 @@ def channel_statistics(
         for name in dict.fromkeys([*tensors, *made])
         if (axis := _channel_axis(values[name], classes)) is not None
     }
-    sources = {site.node.inputs[0].name or "": 1 for site in classes.clips if site.node.inputs[0] is not None}
+    sources = _clipped(classes)
     sketched = set(sources)
     if _ranged(recipe, model) or recipe.clip_mode == "soft":
         sketched |= {name for name in axes if name not in made}
-    plain = recipe.replace(calibration="minmax", scale_kind="float", bias_type="int32")
-    stats = calibrate.collect(model, samples, (), plain, channels=sources | axes, sketches=sketched)
+    stats = calibrate.collect(model, samples, (), _plain(recipe), channels=sources | axes, sketches=sketched)
     figures = {name: record.channels for name, record in stats.tensors.items() if record.channels and name in axes}
     sketches = {name: record.sketches for name, record in stats.tensors.items() if record.sketches}
     return figures, sketches, stats.samples

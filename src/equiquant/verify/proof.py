@@ -190,8 +190,8 @@ def _drawn_anew(before: Equivalence, draw: int) -> Decision:
 
 def _power_of_two(before: Equivalence, where: str) -> Decision:
     reason = (
-        f"rounding alone moved '{before.output}' by {before.error:.1e}; scales were rounded to powers of two, which are"
-        " exact"
+        f"these scales moved '{before.output}' by {before.error:.1e}; powers of two, whose products are not rounded,"
+        " do not"
     )
     return Decision("equalize", "power_of_two_scales", where, True, reason)
 

@@ -1,0 +1,56 @@
+"""Make a graph of a protobuf, and say plainly what in it nothing after this could work with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+import onnx_ir as ir
+
+from equiquant.errors import ModelError
+
+__all__ = ["first_line", "parse"]
+
+
+def parse(proto: onnx.ModelProto) -> ir.Model:
+    """Return the model a protobuf describes.
+
+    Raises:
+        ModelError: It holds sparse tensors, takes or returns a map, reads what nothing defines, or is malformed.
+    """
+    for graph in _graphs(proto.graph):
+        for sparse in graph.sparse_initializer:
+            raise ModelError(f"The initializer '{sparse.values.name}' is sparse. Store it as a dense tensor.")
+        for node in graph.node:
+            if any(attribute.type == onnx.AttributeProto.SPARSE_TENSOR for attribute in node.attribute):
+                raise ModelError(f"The node '{node.name or node.op_type}' holds a sparse tensor. Store it dense.")
+    for value in (*proto.graph.input, *proto.graph.output):
+        if "map_type" in (value.type.WhichOneof("value"), value.type.sequence_type.elem_type.WhichOneof("value")):
+            raise ModelError(
+                f"'{value.name}' is a map, not a tensor. Export the model without ZipMap (skl2onnx: zipmap=False)."
+            )
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # onnx_ir raises many kinds on malformed graphs, one inside the other
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ModelError(f"The model is not valid ONNX: {first_line(cause)}") from error
+    for node in model.graph.all_nodes():
+        for value in node.inputs:
+            if value is not None and not (value.producer() or value.is_graph_input() or value.is_initializer()):
+                raise ModelError(f"The node '{node.name or node.op_type}' reads '{value.name}', which nothing defines.")
+    return model
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or its name."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _graphs(body)

@@ -1,0 +1,227 @@
+"""Outputs that cannot be compared number by number, and values that are no tensors of numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from equiquant import equalize, quantize
+from equiquant.errors import DataError, ModelError
+from equiquant.graph.decisions import decided_by
+from tests.canonical.support import run
+
+PRESETS = ("a8w8", "xint8")
+SAMPLES = np.random.default_rng(0).standard_normal((4, 3, 8, 8), np.float32)
+Z = np.zeros((), np.float32)
+
+
+def network(nodes: list[Any], outputs: list[Any], **constants: Any) -> onnx.ModelProto:
+    """Return Conv, Relu, Conv and what `nodes` make of its result `s`, (1, 6, 8, 8)."""
+    rng = np.random.default_rng(1)
+    constants |= {"w1": rng.standard_normal((8, 3, 3, 3)), "w2": rng.standard_normal((6, 8, 1, 1))}
+    opset = constants.pop("opset", 17)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w1"], ["a"], name="c1", pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["a"], ["b"], name="r1"),
+            helper.make_node("Conv", ["b", "w2"], ["s"], name="c2"),
+            *nodes,
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        outputs,
+        [
+            c if isinstance(c, TensorProto) else numpy_helper.from_array(_single(np.asarray(c)), n)
+            for n, c in constants.items()
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+
+def output(kind: int, shape: list[Any], name: str = "y") -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def words(*items: str) -> TensorProto:
+    return numpy_helper.from_array(np.array(items, dtype=object), "words")
+
+
+def quality(model: onnx.ModelProto, preset: str) -> dict[str, float]:
+    report = quantize(model, data=SAMPLES, preset=preset).report.to_dict()
+    return {row["name"]: float(row["sqnr_db"]) for row in report["quality"]["outputs"]}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_network_of_classes_alone(preset: str) -> None:
+    model = network([helper.make_node("ArgMax", ["s"], ["y"], axis=1)], [output(TensorProto.INT64, [1, 1, 8, 8])])
+    assert quality(model, preset)["y"] > 10
+    assert decided_by(ir.from_proto(model)) == {"y": ["s"]}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_number_of_results_that_depends_on_the_numbers(preset: str) -> None:
+    nodes = [helper.make_node("Greater", ["s", "zero"], ["m"]), helper.make_node("NonZero", ["m"], ["y"])]
+    model = network(nodes, [output(TensorProto.INT64, [4, None])], zero=Z)
+    found = quality(model, preset)
+    assert list(found) == ["s"], "what the choice is made by takes its place"
+    assert found["s"] > 15
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_boxes_that_a_suppression_chose(preset: str) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["s", "flat"], ["f"]),
+        helper.make_node("Split", ["f"], ["p", "q"], axis=1),
+        helper.make_node("Concat", ["p", "one"], ["r"], axis=1),
+        helper.make_node("Transpose", ["r"], ["boxes"], perm=[0, 2, 1]),
+        helper.make_node("NonMaxSuppression", ["boxes", "q", "most", "zero", "zero"], ["chosen"]),
+        helper.make_node("Gather", ["chosen", "two"], ["index"], axis=1),
+        helper.make_node("Gather", ["boxes", "index"], ["y"], axis=1),
+    ]
+    constants = {"flat": np.array([1, 6, 64]), "one": np.ones((1, 1, 64)), "most": np.array([20]), "two": np.array(2)}
+    model = network(nodes, [output(TensorProto.FLOAT, [1, None, 4])], zero=Z, **constants)
+    assert set(quality(model, preset)) == {"boxes", "q"}
+    with pytest.warns(UserWarning, match="No calibration data"):
+        quantize(model, preset=preset)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_words_are_compared_for_being_equal(preset: str) -> None:
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["s"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["v"]),
+        helper.make_node("ArgMax", ["v"], ["i"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["words", "i"], ["y"]),
+    ]
+    found = quality(network(nodes, [output(TensorProto.STRING, [1])], words=words(*"abcdef")), preset)
+    assert found["y"] > 3
+
+
+def test_a_constant_of_words_stays_where_it_is() -> None:
+    constant = helper.make_node("Constant", [], ["k"], value=words("a", "b"))
+    nodes = [constant, helper.make_node("Shape", ["k"], ["n"])]
+    model = network(nodes, [output(TensorProto.FLOAT, [1, 6, 8, 8], "s"), output(TensorProto.INT64, [1], "n")])
+    assert quality(model, "a8w8")["n"] == np.inf
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_masked_outputs_are_measured_by_what_is_finite(preset: str) -> None:
+    nodes = [helper.make_node("Greater", ["s", "zero"], ["m"]), helper.make_node("Where", ["m", "s", "least"], ["y"])]
+    model = network(nodes, [output(TensorProto.FLOAT, [1, 6, 8, 8])], zero=Z, least=np.float32(-np.inf))
+    report = quantize(model, data=SAMPLES, preset=preset).report.to_dict()
+    assert all(np.isfinite(trial["sqnr_db"]) for trial in report["equalization"]["trials"])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "last", [helper.make_node("Mul", ["s", "zero"], ["y"]), helper.make_node("Sqrt", ["s"], ["y"])]
+)
+def test_an_output_that_says_nothing(preset: str, last: onnx.NodeProto) -> None:
+    """Nothing but 0; square roots of negative numbers, whose slope at 0 is infinite."""
+    model = network([last], [output(TensorProto.FLOAT, [1, 6, 8, 8])], zero=Z)
+    result = quantize(model, data=SAMPLES, preset=preset).model
+    scales = [numpy_helper.to_array(i) for i in result.graph.initializer if i.name.endswith("_scale")]
+    assert scales
+    assert all(np.isfinite(scale).all() for scale in scales)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_sequence_on_the_way(preset: str) -> None:
+    nodes = [
+        helper.make_node("SplitToSequence", ["s", "three"], ["q"], axis=1),
+        helper.make_node("Identity", ["q"], ["same"]),
+        helper.make_node("SequenceAt", ["same", "first"], ["y"]),
+    ]
+    constants = {"three": np.array(3), "first": np.array(1)}
+    assert quality(network(nodes, [output(TensorProto.FLOAT, [1, 3, 8, 8])], **constants), preset)["y"] > 15
+
+
+def test_a_sequence_as_a_result() -> None:
+    nodes = [helper.make_node("SplitToSequence", ["s", "parts"], ["y"], axis=1)]
+    sequence = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    model = network(nodes, [sequence], parts=np.array([2, 4]))
+    result = equalize(model, data=SAMPLES)
+    before, after = (run(m, {"x": SAMPLES[:1]})[0] for m in (model, result.model))
+    assert before.shape == (6 * 8 * 8,)
+    np.testing.assert_allclose(after, before, atol=1e-5 * np.abs(before).max())
+
+
+def test_a_weight_that_a_body_reads_too() -> None:
+    branches = {
+        name: helper.make_graph(nodes, name, [], [output(TensorProto.FLOAT, [1, 8, 8, 8], f"{name}_y")])
+        for name, nodes in {
+            "then_branch": [helper.make_node("Conv", ["b", "w"], ["then_branch_y"], pads=[1, 1, 1, 1])],
+            "else_branch": [helper.make_node("Identity", ["b"], ["else_branch_y"])],
+        }.items()
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0),
+        helper.make_node("Greater", ["mean", "zero"], ["k"]),
+        helper.make_node("If", ["k"], ["d"], **branches),
+        helper.make_node("Conv", ["d", "w"], ["e"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["e", "d"], ["y"]),
+    ]
+    weight = np.random.default_rng(2).standard_normal((8, 8, 3, 3))
+    model = network(nodes, [output(TensorProto.FLOAT, [1, 8, 8, 8])], zero=Z, w=weight)
+    assert quality(model, "xint8")["y"] > 10
+
+
+def test_a_function_of_the_model_in_an_old_operator_set() -> None:
+    nodes = [helper.make_node("Sq", ["s"], ["y"], domain="my")]
+    model = network(nodes, [output(TensorProto.FLOAT, [1, 6, 8, 8])], opset=11)
+    body = [helper.make_node("ReduceSum", ["a"], ["t"], axes=[2]), helper.make_node("Add", ["a", "t"], ["r"])]
+    model.opset_import.append(helper.make_opsetid("my", 1))
+    model.functions.append(helper.make_function("my", "Sq", ["a"], ["r"], body, [helper.make_opsetid("", 11)]))
+    assert quality(model, "a8w8")["y"] > 15
+
+
+def test_where_the_optimizer_of_onnxruntime_fails_the_model_comes_with_a_warning() -> None:
+    nodes = [helper.make_node("AveragePool", ["s"], ["y"], name="pool", kernel_shape=[3, 3], dilations=[2, 2])]
+    model = network(nodes, [output(TensorProto.FLOAT, [1, 6, 4, 4])], opset=19)
+    with pytest.warns(UserWarning, match=r"graph optimizations fail on it .*ORT_DISABLE_ALL"):
+        result = quantize(model, data=SAMPLES, preset="a8w8")
+    assert run(result.model, {"x": SAMPLES[:1]})[0].shape == (1, 6, 4, 4)
+
+
+def test_maps_and_sparse_tensors_are_refused_by_name() -> None:
+    kind = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    model = network([], [helper.make_value_info("y", helper.make_sequence_type_proto(kind))])
+    with pytest.raises(ModelError, match=r"'y' is a map.*zipmap=False"):
+        quantize(model)
+    numbers = helper.make_tensor("w3", TensorProto.FLOAT, [1], [1.0])
+    places = helper.make_tensor("i", TensorProto.INT64, [1], [3])
+    model = network([], [output(TensorProto.FLOAT, [1, 6, 8, 8], "s")])
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(numbers, places, [8]))
+    with pytest.raises(ModelError, match="'w3' is sparse"):
+        quantize(model)
+
+
+def test_what_nothing_defines_is_refused_by_name() -> None:
+    lost = helper.make_node("Mul", ["s", "lost"], ["y"], name="m")
+    with pytest.raises(ModelError, match="'m' reads 'lost', which nothing defines"):
+        quantize(network([lost], [output(TensorProto.FLOAT, [1, 6, 8, 8])]))
+
+
+def test_words_as_an_input_need_data() -> None:
+    model = network([helper.make_node("Identity", ["name"], ["y"])], [output(TensorProto.STRING, [1])])
+    model.graph.input.append(helper.make_tensor_value_info("name", TensorProto.STRING, [1]))
+    model.graph.output.append(output(TensorProto.FLOAT, [1, 6, 8, 8], "s"))
+    with pytest.raises(DataError, match="'name' has type string"):
+        quantize(model)
+    feeds = ({"x": sample[None], "name": np.array(["a"], dtype=object)} for sample in SAMPLES)
+    report = quantize(model, data=feeds, preset="a8w8").report.to_dict()
+    assert [row["name"] for row in report["quality"]["outputs"]] == ["y", "s"]
+
+
+def test_numbers_nobody_reads_may_be_anything() -> None:
+    model = network([], [output(TensorProto.FLOAT, [1, 6, 8, 8], "s")], idle=np.float32(np.nan))
+    assert quality(model, "a8w8")["s"] > 15
