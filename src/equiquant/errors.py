@@ -14,6 +14,7 @@ __all__ = [
     "ModelError",
     "OptionError",
     "OutputError",
+    "first_line",
     "nearest",
 ]
 
@@ -36,6 +37,11 @@ class OptionError(EquiQuantError, ValueError):
 
 class OutputError(EquiQuantError):
     """The result cannot be written: no such folder, no permission, or it would overwrite the input."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or the name of its class if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -84,6 +84,15 @@ def test_refuses_into_the_operator_before(case: str) -> None:
     assert reason in outcome.refused("fold_scale")
 
 
+@pytest.mark.parametrize("step", ["Div(y, c)", "Mul(y, c)"])
+def test_integers_are_not_scaled(step: str) -> None:
+    """7 / 2 is 3 for integers: half of the weight would be another function."""
+    parameters = {"w": np.arange(12).reshape(3, 4), "c": np.array(2)}
+    outcome = canonical(proto(f"y = MatMul(x, w) z = {step}", "int64[N,3] x", "int64[] z", parameters))
+    assert outcome.ops[0] == "MatMul"
+    assert "are integers" in outcome.refused("fold_scale")
+
+
 def test_a_constant_that_widens_a_single_channel_is_refused() -> None:
     outcome = canonical(proto("y = Conv(x, w) z = Mul(y, c)", IMAGE, "float[] z", weights(w=(1, 3, 1, 1), c=(5, 1, 1))))
     assert "5 channels and its neighbour 1" in outcome.refused("fold_scale")

@@ -72,6 +72,16 @@ def test_it_foresees_what_equalize_then_does(tmp_path: Path) -> None:
         assert layer.spread_after == pytest.approx(done[layer.name]["spread_after"], rel=0.3)
 
 
+def test_a_large_model_is_told_without_the_pairwise_solver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("equiquant.pipeline.solving.MEASURE_BELOW", 0)
+    assert main(["inspect", str(network(tmp_path / "m.onnx", UNEVEN))]) == 0
+    printed = capsys.readouterr().out
+    assert "as it is" in printed
+    assert "pairwise" not in printed
+
+
 def test_an_even_network_gains_nothing(tmp_path: Path) -> None:
     outlook = api.inspect(network(tmp_path / "m.onnx", np.ones(4, np.float32)), DATA).outlook
     assert outlook is not None

@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from equiquant import equalize
 from equiquant.equalization import clip_bounds, find_classes, plan_pairwise
 from equiquant.equalization.apply import powers_of_two
 from equiquant.graph import edit, query
@@ -87,3 +88,15 @@ def test_pairwise_reads_bfloat16() -> None:
     z = plan_pairwise(classes, clip_bounds(classes, {}, 1)).z
     assert np.isfinite(z).all()
     assert z.any()
+
+
+@pytest.mark.parametrize("method", ["auto", "global", "pairwise"])
+def test_the_stand_alone_face_takes_float16(method: str) -> None:
+    """Nothing of it can be quantized, so that noise says nothing: the ranges alone do."""
+    source = half(np.float16).proto()
+    samples = [np.random.default_rng(k).standard_normal((1, 4, 3, 3)).astype(np.float16) for k in range(4)]
+    result = equalize(source, data=samples, method=method)
+    found = result.report.to_dict()["equalization"]
+    assert found["method"] == "pairwise"
+    assert found["moved"] > 0
+    assert found["equivalence_error"] <= 2**-10

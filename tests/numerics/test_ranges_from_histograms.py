@@ -80,3 +80,9 @@ def test_mse_is_within_a_percent_of_the_best_found_on_the_values(x: np.ndarray, 
 
 def test_mse_of_nothing_is_nothing() -> None:
     assert mse_range(DyadicHistogram.of(np.zeros(4, np.float32)), INT_TYPES["int8"], symmetric=True) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("bins", [101, 127, 128])
+def test_with_few_bins_entropy_is_min_max(bins: int) -> None:
+    data = DyadicHistogram.of(np.array([-1.0, 0.5, 1.0], np.float32))
+    assert entropy_range(data, bins) == (-1.0, 1.0)

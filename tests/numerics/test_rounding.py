@@ -46,7 +46,8 @@ def test_a_single_candidate_is_rounded_as_gptq_does(monkeypatch: pytest.MonkeyPa
     _, second = correlated(2, 200)
     exact = np.random.default_rng(2).normal(0, 4, (2, 3, 200))
     upper = np.linalg.cholesky(np.linalg.inv(second)).swapaxes(1, 2)
-    found = lattice_search.search(exact, upper, np.ones((1, 1, 200)), -127, 127)
+    ends = np.full((2, 3, 1), 127.0)
+    found = lattice_search.search(exact, upper, np.ones((1, 1, 200)), -ends, ends)
     left = exact.copy()
     for j in range(200):
         lost = (left[:, :, j] - np.rint(left[:, :, j])) / upper[:, j, j, None]
@@ -160,3 +161,15 @@ def test_moments_without_a_factor_are_damped_further() -> None:
     assert np.isfinite(found).all()
     indefinite = np.array([[[0.0, 9.0], [9.0, 0.0]]])
     assert np.array_equal(round_rows(rows, indefinite, np.ones((1, 1)), -127, 127), np.rint(rows))
+
+
+def test_every_row_has_ends_of_its_own() -> None:
+    """As rows with unlike zero points do; one that is clipped must not be so at another's end."""
+    _, second = correlated(1, 12)
+    rows = np.random.default_rng(5).normal(0, 3, (1, 4, 12))
+    low, high = np.array([-9.0, -1, -4, -2]).reshape(1, 4, 1), np.array([1.0, 9, 4, 2]).reshape(1, 4, 1)
+    found = round_rows(rows, second, np.ones((1, 4)), low, high)
+    assert (found >= low).all()
+    assert (found <= high).all()
+    each = [round_rows(rows[:, k : k + 1], second, np.ones((1, 1)), low[0, k, 0], high[0, k, 0]) for k in range(4)]
+    np.testing.assert_array_equal(found, np.concatenate(each, axis=1))

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from equiquant import equalize, quantize
+from equiquant import equalize, inspect, quantize
 from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by
 from tests.canonical.support import run
@@ -225,3 +225,10 @@ def test_words_as_an_input_need_data() -> None:
 def test_numbers_nobody_reads_may_be_anything() -> None:
     model = network([], [output(TensorProto.FLOAT, [1, 6, 8, 8], "s")], idle=np.float32(np.nan))
     assert quality(model, "a8w8")["s"] > 15
+
+
+def test_what_says_nothing_is_inspected_too() -> None:
+    model = network([helper.make_node("Mul", ["s", "zero"], ["y"])], [output(TensorProto.FLOAT, [1, 6, 8, 8])], zero=Z)
+    outlook = inspect(model, SAMPLES).outlook
+    assert outlook is not None
+    assert outlook.sqnr_db == {}

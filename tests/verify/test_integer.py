@@ -228,6 +228,11 @@ def test_shapes_computed_in_the_graph_are_no_float_nodes() -> None:
     assert found.float_nodes == {}
 
 
+def test_a_single_number_stays_an_array() -> None:
+    text = "g (float[1,4,6,6] x) => (float[] y) { c = Conv(x, w)  m = ReduceMax <keepdims = 0> (c)  y = Mul(c, m) }"
+    check(agreement(quantized(text, (1, 4, 6, 6), w=noise(4, 4, 3, 3)), 1, 4, 6, 6))
+
+
 def test_a_scale_that_is_no_power_of_two_is_refused() -> None:
     text = "g (float[1,4,6,6] x) => (float[] y) { y = Conv(x, w) }"
     model = support.parse(text, w=noise(4, 4, 3, 3))

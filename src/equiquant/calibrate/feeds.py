@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.errors import DataError, nearest
+from equiquant.errors import DataError, first_line, nearest
 from equiquant.io.runtime import InputSpec
 
 __all__ = ["Feed", "batch_size", "checked", "float_dtype", "shape_text"]
@@ -70,7 +70,7 @@ def _checked_array(value: Any, spec: InputSpec, where: str) -> Array:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors on another device
-        raise DataError(f"{where}: cannot be read as an array: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{where}: cannot be read as an array: {first_line(error)}") from error
     array = _checked_dtype(array, spec, where)
     if spec.shape:  # onnxruntime gives () for an unknown rank too
         if array.ndim == len(spec.shape) - 1:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.calibrate.feeds import float_dtype, shape_text
-from equiquant.errors import DataError
+from equiquant.errors import DataError, first_line
 from equiquant.io.runtime import InputSpec
 from equiquant.recipe import ImageOptions
 
@@ -75,7 +75,7 @@ class ImageReader:
             with self._open(path) as file:
                 return self.prepare(file)
         except Exception as error:  # damaged files raise almost anything, each decoder its own kind
-            raise DataError(f"Cannot read the image {path}: {str(error).splitlines()[0]}") from error
+            raise DataError(f"Cannot read the image {path}: {first_line(error)}") from error
 
     def prepare(self, image: Any) -> Array:
         """Return a Pillow image as `read` returns a file."""

@@ -8,6 +8,7 @@ from functools import partial
 import onnx_ir as ir
 
 from equiquant.calibrate.distilling import distilled
+from equiquant.calibrate.feeds import batch_size
 from equiquant.calibrate.matching import matching_texture
 from equiquant.calibrate.sizing import sized
 from equiquant.calibrate.sources import Source, numbered
@@ -48,7 +49,8 @@ def made_up(
     found = distilled(model, feeds(), progress) if distill and model is not None else None
     if found is None:
         return Source(lambda: numbered(feeds()), replayable=False, synthetic=True, count=count)
-    return Source(lambda: numbered(found.feeds), replayable=True, synthetic=True, distilled=found, count=count)
+    kept = sum(map(batch_size, found.feeds))
+    return Source(lambda: numbered(found.feeds), replayable=True, synthetic=True, distilled=found, count=kept)
 
 
 def _settled(model: ir.Model) -> ir.Model | None:

@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.errors import DataError
+from equiquant.errors import DataError, first_line
 
 __all__ = ["NpzArray", "load_npz"]
 
@@ -97,7 +97,7 @@ def load_npz(path: Path) -> dict[str, NpzArray]:
             members = archive.namelist()
         arrays = {m.removesuffix(".npy"): NpzArray(path, m) for m in members}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"Cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise DataError(f"Cannot read {path}: {first_line(error)}") from error
     if not arrays:
         raise DataError(f"{path} holds no arrays.")
     return arrays

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from equiquant.calibrate.distilling import Distilled
 from equiquant.calibrate.images import IMAGE_SUFFIXES, ImageReader
 from equiquant.calibrate.npz import load_npz
-from equiquant.errors import DataError
+from equiquant.errors import DataError, first_line
 from equiquant.io.runtime import InputSpec
 from equiquant.recipe import ImageOptions, Recipe
 
@@ -239,7 +239,7 @@ def _load_npy(path: Path) -> Array:
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"Cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise DataError(f"Cannot read {path}: {first_line(error)}") from error
     return array
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.calibrate.stats import AppliedScales, ChannelSums, TensorRecord, TensorStats
-from equiquant.errors import DataError, OutputError
+from equiquant.errors import DataError, OutputError, first_line
 from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.histogram import BINS, DyadicHistogram
 from equiquant.numerics.sketch import MagnitudeCounts
@@ -108,7 +108,7 @@ def read_stats(path: str | os.PathLike[str]) -> tuple[TensorStats, dict[str, Any
             }
             scales = _unpack_scales(about["scales"], arrays["log_scales"]) if "scales" in about else None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = first_line(error)
         raise DataError(f"Cannot read calibration statistics from {os.fspath(path)}: {why}") from error
     stats = TensorStats(
         about["samples"], tensors, about["synthetic"], about["model_hash"], about["averaged"], recounted, scales

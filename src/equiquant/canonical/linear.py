@@ -28,6 +28,7 @@ __all__ = ["LINEAR_OPS", "Linear", "Parameters", "linear_at", "linear_producing"
 Array = npt.NDArray[Any]
 Factor = Array | None  # float64, shape (C,); None is 1 for a scale and 0 for a shift
 
+FLOATS = "fV"  # numpy's kinds of floats; V is bfloat16
 LINEAR_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
@@ -278,7 +279,9 @@ def _add(a: Array | None, b: Array | None) -> Array | None:
 
 
 def _multiply(array: Array, factor: Any, what: str) -> Array:
-    """Return array·factor, computed in float64, in the array's type; refuse if it leaves its range."""
+    """Return array·factor, computed in float64, in the array's type; refuse integers, and what leaves its range."""
+    if array.dtype.kind not in FLOATS:
+        refuse(f"{what} are integers")
     if array.dtype.itemsize < 4:
         return _cast(array.astype(np.float64) * factor, array.dtype, what)
     result = np.empty(array.shape, array.dtype)

@@ -49,16 +49,12 @@ def _verdict(outlook: Outlook) -> Iterable[str | Text]:
     helped = sum(layer.helped for layer in outlook.layers)
     yield f"{free} of {len(outlook.layers)} layers can be rescaled; the noise of {helped} falls"
     if outlook.sqnr_db:
-        before, pairwise, best = (outlook.sqnr_db[name] for name in ("none", "pairwise", "global"))
-        yield Text.assemble(
-            "SQNR of the output: ",
-            graded(before),
-            " as it is, ",
-            graded(pairwise),
-            " pairwise, ",
-            graded(best),
-            " global",
-        )
+        told = {"none": "as it is", "pairwise": "pairwise", "global": "global"}
+        line = Text("SQNR of the output: ")
+        for name, ratio in outlook.sqnr_db.items():
+            if name in told:
+                line.append_text(Text.assemble("" if name == "none" else ", ", graded(ratio), f" {told[name]}"))
+        yield line
 
 
 def _layers(console: Console, layers: tuple[LayerOutlook, ...]) -> None:

@@ -20,10 +20,11 @@ def multiplications(node: ir.Node) -> float:
     """
     if node.op_type not in WEIGHTED:
         return 0.0
-    shape = query.static_shape(node.outputs[0])
+    spread = node.inputs[0] if node.op_type == "ConvTranspose" else node.outputs[0]  # what meets the weights by channel
+    shape = None if spread is None else query.static_shape(spread)
     weight = query.constant(node.inputs[1])
     if shape is None or weight is None or weight.ndim < 2:
         return 0.0
-    outputs = np.prod([UNKNOWN if d is None else d for d in shape[1:]], dtype=np.float64)
-    channels = weight.shape[0] if node.op_type == "Conv" else weight.shape[1]
-    return float(outputs * weight.size / max(channels, 1))
+    elements = np.prod([UNKNOWN if d is None else d for d in shape[1:]], dtype=np.float64)
+    first = node.op_type in ("Conv", "ConvTranspose") or bool(query.attribute(node, "transB", 0))
+    return float(elements * weight.size / max(weight.shape[0 if first else -1], 1))

@@ -15,6 +15,7 @@ __all__ = [
     "constant",
     "constant_producer",
     "infinite_constant",
+    "is_gate",
     "is_public",
     "label",
     "opset",
@@ -136,3 +137,11 @@ def static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
     if value.shape is None:
         return None
     return tuple(d if isinstance(d, int) else None for d in value.shape)
+
+
+def is_gate(node: ir.Node) -> bool:
+    """True for the HardSigmoid that hardware has, clip(x/6 + 1/2, 0, 1)."""
+    if node.op_type != "HardSigmoid" or node.domain != "":
+        return False
+    found = (attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5))
+    return bool(np.allclose(found, (1 / 6, 0.5), rtol=1e-4))

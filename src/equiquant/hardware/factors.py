@@ -14,7 +14,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.graph.query import attribute, constant, static_shape
+from equiquant.graph.query import attribute, constant, is_gate, static_shape
 
 __all__ = [
     "HARD_SIGMOID_FACTOR",
@@ -29,7 +29,6 @@ __all__ = [
 HARD_SIGMOID_FACTOR = 2731 / 2**14 * 6
 LARGEST_KERNEL = 255  # beyond, the NPU does not pool
 FIXED = {3: (7, 6), 5: (10, 8), 6: (7, 8), 7: (21, 10), 14: (21, 12)}  # side of the window -> (k, s)
-TOLERANCE = 1e-6
 
 
 def mean_factor(count: int) -> float:
@@ -82,10 +81,10 @@ def reduced_sizes(node: ir.Node) -> list[int | None] | None:
 def factor_of(node: ir.Node) -> float | str:
     """Return what the NPU multiplies the result of a node by, or why that cannot be told; 1 where it is exact."""
     if node.op_type == "HardSigmoid":
-        alpha, beta = float(attribute(node, "alpha", 0.2)), float(attribute(node, "beta", 0.5))
-        if abs(alpha - 1 / 6) > TOLERANCE or abs(beta - 0.5) > TOLERANCE:
-            return f"the NPU computes HardSigmoid with alpha 1/6 and beta 1/2 only, not {alpha:.4g} and {beta:.4g}"
-        return HARD_SIGMOID_FACTOR
+        if is_gate(node):
+            return HARD_SIGMOID_FACTOR
+        alpha, beta = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
+        return f"the NPU computes HardSigmoid with alpha 1/6 and beta 1/2 only, not {alpha:.4g} and {beta:.4g}"
     if node.op_type == "ReduceMean":
         sizes = reduced_sizes(node)
         if sizes is None or None in sizes:

@@ -11,10 +11,10 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from equiquant.errors import ModelError
+from equiquant.errors import ModelError, first_line
 from equiquant.graph.query import FINITE
 from equiquant.io.mapped import load_mapped
-from equiquant.io.parse import first_line, parse
+from equiquant.io.parse import parse
 
 __all__ = ["LoadedModel", "ModelLike", "load_model", "name_nodes"]
 

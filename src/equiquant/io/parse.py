@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir as ir
 
-from equiquant.errors import ModelError
+from equiquant.errors import ModelError, first_line
 
-__all__ = ["first_line", "parse"]
+__all__ = ["parse"]
 
 
 def parse(proto: onnx.ModelProto) -> ir.Model:
@@ -41,11 +41,6 @@ def parse(proto: onnx.ModelProto) -> ir.Model:
             if value is not None and not (value.producer() or value.is_graph_input() or value.is_initializer()):
                 raise ModelError(f"The node '{node.name or node.op_type}' reads '{value.name}', which nothing defines.")
     return model
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its name."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

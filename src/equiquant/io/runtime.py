@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from equiquant.errors import ModelError
+from equiquant.errors import ModelError, first_line
 from equiquant.graph import edit, query
 from equiquant.io.save import model_bytes
 
@@ -135,7 +135,7 @@ class Runner:
                 source = bytes(model.SerializeToString()) if isinstance(model, onnx.ModelProto) else os.fspath(model)
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has its own unexported exception classes
-            raise ModelError(f"onnxruntime cannot run the model: {str(error).strip().splitlines()[0]}") from error
+            raise ModelError(f"onnxruntime cannot run the model: {first_line(error)}") from error
         self.inputs = tuple(
             InputSpec(
                 i.name,
@@ -181,7 +181,7 @@ class Runner:
         try:
             result = self._session.run(list(self.outputs), {**feed, **self._fed})
         except Exception as error:
-            raise ModelError(f"onnxruntime failed on the model: {str(error).strip().splitlines()[0]}") from error
+            raise ModelError(f"onnxruntime failed on the model: {first_line(error)}") from error
         return [_array(value) for value in result]
 
 

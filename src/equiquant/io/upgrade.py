@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx import version_converter
 from onnx_ir.passes.common import InlinePass
 
-from equiquant.errors import ModelError
+from equiquant.errors import ModelError, first_line
 from equiquant.io.load import name_nodes
 
 __all__ = ["TARGET_OPSET", "raise_ir_version", "upgrade_opset"]
@@ -35,7 +35,7 @@ def upgrade_opset(model: ir.Model, target: int = TARGET_OPSET) -> None:
     try:
         converted = ir.from_proto(version_converter.convert_version(_without_weights(model), target))
     except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rpartition("failed: ")[2]
+        reason = first_line(error).rpartition("failed: ")[2]
         raise ModelError(
             f"The model uses opset {source} and cannot be converted to {target} ({reason})."
             " Export it again with opset 13 or later."

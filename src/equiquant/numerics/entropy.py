@@ -42,11 +42,11 @@ def entropy_range(data: DyadicHistogram, bins: int = ENTROPY_BINS, levels: int =
     reached = np.rint(np.interp(edges, data.edges(), np.concatenate([[0], np.cumsum(data.counts)])))
     reached[-1] = data.total  # the largest value lies on the last edge
     counts = np.diff(reached)
-    center = bins // 2
-    first = min(levels // 2, center)
-    halves = np.unique(np.linspace(center, first, CANDIDATES).round().astype(np.int64))[::-1]  # widest first
-    divergences = [_divergence(counts, center - half, min(center + half, bins), levels) for half in halves]
-    limit = float(edges[min(center + halves[int(np.argmin(divergences))], bins)])
+    widest = bins // 2
+    first = min(levels // 2, widest)
+    halves = np.unique(np.linspace(widest, first, CANDIDATES).round().astype(np.int64))[::-1]  # widest first
+    divergences = [_divergence(counts, widest - half, bins - widest + half, levels) for half in halves]
+    limit = float(edges[bins - widest + halves[int(np.argmin(divergences))]])
     return max(data.low, -limit), min(data.high, limit)
 
 

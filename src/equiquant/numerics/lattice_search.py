@@ -37,14 +37,14 @@ def width(groups: int, rows: int, columns: int) -> int:
     return min(MOST_KEPT, 1 << max(0, affordable.bit_length() - 1))
 
 
-def search(exact: Array, upper: Array, grid: Array, low: int, high: int) -> Array:
+def search(exact: Array, upper: Array, grid: Array, low: Array, high: Array) -> Array:
     """Return the integers found.
 
     Args:
         exact: (G, M, K) M rows of each of G groups, the columns in the order in which they are rounded.
         upper: (G, K, K) U of each group.
         grid: Steps of the columns, (1, 1, K) or (G, M, K), in the units of `exact`.
-        low: Smallest integer.
+        low: Smallest integer of each row, (G, M, 1).
         high: Largest one.
 
     Returns:
@@ -86,7 +86,7 @@ class _Block:
     def __post_init__(self) -> None:
         self.origin = np.broadcast_to(np.arange(self.table.shape[2]), self.table.shape[:3])
 
-    def round(self, j: int, step: Array, low: int, high: int, most: int) -> None:
+    def round(self, j: int, step: Array, low: Array, high: Array, most: int) -> None:
         """Round column j in every way worth while, and keep the best `most` candidates a row."""
         left, pivot = self.table[..., j], self.upper[:, None, None, j, j]
         nearest = np.clip(np.rint(left / step), low, high)

@@ -64,14 +64,14 @@ def regress(products: Array, second: Array) -> Array:
     return result
 
 
-def round_rows(rows: Array, second: Array, steps: Array, low: int, high: int) -> Array:
+def round_rows(rows: Array, second: Array, steps: Array, low: Array | float, high: Array | float) -> Array:
     """Return the integers that stand for the rows.
 
     Args:
         rows: (G, M, K) M rows of each of G independent groups, real units.
         second: (G, K, K) second moments of the inputs, damped.
         steps: (G, M) real units per step, or (G, M, K) where columns have steps of their own.
-        low: Smallest integer, the zero point subtracted.
+        low: Smallest integer of each row, the zero point subtracted; broadcasts to (G, M, 1).
         high: Largest one.
 
     Returns:
@@ -85,9 +85,10 @@ def round_rows(rows: Array, second: Array, steps: Array, low: int, high: int) ->
     exact = np.take_along_axis(exact, across, axis=2)
     grid = np.take_along_axis(grid, across, axis=2)
     ordered, upper = _factored(ordered)
-    found = search(exact, upper, grid, low, high)
+    least, most = (np.broadcast_to(np.asarray(end, np.float64), (*exact.shape[:2], 1)) for end in (low, high))
+    found = search(exact, upper, grid, least, most)
     del upper
-    _settle(found, exact, ordered, grid, low, high)
+    _settle(found, exact, ordered, grid, least, most)
     result = np.empty_like(found)
     np.put_along_axis(result, np.broadcast_to(across, found.shape), found, axis=2)
     return result
@@ -117,7 +118,7 @@ def _order(second: Array) -> Array:
     return order
 
 
-def _settle(integers: Array, exact: Array, second: Array, grid: Array, low: int, high: int) -> None:
+def _settle(integers: Array, exact: Array, second: Array, grid: Array, low: Array, high: Array) -> None:
     """Move each integer of the rows that were clipped, in place, to where e H eᵀ is least, the others staying.
 
     Within a block of columns the pull on its own columns follows every move, that on the rest the product of all.
@@ -132,7 +133,7 @@ def _settle(integers: Array, exact: Array, second: Array, grid: Array, low: int,
         before, own = whole.copy(), second[:, start:end, start:end]
         for j in range(whole.shape[2]):
             ideal = whole[..., j] + np.rint(near[..., j] / (own[:, None, j, j] * step[..., j]))
-            change = np.where(clipped, np.clip(ideal, low, high) - whole[..., j], 0.0)
+            change = np.where(clipped, np.clip(ideal, low[..., 0], high[..., 0]) - whole[..., j], 0.0)
             whole[..., j] += change
             near -= (change * step[..., j])[..., None] * own[:, None, j]
         pull[..., end:] -= ((whole - before) * step) @ second[:, start:end, end:]

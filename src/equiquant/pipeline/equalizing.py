@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant import target
 from equiquant.calibrate import AppliedScales
 from equiquant.decisions import Decision
 from equiquant.equalization import (
@@ -22,6 +23,7 @@ from equiquant.equalization import (
     split_clips,
     spread,
 )
+from equiquant.errors import ModelError
 from equiquant.graph import edit, query
 from equiquant.io import model_bytes, release_memory
 from equiquant.numerics.parallel import parallel
@@ -97,6 +99,9 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         reference = _prepare_clips(state, model, reference, judge)
         classes = find_classes(model)
         asked = recipe if state.quantize else recipe.replace(bias_correction=False)  # another tool's biases stay
+        quantizable = state.quantize or _quantizable(state, model)
+        if not quantizable:
+            asked = asked.replace(cle_method="pairwise")
         reach = None if state.quantize else _reach(state, model, classes)
         plans, terms = solve(model, classes, asked, judge.fitted, judge.affordable, reach)
         # Where no class is free, all the methods say what the first says: nothing.
@@ -105,7 +110,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         rows = [(term.name, term.kind) for term in terms]
         del terms  # as large as the weights
         release_memory()
-        measured = _measured(state) and not _clear(model, plans, noise)
+        measured = quantizable and _measured(state) and not _clear(model, plans, noise)
         if not measured:
             plans = plans[-1:]
     only = len(plans) == 1
@@ -135,6 +140,17 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
     state.decisions += trial.decisions
     state.equalization |= _describe(state, classes, trial)
     return _applied(state, model, classes, trial)
+
+
+def _quantizable(state: RunState, model: ir.Model) -> bool:
+    """True if noise can be predicted and measured; of a float16 model there are only ranges."""
+    try:
+        target.survey(model, state.recipe)
+    except ModelError as error:
+        reason = f"its noise cannot be predicted, so ranges alone count, as in the pairwise solver. {error}"
+        state.decisions.append(Decision("equalize", "global_solver", "whole network", False, reason))
+        return False
+    return True
 
 
 def _reach(state: RunState, model: ir.Model, classes: ScaleClasses) -> ClipReach:

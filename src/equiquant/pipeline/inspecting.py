@@ -70,7 +70,7 @@ def _foresee(loaded: LoadedModel, stream: SampleStream, recipe: Recipe) -> Outlo
     classes = find_classes(model)
     plans, terms = solve(model, classes, recipe, samples, affordable)
     scales = {plan.method: plan.z for plan in plans}
-    before, after = scales["none"], scales["global"]
+    before, after = scales["none"], scales.get("global", plans[-1].z)
     noise = _noise_of_layers(terms, before, after)
     clips = _clip_of_classes(classes, after)
     outputs = {query.label(slot.node): slot.node.outputs[0] for slot in classes.slots if slot.role == "weight"}

@@ -76,16 +76,18 @@ def solve(
         The plans, and the noise terms: empty where only the pairwise solver ran.
     """
     nothing = EqualizationPlan("none", np.zeros(classes.count), 0)
-    survey = target.survey(model, recipe)
-    figures, sketches, count = channel_statistics(recipe, model, classes, survey.calibrated, samples)
+    ranged = _ranged(recipe, model)
+    alone = not ranged and (recipe.cle_method == "pairwise" or not recipe.cle)  # a solver that knows of no noise
+    survey = None if alone else target.survey(model, recipe)
+    tensors = () if survey is None else survey.calibrated
+    figures, sketches, count = channel_statistics(recipe, model, classes, tensors, samples)
     if reach is None:
         reach = ClipReach({name: sides[0].high for name, sides in sketches.items()}, count)
     bounds = clip_bounds(classes, reach.largest, reach.samples)
     plans = [nothing]
     if recipe.cle:
         plans.append(plan_pairwise(classes, bounds, steps=recipe.cle_steps, append_bias=recipe.cle_append_bias))
-    ranged = _ranged(recipe, model)
-    if not ranged and (recipe.cle_method == "pairwise" or not recipe.cle):
+    if survey is None:
         return plans, []
     gains = channel_gains(model, classes, figures, samples, affordable)
     terms = noise_terms(

@@ -213,6 +213,6 @@ def _rounded(
         aim = aim + lost.reshape(*rows.shape[:2], 1) * regress(moments.with_one()[:, None, :], second)
     scale, zero = params.aligned(layer.weight.ndim)
     steps = form.rows(np.broadcast_to(scale.astype(np.float64), layer.weight.shape))[:, :, 0] * form.gain
-    middle = int(params.zero_point.flat[0])
+    middle = form.rows(np.broadcast_to(np.asarray(zero, np.float64), layer.weight.shape))[:, :, :1]
     offsets = round_rows(aim, second, steps, params.type.qmin - middle, params.type.qmax - middle)
     return (form.stored(offsets) + zero).astype(params.type.name)

@@ -99,7 +99,7 @@ class Outlook:
         samples: Samples the prediction stands on.
         synthetic: They were made up.
         sqnr_db: Predicted SQNR of the whole network in dB, all rounding together, by method: `none`,
-            `pairwise`, `global`.
+            `pairwise` (not of a large model), `global`; empty if nothing can be predicted.
         layers: In graph order.
         tensors: Activation tensors, in graph order.
     """

@@ -24,8 +24,6 @@ from equiquant.target.ops import activation_inputs, data_outputs, row_of
 
 __all__ = ["Bound", "LimitReport", "Moved", "Roles", "Tensor", "enforce", "position"]
 
-HARD_SIGMOID = (1 / 6, 0.5)  # alpha and beta of the one the hardware has
-
 
 def position(params: QuantParams) -> int:
     """Return −log2 of a power-of-two scale."""
@@ -273,13 +271,5 @@ def _terms(terms: Sequence[tuple[str, int]], roles: Mapping[str, int | None]) ->
 
 def _applies(shift: Shift, node: ir.Node) -> bool:
     if shift.gate_only:
-        return any(_is_gate(use.node) for value in node.inputs if value is not None for use in value.uses())
-    return node.op_type != "HardSigmoid" or _is_gate(node)
-
-
-def _is_gate(node: ir.Node) -> bool:
-    """True for the HardSigmoid of the hardware, clip(x/6 + 1/2, 0, 1)."""
-    if node.op_type != "HardSigmoid":
-        return False
-    found = (query.attribute(node, "alpha", 0.2), query.attribute(node, "beta", 0.5))
-    return bool(np.allclose(found, HARD_SIGMOID, rtol=1e-4))
+        return any(query.is_gate(use.node) for value in node.inputs if value is not None for use in value.uses())
+    return node.op_type != "HardSigmoid" or query.is_gate(node)

@@ -70,8 +70,7 @@ class Exact:
             steps = halve_to_even(self.codes, -shift)
         else:
             steps = _divide(self.codes, _shift_left(np.asarray(self.divisor, dtype=np.int64), -shift))
-        result: Array = np.clip(steps + zero_point, kind.qmin, kind.qmax).astype(kind.name)
-        return result
+        return np.asarray(np.clip(steps + zero_point, kind.qmin, kind.qmax)).astype(kind.name)
 
 
 def largest(codes: Array) -> int:

@@ -166,7 +166,7 @@ class IntegerModel:
                 self.float_nodes[label(node)] = str(reason)
                 x = x.to_float()
         steps = np.rint(np.ldexp(x.astype(np.float64), -exponent)) + zero
-        return np.clip(steps, kind.qmin, kind.qmax).astype(kind.name), _first(node).is_graph_input()
+        return np.asarray(np.clip(steps, kind.qmin, kind.qmax)).astype(kind.name), _first(node).is_graph_input()
 
     def _dequantized(self, node: ir.Node, codes: Value) -> Exact:
         """Return the exact values of integers; scales of channels are brought to the finest."""
