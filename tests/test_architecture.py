@@ -21,6 +21,7 @@ MAX_LINES = 400
 ORDER = (
     ("errors",),
     ("decisions",),
+    ("field_checks",),
     ("recipe",),
     ("numerics",),
     ("graph",),

@@ -9,9 +9,10 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from equiquant.errors import OptionError, nearest
+from equiquant.field_checks import check_fields
 
 __all__ = ["FUSED_ACTIVATIONS", "IMAGE_RECIPES", "LIMITS", "PRESETS", "ImageOptions", "Recipe", "preset"]
 
@@ -44,23 +45,6 @@ FUSED_ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu")
 """What is quantized together with the Conv or Add before it."""
 
 
-def _check(owner: object) -> None:
-    """Check every field of a dataclass against its annotation; say which one is wrong and how."""
-    hints = get_type_hints(type(owner))
-    for f in dataclasses.fields(owner):  # type: ignore[arg-type]
-        value, hint = getattr(owner, f.name), hints[f.name]
-        choices = get_args(hint) if get_origin(hint) is Literal else None
-        if choices is not None and value not in choices:
-            allowed = ", ".join(repr(c) for c in choices)
-            raise OptionError(f"The '{f.name}' option must be one of {allowed}. Got {value!r} instead.")
-        if hint in (bool, int, float, str) and not (
-            isinstance(value, hint) or (hint is float and isinstance(value, int))
-        ):
-            raise OptionError(f"The '{f.name}' option must be a {hint.__name__}. Got {value!r} instead.")
-        if hint is int and isinstance(value, bool):
-            raise OptionError(f"The '{f.name}' option must be an int. Got {value!r} instead.")
-
-
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
     """How image files become model inputs: decode, resize, (x · scale − mean) / std, lay out.
@@ -87,11 +71,13 @@ class ImageOptions:
     fill: int = 114
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_fields(self)
         if len(self.mean) not in (1, 3) or len(self.std) not in (1, 3):
             raise OptionError("The image 'mean' and 'std' options take 1 or 3 numbers.")
         if any(s == 0 for s in self.std):
             raise OptionError("The image 'std' option must not contain 0.")
+        if self.size is not None and min(self.size) < 1:
+            raise OptionError(f"The image 'size' option is a height and a width in pixels. Got {self.size}.")
         if not 0 <= self.fill <= 255:
             raise OptionError(f"The image 'fill' option must be in [0, 255]. Got {self.fill}.")
 
@@ -244,7 +230,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_fields(self)
         if bad := set(self.separate) - set(FUSED_ACTIVATIONS):
             known = ", ".join(FUSED_ACTIVATIONS)
             raise OptionError(f"The 'separate' option takes {known}. Got {', '.join(sorted(bad))} instead.")
@@ -263,6 +249,11 @@ class Recipe:
             raise OptionError(f"CalibDataSize must be at least 1. Got {self.calibration_samples}.")
         if not 0 < self.moving_average_constant <= 1:
             raise OptionError(f"CalibMovingAverageConstant must be in (0, 1]. Got {self.moving_average_constant}.")
+        if self.moving_average and self.calibration != "minmax":
+            raise OptionError(f"CalibMovingAverage averages min-max ranges; calibration is '{self.calibration}'.")
+        for name, least in (("equivalence_tolerance", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise OptionError(f"The '{name}' option must be at least {least}. Got {getattr(self, name)}.")
         if self.calibration in ("minmse", "nonoverflow") and self.scale_kind != "power_of_two":
             raise OptionError(
                 f"Calibration '{self.calibration}' chooses power-of-two scales, but scale_kind is 'float'."
@@ -293,8 +284,6 @@ class Recipe:
             if count < 0:
                 raise OptionError(f"The '{name}' option is a number of layers, at least 0. Got {count}.")
         if self.target_sqnr is not None:
-            if isinstance(self.target_sqnr, bool) or not isinstance(self.target_sqnr, int | float):
-                raise OptionError(f"The 'target_sqnr' option must be a number of dB. Got {self.target_sqnr!r} instead.")
             if not 0 < self.target_sqnr < 200:
                 raise OptionError(f"The 'target_sqnr' option is in dB, between 0 and 200. Got {self.target_sqnr}.")
             if self.keep_float or self.int16:

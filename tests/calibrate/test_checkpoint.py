@@ -135,3 +135,16 @@ def test_passes_resume_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: 
     stats, steps = gathered(tmp_path, x, XINT8)
     assert steps == 12 - (at - 1)
     assert written(stats, tmp_path) == plain(x, tmp_path)
+
+
+def test_complete_passes_count_for_the_same_data_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first feeds of the second pass are the same: only reading all of them shows it."""
+    module = importlib.import_module("equiquant.calibrate.collect")
+    monkeypatch.setattr(module, "default_memory_limit", lambda: 4 * 3 * 4 * 5)  # one tensor a pass
+    x = samples(6)
+    interrupted(tmp_path, x, 9, XINT8, monkeypatch)
+    changed = x.copy()
+    changed[-1] *= 100
+    stats, steps = gathered(tmp_path, changed, XINT8)
+    assert steps == 12
+    assert written(stats, tmp_path) == plain(changed, tmp_path)

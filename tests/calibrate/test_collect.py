@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from equiquant.calibrate import collect, open_samples, ranges, save_stats
-from equiquant.calibrate.stats import TensorRecord
+from equiquant.calibrate import collect, open_samples, save_stats
 from equiquant.errors import DataError
 from equiquant.io import InputSpec, Runner, load_model
 from equiquant.numerics.affine import INT_TYPES
@@ -62,7 +61,7 @@ def test_channel_figures(axis: int) -> None:
 
 def test_moving_average_is_the_documented_recursion() -> None:
     x = samples(4)
-    recipe = preset("a8w8", moving_average=True, moving_average_constant=0.25)
+    recipe = preset("a8w8", calibration="minmax", moving_average=True, moving_average_constant=0.25)
     record = collect(relu_model(), open_samples(x, [IMAGE], recipe), ["x"], recipe).tensors["x"]
     low, high = float(x[0].min()), float(x[0].max())
     for sample in x[1:]:
@@ -70,12 +69,6 @@ def test_moving_average_is_the_documented_recursion() -> None:
         high += 0.25 * (float(sample.max()) - high)
     assert (record.low, record.high) == pytest.approx((low, high))
     assert record.high < x.max()
-
-
-def test_ranges_are_made_symmetric_on_request() -> None:
-    record = TensorRecord(-1.0, 3.0, 10)
-    assert ranges(record, A8W8) == (-1.0, 3.0)
-    assert ranges(record, preset("a8w8", symmetric_ranges=True)) == (-3.0, 3.0)
 
 
 def test_nan_activations_name_the_tensor() -> None:

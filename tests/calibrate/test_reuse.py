@@ -133,6 +133,23 @@ def test_what_the_file_cannot_answer_is_refused(model: Path, x: np.ndarray, tmp_
         quantize(changed, preset="xint8", calibration_cache=file)
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"moving_average": True}, "hold the extremes of all samples"),
+        ({"calibration": "minmse", "scale_kind": "power_of_two", "minmse_mode": "most_common"}, "no scales of single"),
+    ],
+)
+def test_statistics_of_another_kind_are_refused(
+    model: Path, x: np.ndarray, tmp_path: Path, options: dict[str, Any], why: str
+) -> None:
+    file = tmp_path / "stats"
+    plain: dict[str, Any] = {"preset": "a8w8", "calibration": "minmax", "cle": False}
+    quantize(model, data=x, calibration_cache=file, **plain)
+    with pytest.raises(DataError, match=why):
+        quantize(model, calibration_cache=file, **plain | options)
+
+
 def test_merged_statistics_keep_the_equalization_but_not_the_ranges(model: Path, x: np.ndarray, tmp_path: Path) -> None:
     quantize(model, data=x, preset="xint8", calibration_cache=tmp_path / "stats")
     part = load_stats(tmp_path / "stats")

@@ -195,7 +195,7 @@ def test_excluded_layers_are_not_counted() -> None:
         ({"target_sqnr": 199.0}, "target_sqnr=199.0 is out of reach: with 3 of 4 layers float"),
         ({"target_sqnr": 199.0, "raise_to": "int16"}, "16-bit activations in every layer"),
         ({"target_sqnr": -3}, "between 0 and 200"),
-        ({"target_sqnr": "high"}, "a number of dB"),
+        ({"target_sqnr": "high"}, "must be a float"),
         ({"raise_to": "int16"}, "give target_sqnr as well"),
         ({"raise_to": "int32"}, "must be one of 'float', 'int16'"),
         ({"int16": 1, "activation_type": "uint16"}, "All activations are uint16 already"),

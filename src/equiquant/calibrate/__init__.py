@@ -1,10 +1,10 @@
 """Calibration: read the data as a stream, run the float model, keep a few numbers per tensor."""
 
+from equiquant.calibrate.accumulate import Wanted
 from equiquant.calibrate.checkpoint import Checkpoint
 from equiquant.calibrate.collect import collect
 from equiquant.calibrate.distilling import Distilled
 from equiquant.calibrate.fingerprint import model_hash
-from equiquant.calibrate.methods import ranges
 from equiquant.calibrate.stats import AppliedScales, TensorRecord, TensorStats
 from equiquant.calibrate.store import load_stats, save_stats
 from equiquant.calibrate.stream import SampleStream, SampleView, open_samples
@@ -17,10 +17,10 @@ __all__ = [
     "SampleView",
     "TensorRecord",
     "TensorStats",
+    "Wanted",
     "collect",
     "load_stats",
     "model_hash",
     "open_samples",
-    "ranges",
     "save_stats",
 ]

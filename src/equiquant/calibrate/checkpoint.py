@@ -1,7 +1,8 @@
 """Save what a calibration has done from time to time, so that an interrupted one goes on where it was.
 
 A checkpoint holds the statistics of the first feeds, exactly mergeable with those of the rest, and the hash of those
-feeds: it counts only for the same model, options and data. Everything else starts anew.
+feeds: it counts only for the same model, options and data. Where several passes are needed, those that are complete
+count only if all the feeds are the same. Everything else starts anew.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Checkpoint:
         self._saved = time.monotonic()
         self._hash = FeedHash()
         self._finished: dict[int, TensorStats] = {}
-        self._expected = ""
+        self._expected = self._expected_whole = self._whole = ""
+        self._same: bool | None = None
         self._resumed: tuple[int, int, TensorStats] | None = None
         self._load()
 
@@ -47,7 +49,7 @@ class Checkpoint:
         except DataError:
             return  # a damaged checkpoint is none
         if note.get("key") == self._key:
-            self._expected = note["feeds_hash"]
+            self._expected, self._expected_whole = note["feeds_hash"], note.get("whole_hash", "")
             self._resumed = (note["pass"], note["feeds"], stats)
 
     def resume(self, index: int, names: Sequence[str]) -> tuple[int, TensorStats | None]:
@@ -60,6 +62,18 @@ class Checkpoint:
             return 0, None
         mine = TensorStats(stats.samples, {name: stats.tensors[name] for name in names})
         return (feeds if at == index else ALL), mine
+
+    def same(self, feeds: Iterable[Feed]) -> bool:
+        """True if all the feeds are those that complete passes were made of; reads them once, runs nothing."""
+        if self._same is None:
+            whole = FeedHash()
+            for feed in feeds:
+                whole.add(feed)
+            self._whole = whole.value()
+            self._same = self._whole == self._expected_whole
+            if not self._same:
+                self._resumed = None
+        return self._same
 
     def skip(self, feeds: Iterable[Feed]) -> bool:
         """Read the feeds that are done; False if they are not those the checkpoint was made of."""
@@ -81,12 +95,14 @@ class Checkpoint:
         for earlier in self._finished.values():
             stats = stats.disjoint(earlier)
         note = {"key": self._key, "pass": index, "feeds": feeds, "feeds_hash": self._hash.value()}
+        note["whole_hash"] = self._whole
         save_stats(stats, self._path, note)
         self._saved = time.monotonic()
 
     def finish(self, index: int, stats: TensorStats) -> None:
-        """Remember a pass that is complete."""
+        """Remember a pass that is complete, and the hash of all the feeds."""
         self._finished[index] = stats
+        self._whole = self._whole or self._hash.value()
 
     def remove(self) -> None:
         """Delete the checkpoint: the calibration is complete."""

@@ -123,10 +123,11 @@ class _Pass:
     ) -> tuple[int, dict[str, TensorRecord]]:
         """Return the number of samples and the records."""
         start, before = (0, None) if checkpoint is None else checkpoint.resume(index, self.names)
-        if before is not None and start == ALL:
-            if checkpoint is not None:
+        if checkpoint is not None and before is not None and start == ALL:
+            if checkpoint.same(stream):
                 checkpoint.finish(index, before)
-            return before.samples, dict(before.tensors)
+                return before.samples, dict(before.tensors)
+            start, before = 0, None
         source = iter(stream)
         if checkpoint is not None and before is not None and not checkpoint.skip(itertools.islice(source, start)):
             start, before, source = 0, None, iter(stream)

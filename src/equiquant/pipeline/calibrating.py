@@ -18,9 +18,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from equiquant import calibrate, target
-from equiquant.calibrate import Checkpoint, SampleView, TensorStats, load_stats, model_hash, save_stats
+from equiquant.calibrate import Checkpoint, SampleView, TensorStats, Wanted, load_stats, model_hash, save_stats
 from equiquant.errors import DataError
 from equiquant.pipeline.state import RunState
+from equiquant.recipe import Recipe
 from equiquant.target import Survey
 
 __all__ = ["statistics"]
@@ -57,10 +58,24 @@ def statistics(
         missing = [name for name in tensors if name not in stats.tensors]
         if missing:
             raise DataError(f"The statistics in {os.fspath(file)} lack '{missing[0]}' and {len(missing) - 1} more.")
+        _check_kind(stats, state.recipe, os.fspath(file))
         return stats
     stats = _collect_into(state, model, survey, tensors, Path(file), digest, progress)
     save_stats(stats, file)
     return stats
+
+
+def _check_kind(stats: TensorStats, recipe: Recipe, file: str) -> None:
+    """Refuse statistics that do not hold what the recipe is about: nothing else would show it."""
+    wanted = Wanted.by(recipe, histogram=True)
+    if stats.averaged != (wanted.pace is not None):
+        kind = "moving averages" if stats.averaged else "the extremes of all samples"
+        raise DataError(f"The statistics in {file} hold {kind}; ask for them (moving_average), or name another file.")
+    if wanted.votes is not None and not any(record.votes for record in stats.tensors.values()):
+        raise DataError(
+            f"The statistics in {file} hold no scales of single samples, which minmse_mode 'most_common' is about."
+            " Name another file and give the data."
+        )
 
 
 def _collect(
@@ -90,7 +105,7 @@ def _collect_into(
     progress: Callable[[int], None],
 ) -> TensorStats:
     recipe = state.recipe
-    key = f"{digest} {sorted(tensors)} {recipe.calibration} {recipe.minmse_mode} {recipe.exact_histograms}"
+    key = f"{digest} {sorted(tensors)} {Wanted.by(recipe, histogram=True)}"
     partial = file.with_name(f"{file.name}.partial")
     checkpoint = None if recipe.moving_average else Checkpoint(partial, key)  # averages cannot be merged
     stats = calibrate.collect(
