@@ -185,10 +185,6 @@ class QuantizationConfig:
             "minmse_mode": _MINMSE_MODES[o["MinMSEModePof2Scale"] if o["MinMSEMode"] == "All" else o["MinMSEMode"]],
             "symmetric_ranges": not power_of_two
             and _default(o["CalibTensorRangeSymmetric"], o["calibrate_method"] is CalibrationMethod.Distribution),
-            "keep_float": o["KeepFloat"],
-            "int16": o["Int16Layers"],
-            "target_sqnr": o["TargetSQNR"],
-            "raise_to": o["RaiseTo"],
             "nodes_to_quantize": _patterns(o["nodes_to_quantize"]),
             "nodes_to_exclude": _patterns(o["nodes_to_exclude"]),
         }

@@ -220,7 +220,8 @@ _EXTRA = [
         "bool",
         None,
         "symmetric_ranges",
-        "Make every min-max range symmetric about 0. Default False; the ranges of a PowerOfTwoMethod always are.",
+        "Make every float range of an activation symmetric about 0. Default False; the ranges of a PowerOfTwoMethod"
+        " always are.",
     ),
     applied(
         "CalibMovingAverage",
@@ -266,8 +267,8 @@ _EXTRA = [
         "str",
         "up",
         "nonoverflow_rounding",
-        "Our own: 'up' never overflows; 'nearest' rounds log2 of the scale as the documented tool does, and may clip up"
-        " to 29 % of the range.",
+        "Our own, for activations: 'up' never overflows; 'nearest' rounds log2 of the scale as the documented tool"
+        " does, and may clip up to 29 % of the range.",
         ("up", "nearest"),
     ),
     *NPU_OPTIONS,

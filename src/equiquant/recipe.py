@@ -165,7 +165,7 @@ class Recipe:
         block_size: Weights in a block: a power of two, at least 16.
         image: How image files become inputs.
         equivalence_tolerance: Largest |Δ| after equalization, relative to the output's magnitude.
-        seed: Seed of every random choice.
+        seed: Seed of made-up inputs; nothing else is left to chance.
     """
 
     name: str = "custom"

@@ -27,7 +27,8 @@ from equiquant.backward.forward import single
 from equiquant.backward.statistics import StatisticsGraph, build_statistics
 from equiquant.calibrate.feeds import Feed, batch_size
 from equiquant.errors import ModelError
-from equiquant.graph.cost import WEIGHTED, multiplications
+from equiquant.graph.cost import multiplications
+from equiquant.graph.query import LINEAR_OPS
 from equiquant.io.runtime import Runner
 from equiquant.numerics.parallel import parallel
 
@@ -81,7 +82,7 @@ def distilled(
     given = [next(source)]
     try:
         graph = build_statistics(model, single(given[0]))
-        if graph is None or len(graph.layers) < LEAST_SHARE * sum(n.op_type in WEIGHTED for n in model.graph):
+        if graph is None or len(graph.layers) < LEAST_SHARE * sum(n.op_type in LINEAR_OPS for n in model.graph):
             return None
         cost = PASSES * sum(map(multiplications, graph.model.graph)) * batch_size(given[0])
         size = sum(array.nbytes for array in given[0].values())

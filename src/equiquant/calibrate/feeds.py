@@ -37,7 +37,7 @@ def float_dtype(spec: InputSpec) -> bool:
     return spec.dtype in ("float16", "float32", "float64")
 
 
-def batch_size(feed: Feed) -> int:
+def batch_size(feed: Mapping[str, Array]) -> int:
     """Return the number of samples in a checked feed: the first dimension of the first input."""
     shape = next(iter(feed.values())).shape
     return shape[0] if shape else 1

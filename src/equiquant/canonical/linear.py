@@ -21,15 +21,14 @@ import onnx_ir as ir
 
 from equiquant.canonical.rule import refuse
 from equiquant.graph.edit import Names, add_initializer, set_initializer, set_input
-from equiquant.graph.query import attribute, constant, is_public, label, rank, sole_consumer
+from equiquant.graph.query import LINEAR_OPS, attribute, constant, is_public, label, rank, sole_consumer
 
-__all__ = ["LINEAR_OPS", "Linear", "Parameters", "linear_at", "linear_producing"]
+__all__ = ["Linear", "Parameters", "linear_at", "linear_producing"]
 
 Array = npt.NDArray[Any]
 Factor = Array | None  # float64, shape (C,); None is 1 for a scale and 0 for a shift
 
 FLOATS = "fV"  # numpy's kinds of floats; V is bfloat16
-LINEAR_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,7 +81,7 @@ def noise_terms(
     """
     terms: list[NoiseTerm] = []
     bias_of = {slot.node: slot for slot in classes.slots if slot.role == "bias"}
-    layers = [s for s in classes.slots if s.role == "weight" and s.node.op_type in LAYERS]
+    layers = [s for s in classes.slots if s.role == "weight" and s.node.op_type in query.LINEAR_OPS]
     layers = [slot for slot in layers if query.label(slot.node) in quantizer.nodes]
     for found in parallel(lambda s: _layer_terms(s, bias_of.get(s.node), figures, gains, quantizer), layers):
         terms += found
@@ -164,9 +164,6 @@ def _capped(side: MagnitudeSketch) -> MagnitudeSketch:
 
 def _name(value: ir.Value | None) -> str:
     return (value.name if value is not None else "") or ""
-
-
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def _layer_terms(

@@ -1,1 +1,1 @@
-"""The graph: reading it (`query`), editing it (`edit`), and what each op is (`ops`)."""
+"""The graph: reading it (`query`), editing it (`edit`), what a layer costs (`cost`), its decisions (`decisions`)."""

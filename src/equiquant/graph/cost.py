@@ -7,10 +7,9 @@ import onnx_ir as ir
 
 from equiquant.graph import query
 
-__all__ = ["WEIGHTED", "multiplications"]
+__all__ = ["multiplications"]
 
 UNKNOWN = 32  # stands for a dynamic dimension behind the batch
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def multiplications(node: ir.Node) -> float:
@@ -18,7 +17,7 @@ def multiplications(node: ir.Node) -> float:
 
     An unknown dimension counts as 32.
     """
-    if node.op_type not in WEIGHTED:
+    if node.op_type not in query.LINEAR_OPS:
         return 0.0
     spread = node.inputs[0] if node.op_type == "ConvTranspose" else node.outputs[0]  # what meets the weights by channel
     shape = None if spread is None else query.static_shape(spread)

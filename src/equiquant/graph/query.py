@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 __all__ = [
     "FINITE",
+    "LINEAR_OPS",
     "attribute",
     "constant",
     "constant_producer",
@@ -28,7 +29,10 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-FINITE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"})
+LINEAR_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Op types that multiply by a weight and add up."""
+
+FINITE = LINEAR_OPS | {"BatchNormalization"}
 """Op types whose parameters are finite: models in which one is not are refused."""
 
 

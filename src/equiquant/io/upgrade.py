@@ -49,13 +49,11 @@ def upgrade_opset(model: ir.Model, target: int = TARGET_OPSET) -> None:
     raise_ir_version(model)
 
 
-def raise_ir_version(model: ir.Model) -> bool:
-    """Raise the IR version to the least one the model's operator set may be used with; True if it changed."""
+def raise_ir_version(model: ir.Model) -> None:
+    """Raise the IR version to the least one the model's operator set may be used with."""
     domains = [onnx.helper.make_opsetid(d, v) for d, v in model.graph.opset_imports.items() if d in ("", "ai.onnx")]
     least = max(onnx.helper.find_min_ir_version_for(domains, ignore_unknown=True), 4)
-    changed = model.ir_version < least
     model.ir_version = max(model.ir_version, least)
-    return changed
 
 
 def _without_weights(model: ir.Model) -> onnx.ModelProto:

@@ -25,7 +25,7 @@ SMALLEST = 1 / 16  # of the whole range: below, 8-bit steps come near the width 
 
 
 def mse_range(data: DyadicHistogram, kind: IntType, *, symmetric: bool) -> tuple[float, float]:
-    """Return (low, high), real units, within the smallest and largest value and containing 0.
+    """Return (low, high), real units, within the smallest and largest value, or their mirror images, and containing 0.
 
     Args:
         data: The values.

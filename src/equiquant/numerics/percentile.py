@@ -1,7 +1,7 @@
 """The range that holds a percentile of all values: what lies beyond is clipped.
 
-Two-sided: (100 − p)/2 percent are cut at either end. Symmetric: p percent of the magnitudes lie within ±T. The range
-never exceeds the smallest and largest value.
+Two-sided: (100 − p)/2 percent are cut at either end. Symmetric: p percent of the magnitudes lie within ±T. The
+range exceeds the smallest and largest value only where symmetry asks for it.
 Source: onnxruntime quantization, `PercentileCalibrater`; Wu et al., arXiv:2004.09602, section 5.
 """
 

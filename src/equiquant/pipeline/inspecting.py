@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from equiquant import calibrate
 from equiquant.calibrate import SampleStream, SampleView
+from equiquant.calibrate.feeds import batch_size
 from equiquant.equalization import LayerSpread, ScaleClasses, find_classes, spread
 from equiquant.equalization.builder import ClipSite
 from equiquant.errors import DataError, EquiQuantError
@@ -85,18 +86,12 @@ def _foresee(loaded: LoadedModel, stream: SampleStream, recipe: Recipe) -> Outlo
     )
     return Outlook(
         preset=recipe.name,
-        samples=sum(_length(feed) for feed in samples),
+        samples=sum(batch_size(feed) for feed in samples),
         synthetic=stream.synthetic,
         sqnr_db={name: decibels(1.0, objective(terms, z)) for name, z in scales.items()} if terms else {},
         layers=tuple(layers),
         tensors=tuple(tensors),
     )
-
-
-def _length(feed: Mapping[str, Array]) -> int:
-    """Return the samples in a feed: the length of its first input along axis 0."""
-    first = next(iter(feed.values()))
-    return first.shape[0] if first.ndim else 1
 
 
 def _noise_of_layers(terms: Sequence[NoiseTerm], before: Array, after: Array) -> dict[str, tuple[float, float]]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.errors import ModelError
-from equiquant.graph.edit import add_initializer, remove_unread
+from equiquant.graph.edit import Names, add_initializer, remove_unread
 from equiquant.graph.query import constant, opset
 from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
 from equiquant.numerics.parallel import parallel
@@ -77,19 +77,9 @@ class _Editor:
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
         self.first = graph[0]
-        self.taken: set[str | None] = {*graph.initializers, *(v.name for v in graph.inputs)}
-        for node in graph.all_nodes():
-            self.taken.add(node.name)
-            self.taken.update(v.name for v in (*node.inputs, *node.outputs) if v is not None)
+        self.name = Names(graph).fresh
         self.stored: dict[tuple[object, ...], ir.Value] = {}
         self.replaced: dict[ir.Value, None] = {}
-
-    def name(self, base: str) -> str:
-        result, count = base, 1
-        while result in self.taken:
-            result, count = f"{base}_{count}", count + 1
-        self.taken.add(result)
-        return result
 
     def store(self, node: ir.Node, index: int, params: QuantParams, grid: QuantParams, integers: Array) -> None:
         """Let a node read a constant, rounded to `grid`, as integers; readers that agree on both share one copy."""

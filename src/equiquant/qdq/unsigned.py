@@ -11,11 +11,10 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.graph.edit import Names, add_initializer, set_initializer, set_input
-from equiquant.graph.query import constant
+from equiquant.graph.query import LINEAR_OPS, constant
 
 __all__ = ["store_unsigned"]
 
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 SHIFT = 128
 
 
@@ -38,7 +37,7 @@ def store_unsigned(model: ir.Model) -> int:
 
 def _is_weight(value: ir.Value) -> bool:
     uses = value.uses()
-    return bool(uses) and all(use.node.op_type in WEIGHTED and use.idx == 1 for use in uses)
+    return bool(uses) and all(use.node.op_type in LINEAR_OPS and use.idx == 1 for use in uses)
 
 
 def _zero(node: ir.Node) -> np.ndarray:

@@ -10,16 +10,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
-from equiquant.graph.query import constant, label, rank
+from equiquant.graph.query import LINEAR_OPS, constant, label, rank
 from equiquant.numerics.affine import QuantParams
 from equiquant.refine.forms import Form, form_of
 from equiquant.target.plan import QuantPlan
 
-__all__ = ["LINEAR_OPS", "Layer", "layers_of"]
+__all__ = ["Layer", "layers_of"]
 
 Array = npt.NDArray[Any]
-
-LINEAR_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True, eq=False)

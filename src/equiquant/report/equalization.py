@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from equiquant.report.markup import (
     grade_pill,
     names,
     number,
+    or_low,
     section,
     table,
 )
@@ -136,18 +136,13 @@ def _noise(cle: Mapping[str, Any]) -> str:
         '<p class="soft">SQNR of the output if this tensor were all that is rounded, as the noise model predicts it;'
         f" the {min(NOISE_ROWS, len(rows))} worst of {len(rows)} tensors.</p>"
     )
-    worst = sorted(rows, key=lambda row: _or_low(row.get("before")))
+    worst = sorted(rows, key=lambda row: or_low(row.get("before")))
     listing = table(
         [("Tensor", ""), ("Kind", ""), *((_method(name), "num") for name in methods)],
         ([code(row["name"]), Cell(escape(row["kind"])), *(decibels(row.get(m)) for m in methods)] for row in worst),
     )
     all_rows = f"<details><summary>All {len(rows)} tensors, worst first</summary>{listing}</details>"
     return f"<h3>Predicted noise per tensor</h3>{note}{LEGEND}{chart}{all_rows}"
-
-
-def _or_low(value: Any) -> float:
-    x = number(value)
-    return -math.inf if math.isnan(x) else x
 
 
 def _pinned(layers: Sequence[Mapping[str, Any]] | None) -> str:

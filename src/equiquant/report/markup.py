@@ -24,6 +24,7 @@ __all__ = [
     "grade_pill",
     "names",
     "number",
+    "or_low",
     "percent",
     "power_of_two",
     "seconds_text",
@@ -81,6 +82,12 @@ def number(value: Any) -> float:
         return math.nan if value is None else float(value)
     except (TypeError, ValueError):
         return math.nan
+
+
+def or_low(value: Any) -> float:
+    """Return a figure to sort by: what is unknown comes first."""
+    x = number(value)
+    return -math.inf if math.isnan(x) else x
 
 
 def figure(value: Any, digits: int = 4) -> str:

@@ -27,6 +27,7 @@ from equiquant.report.markup import (
     grade_pill,
     names,
     number,
+    or_low,
     percent,
     power_of_two,
     seconds_text,
@@ -104,7 +105,7 @@ def _tiles(data: Mapping[str, Any]) -> str:
     tiles = []
     quality, cle = data["quality"], data["equalization"]
     if quality and quality.get("outputs"):
-        worst = min(quality["outputs"], key=lambda o: _or_low(o.get("sqnr_db")))
+        worst = min(quality["outputs"], key=lambda o: or_low(o.get("sqnr_db")))
         note = "output SQNR" if len(quality["outputs"]) == 1 else f"SQNR of the worst output, {worst['name']}"
         tiles.append(_tile(decibels(worst["sqnr_db"]), note, grade(worst["sqnr_db"])))
         agreement = [a for o in quality["outputs"] if not math.isnan(a := number(o.get("top1_agreement")))]
@@ -167,7 +168,7 @@ def _quality(quality: Mapping[str, Any] | None, cle: Mapping[str, Any]) -> str:
     tensors = quality.get("tensors") or []
     if not tensors:
         return section("Quality", note, outputs)
-    worst = sorted(tensors, key=lambda t: _or_low(t.get("aligned_sqnr_db")))[:WORST]
+    worst = sorted(tensors, key=lambda t: or_low(t.get("aligned_sqnr_db")))[:WORST]
     rows = (
         [code(t["name"]), escape(t["op_type"]), grade_pill(t["aligned_sqnr_db"]), figure(t["max_abs_error"])]
         for t in worst
@@ -186,11 +187,6 @@ def _quality(quality: Mapping[str, Any] | None, cle: Mapping[str, Any]) -> str:
         f"<h3>The {len(worst)} worst of {len(tensors)} tensors</h3>",
         table([("Tensor", ""), ("Produced by", ""), ("SQNR", ""), ("Largest error", "num")], rows),
     )
-
-
-def _or_low(value: Any) -> float:
-    x = number(value)
-    return -math.inf if math.isnan(x) else x
 
 
 def _decisions(decisions: Sequence[Mapping[str, Any]]) -> str:

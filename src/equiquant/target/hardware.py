@@ -21,6 +21,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from equiquant.graph.query import LINEAR_OPS
 from equiquant.recipe import Recipe
 from equiquant.target.ops import OPS
 
@@ -93,14 +94,13 @@ class Hardware:
     shifts: tuple[Shift, ...] = ()
 
 
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _CUT: Terms = (("weight", 1), ("input", 1), ("output", -1))
 _SHIFTS = (
-    Shift("AdjustShiftCut", "shift cut", _LAYERS, _CUT, 0, 16),
+    Shift("AdjustShiftCut", "shift cut", LINEAR_OPS, _CUT, 0, 16),
     Shift(
         "AdjustShiftBias",
         "shift bias",
-        _LAYERS,
+        LINEAR_OPS,
         (("weight", 1), ("input", 1), ("bias", -1)),
         0,
         15,

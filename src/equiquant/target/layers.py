@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from equiquant.graph.cost import WEIGHTED, multiplications
-from equiquant.graph.query import constant, sole_consumer
+from equiquant.graph.cost import multiplications
+from equiquant.graph.query import LINEAR_OPS, constant, sole_consumer
 from equiquant.numerics.affine import INT_TYPES
 from equiquant.target.ops import activation_inputs, data_outputs, row_of
 from equiquant.target.targets import Target
@@ -58,7 +58,7 @@ def layers(model: ir.Model, nodes: Collection[str], tensors: Collection[str]) ->
     found = []
     for node in model.graph:
         row = row_of(node)
-        if node.name not in nodes or row is None or node.op_type not in WEIGHTED:
+        if node.name not in nodes or row is None or node.op_type not in LINEAR_OPS:
             continue
         chain = _fused(node, nodes, tensors)
         inputs = [v.name or "" for _, v in activation_inputs(node, row) if v.name in tensors]

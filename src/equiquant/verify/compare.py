@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant.calibrate.feeds import batch_size
 from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by, varying
 from equiquant.graph.edit import infer_shapes
@@ -203,7 +204,7 @@ class _Judge:
             for pair, output in zip(group, got[len(names) :], strict=True):
                 self._add_tensor(pair, expected[pair.name] if pair.name in expected else feed[pair.name], output)
             del expected, got  # before the next feed's are made
-            yield _count(feed)
+            yield batch_size(feed)
 
     def _results(self, wanted: Sequence[str]) -> Callable[[Feed], Sequence[Array]]:
         """Return what gives the float model's values for one feed after the other."""
@@ -255,12 +256,6 @@ def _ends(float_model: ir.Model, quantized_model: ir.Model) -> dict[str, str]:
         name = str(output.name)
         ends |= {end: twins[end] for end in decided[name] if end in twins} if output in unlike else {name: name}
     return ends
-
-
-def _count(feed: Feed) -> int:
-    """Return the number of samples in a feed: the leading dimension of its first input."""
-    array = np.asarray(next(iter(feed.values())))
-    return int(array.shape[0]) if array.ndim else 1
 
 
 def _check_shapes(kind: str, name: str, expected: Array, output: Array) -> None:

@@ -57,13 +57,11 @@ def resize(builder: ClassBuilder, node: ir.Node) -> None:
     if query.attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         return builder.refuse(node, "tf_crop_and_resize fills with a constant value")
     scales = _scales(node, before, after)
-    if ids.ndim and scales is None:
-        return builder.refuse(node, "which axes it resizes is unknown")
-    keep = tuple(axis for axis in range(ids.ndim) if scales is not None and scales[axis] == 1.0)
+    keep = tuple(axis for axis in range(ids.ndim) if scales[axis] == 1.0)
     return builder.set(target, builder.collapse(ids, keep))
 
 
-def _scales(node: ir.Node, before: tuple[int | None, ...], after: tuple[int | None, ...]) -> list[float] | None:
+def _scales(node: ir.Node, before: tuple[int | None, ...], after: tuple[int | None, ...]) -> list[float]:
     """Return the scale of each axis, from the constant operand where there is one, else from the static shapes."""
     position = 1 if node.op_type == "Upsample" or len(node.inputs) == 2 else 2
     if len(node.inputs) > position and not query.attribute(node, "axes", None):
