@@ -26,13 +26,24 @@ SECTION: dict[str, Any] = {
         {"name": "<bad>", "kind": "weight", "before": -5.0, "pairwise": 11.0, "global": 21.0},
         {"name": "none", "kind": "bias", "before": "Infinity", "pairwise": "Infinity", "global": "Infinity"},
     ],
+    "clip_sqnr_db": 61.5,
     "replace_clip6_relu": {"replaced": 27, "error": 1.25, "sqnr_db": 4.1},
 }
 
 
 def test_trials_noise_and_damage_are_shown() -> None:
     text = equalization(SECTION, RECIPE)
-    for shown in ("not equalized", "4.4 dB", "12.2 dB", "18.6 dB", "27 Clip(0, 6)", "4.1 dB", "All 3 tensors", "3e-07"):
+    for shown in (
+        "not equalized",
+        "4.4 dB",
+        "12.2 dB",
+        "18.6 dB",
+        "27 Clip(0, 6)",
+        "4.1 dB",
+        "All 3 tensors",
+        "3e-07",
+        "61.5 dB",
+    ):
         assert shown in text, shown
     row = next(part for part in text.split("<tr>") if "kept" in part)
     assert "17.5 dB" in row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,6 +72,8 @@ def _summary(cle: Mapping[str, Any]) -> str:
         "Of which rescaled": figure(cle.get("moved")),
         "Largest change of float output": f"{figure(error, 2)} ({allowed})",
     }
+    if not math.isnan(number(cle.get("clip_sqnr_db"))):
+        shown["Float output left on other samples (ReLU6)"] = decibels(cle["clip_sqnr_db"])
     rolled = cle.get("rolled_back") or []
     if rolled:
         shown["Rolled back"] = names([str(name) for name in rolled])
