@@ -63,7 +63,9 @@ def quality(model: onnx.ModelProto, preset: str) -> dict[str, float]:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_network_of_classes_alone(preset: str) -> None:
     model = network([helper.make_node("ArgMax", ["s"], ["y"], axis=1)], [output(TensorProto.INT64, [1, 1, 8, 8])])
-    assert quality(model, preset)["y"] > 10
+    (row,) = quantize(model, data=SAMPLES, preset=preset).report.to_dict()["quality"]["outputs"]
+    assert row["top1_agreement"] > 0.9
+    assert row["sqnr_db"] == pytest.approx(-10 * np.log10(1 - row["top1_agreement"]))
     assert decided_by(ir.from_proto(model)) == {"y": ["s"]}
 
 

@@ -33,7 +33,7 @@ __all__ = ["Comparison", "OutputQuality", "TensorQuality", "compare_models"]
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
 
-TEXT = "OSU"  # numpy's kinds of words: compared for being equal
+WORDS, INDICES = "OSU", ("int64", "int32", "bool")  # numpy's kinds, and types, of what is the same or is not
 GROUP_BYTES = 128 * 1024 * 1024  # float activations alive at once, both models together
 
 
@@ -65,7 +65,9 @@ class OutputQuality:
     Attributes:
         name: Its name.
         error: The figures.
-        top1_agreement: Fraction of samples whose largest class is the same; None unless shaped (samples, classes).
+        top1_agreement: Fraction of samples whose largest class is the same; None unless shaped (samples, classes). Of
+            classes, indices and words themselves: the fraction of elements that are the same; the figures are then
+            those of ones, 0 where they are not.
     """
 
     name: str
@@ -215,10 +217,12 @@ class _Judge:
 
     def _add_output(self, name: str, expected: Array, output: Array) -> None:
         _check_shapes("output", name, expected, output)
-        if expected.dtype.kind in TEXT:
-            expected, output = np.ones(expected.shape, np.float32), (expected == output).astype(np.float32)
-        elif not np.issubdtype(expected.dtype, np.number):
-            expected, output = expected.astype(np.float32), output.astype(np.float32)
+        if expected.dtype.kind in WORDS or expected.dtype.name in INDICES:
+            equal = expected == output
+            self._sums[name].add(np.ones(equal.shape, np.float32), equal.astype(np.float32))
+            self._agree[name][0] += int(np.count_nonzero(equal))
+            self._agree[name][1] += equal.size
+            return
         self._sums[name].add(expected, output)
         if expected.ndim == 2 and expected.shape[1] > 1:
             same = np.count_nonzero(expected.argmax(axis=1) == output.argmax(axis=1))
