@@ -234,3 +234,28 @@ def test_what_says_nothing_is_inspected_too() -> None:
     outlook = inspect(model, SAMPLES).outlook
     assert outlook is not None
     assert outlook.sqnr_db == {}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_layers_behind_a_choice_are_quantized_as_they_are(preset: str) -> None:
+    """A second stage looks at what the first one chose, which is more or less in the quantized network."""
+    nodes = [
+        helper.make_node("Reshape", ["s", "rows"], ["f"]),
+        helper.make_node("Slice", ["f", "zeros", "ones", "zeros"], ["score"]),
+        helper.make_node("Greater", ["score", "zero"], ["m"]),
+        helper.make_node("Squeeze", ["m", "zeros"], ["good"]),
+        helper.make_node("Transpose", ["f"], ["t"], perm=[1, 0]),
+        helper.make_node("Compress", ["t", "good"], ["chosen"], axis=0),
+        helper.make_node("MatMul", ["chosen", "w3"], ["hidden"], name="second"),
+        helper.make_node("Relu", ["hidden"], ["h"]),
+        helper.make_node("MatMul", ["h", "w4"], ["y"], name="third"),
+    ]
+    rng = np.random.default_rng(3)
+    constants: dict[str, Any] = {"rows": np.array([6, 64]), "zeros": np.array([0]), "ones": np.array([1])}
+    constants |= {"w3": rng.standard_normal((6, 8)), "w4": rng.standard_normal((8, 4))}
+    model = network(nodes, [output(TensorProto.FLOAT, [None, 4])], zero=Z, **constants)
+    report = quantize(model, data=SAMPLES, preset=preset).report.to_dict()
+    assert [row["name"] for row in report["quality"]["outputs"]] == ["t", "score"]
+    left = {d["where"] for d in report["decisions"] if "depends on the numbers" in d["reason"]}
+    assert left == {"second", "third"}
+    assert {"second[1]", "third[1]"} <= {row["name"] for row in report["tensors"]}

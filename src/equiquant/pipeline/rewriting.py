@@ -130,7 +130,7 @@ def _worst_db(before: Outputs, after: Outputs) -> float:
     for index in range(len(before[0])):
         sums = ErrorAccumulator()
         for old, new in zip(before, after, strict=True):
-            if np.issubdtype(old[index].dtype, np.floating):
+            if np.issubdtype(old[index].dtype, np.floating) and old[index].shape == new[index].shape:
                 sums.add(old[index], new[index])
         figures.append(sums.figures().sqnr_db)
     return min(figures)

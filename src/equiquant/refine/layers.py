@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
+from equiquant.graph.decisions import varying
 from equiquant.graph.query import LINEAR_OPS, constant, label, rank
 from equiquant.numerics.affine import QuantParams
 from equiquant.refine.forms import Form, form_of
@@ -61,10 +62,11 @@ class Layer:
 def layers_of(model: ir.Model, plan: QuantPlan) -> tuple[list[Layer], list[Decision]]:
     """Return the layers in graph order, and why the others stay as they are."""
     layers, refused = [], []
+    unlike = varying(model)
     for node in model.graph:
         if node.op_type not in LINEAR_OPS or node.domain != "" or (node.name or "", 1) not in plan.constants:
             continue
-        layer = _layer(node, plan)
+        layer = "how much it reads depends on the numbers" if node.outputs[0] in unlike else _layer(node, plan)
         if isinstance(layer, str):
             refused.append(Decision("refine", "layer", label(node), False, layer))
         else:

@@ -288,11 +288,12 @@ def _interface(model: ir.Model, kind: str) -> set[str]:
 
 
 def _pairs(float_model: ir.Model, quantized_model: ir.Model, feed: Feed) -> list[_Pair]:
-    """Return the float tensors both models have by name, in graph order."""
+    """Return the float tensors both models have by name, in graph order; not those in a number that may differ."""
     public = {v.name for v in float_model.graph.outputs}
     twins = {v.name: _twin(v) for v in quantized_model.graph.inputs}
     twins |= {v.name: _twin(v) for node in quantized_model.graph for v in node.outputs}
     sized = _with_shapes(float_model, feed)
+    unlike = varying(sized)
     found: list[tuple[ir.Value, str]] = [
         (v, "Input") for v in sized.graph.inputs if v.name and v.name in feed and twins.get(v.name) != v.name
     ]
@@ -302,7 +303,7 @@ def _pairs(float_model: ir.Model, quantized_model: ir.Model, feed: Feed) -> list
     return [
         _Pair(v.name, twins[v.name], op_type, 2 * 4 * (_elements(v) or guess))
         for v, op_type in found
-        if v.name and v.name not in public and v.name in twins and _is_float(v)
+        if v.name and v.name not in public and v.name in twins and _is_float(v) and v not in unlike
     ]
 
 
