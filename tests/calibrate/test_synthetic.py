@@ -74,6 +74,11 @@ def test_integers_masks_and_booleans_are_plausible() -> None:
     assert picture.std() > 30
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "uint32", "uint64"])
+def test_every_integer_type_is_made_up(dtype: str) -> None:
+    assert one(InputSpec("x", dtype, (1, 5))).dtype == dtype
+
+
 def test_other_types_are_refused() -> None:
     with pytest.raises(DataError, match=r"tensor\(string\)"):
         one(InputSpec("x", "tensor(string)", (1,)))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from equiquant.calibrate.feeds import Feed, float_dtype
 from equiquant.errors import DataError
-from equiquant.io.runtime import NUMPY_TYPES, InputSpec
+from equiquant.io.runtime import InputSpec
 
 __all__ = [
     "COMPONENTS",
@@ -129,12 +129,19 @@ def _made_up(spec: InputSpec, rng: np.random.Generator) -> Array:
     if spec.dtype == "uint8" and len(shape) == 4:
         pixels: Array = np.clip(np.rint(128 + 64 * _signal(shape, channels_last, rng)), 0, 255).astype(np.uint8)
         return pixels
-    if spec.dtype not in NUMPY_TYPES.values():
-        kind = "string" if spec.dtype == "object" else spec.dtype
-        raise DataError(f"The input '{spec.name}' has type {kind}, for which no data can be made up; give data.")
+    try:
+        dtype = np.dtype(spec.dtype)
+    except TypeError as error:
+        raise _no_data(spec, spec.dtype) from error
+    if dtype.kind == "O":
+        raise _no_data(spec, "string")
     flags = len(shape) == 0 or "mask" in spec.name.lower() or "type" in spec.name.lower()
     values = np.ones(shape) if flags else rng.integers(0, LARGEST_ID, shape)
-    return np.asarray(values, dtype=spec.dtype)
+    return np.asarray(values, dtype=dtype)
+
+
+def _no_data(spec: InputSpec, kind: str) -> DataError:
+    return DataError(f"The input '{spec.name}' has type {kind}, for which no data can be made up; give data.")
 
 
 def channel_axis(spec: InputSpec) -> int:

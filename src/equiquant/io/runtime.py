@@ -23,7 +23,7 @@ from equiquant.errors import ModelError, first_line
 from equiquant.graph import edit, query
 from equiquant.io.save import model_bytes
 
-__all__ = ["NUMPY_TYPES", "InputSpec", "Runner", "expose", "input_specs"]
+__all__ = ["InputSpec", "Runner", "expose", "input_specs"]
 
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
