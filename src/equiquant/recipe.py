@@ -251,9 +251,9 @@ class Recipe:
             raise OptionError(f"CalibMovingAverageConstant must be in (0, 1]. Got {self.moving_average_constant}.")
         if self.moving_average and self.calibration != "minmax":
             raise OptionError(f"CalibMovingAverage averages min-max ranges; calibration is '{self.calibration}'.")
-        for name, least in (("equivalence_tolerance", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise OptionError(f"The '{name}' option must be at least {least}. Got {getattr(self, name)}.")
+        for name, number in (("equivalence_tolerance", self.equivalence_tolerance), ("seed", self.seed)):
+            if number < 0:
+                raise OptionError(f"The '{name}' option must be at least 0. Got {number}.")
         if self.calibration in ("minmse", "nonoverflow") and self.scale_kind != "power_of_two":
             raise OptionError(
                 f"Calibration '{self.calibration}' chooses power-of-two scales, but scale_kind is 'float'."

@@ -66,10 +66,7 @@ class Checkpoint:
     def same(self, feeds: Iterable[Feed]) -> bool:
         """True if all the feeds are those that complete passes were made of; reads them once, runs nothing."""
         if self._same is None:
-            whole = FeedHash()
-            for feed in feeds:
-                whole.add(feed)
-            self._whole = whole.value()
+            self._whole = FeedHash.of(feeds).value()
             self._same = self._whole == self._expected_whole
             if not self._same:
                 self._resumed = None
@@ -77,8 +74,7 @@ class Checkpoint:
 
     def skip(self, feeds: Iterable[Feed]) -> bool:
         """Read the feeds that are done; False if they are not those the checkpoint was made of."""
-        for feed in feeds:
-            self._hash.add(feed)
+        self._hash = FeedHash.of(feeds)
         if self._hash.value() == self._expected:
             return True
         self._hash, self._resumed = FeedHash(), None

@@ -7,7 +7,8 @@ values or how the file is laid out.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,14 @@ class FeedHash:
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
+
+    @classmethod
+    def of(cls, feeds: Iterable[Feed]) -> Self:
+        """Return the hash of some feeds, which may go on."""
+        result = cls()
+        for feed in feeds:
+            result.add(feed)
+        return result
 
     def add(self, feed: Feed) -> None:
         """Take in the next feed."""

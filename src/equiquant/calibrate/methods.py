@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from equiquant.recipe import Recipe
 
-__all__ = ["needs_histogram"]
+__all__ = ["HISTOGRAM_METHODS", "needs_histogram"]
+
+HISTOGRAM_METHODS = ("minmse", "percentile", "entropy", "mse")
 
 
 def needs_histogram(recipe: Recipe) -> bool:
     """True if the recipe's calibration method needs more than the smallest and largest value."""
-    return recipe.calibration in ("minmse", "percentile", "entropy", "mse")
+    return recipe.calibration in HISTOGRAM_METHODS

@@ -108,8 +108,7 @@ def read_stats(path: str | os.PathLike[str]) -> tuple[TensorStats, dict[str, Any
             }
             scales = _unpack_scales(about["scales"], arrays["log_scales"]) if "scales" in about else None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        why = first_line(error)
-        raise DataError(f"Cannot read calibration statistics from {os.fspath(path)}: {why}") from error
+        raise DataError(f"Cannot read calibration statistics from {os.fspath(path)}: {first_line(error)}") from error
     stats = TensorStats(
         about["samples"], tensors, about["synthetic"], about["model_hash"], about["averaged"], recounted, scales
     )

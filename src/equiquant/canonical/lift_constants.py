@@ -7,12 +7,11 @@ import onnx_ir as ir
 from equiquant.canonical.rule import STAGE
 from equiquant.decisions import Decision
 from equiquant.graph.edit import add_initializer
-from equiquant.graph.query import constant, label
+from equiquant.graph.query import TEXT_KINDS, constant, label
 
 __all__ = ["lift_constants"]
 
 RULE = "lift_constants"
-TEXT = "OSU"  # numpy's kinds of words
 
 
 def lift_constants(model: ir.Model) -> list[Decision]:
@@ -21,7 +20,7 @@ def lift_constants(model: ir.Model) -> list[Decision]:
     graph = model.graph
     for node in [n for n in graph if n.op_type == "Constant" and n.domain == ""]:
         out, array = node.outputs[0], constant(node.outputs[0])
-        if array is None or array.dtype.kind in TEXT or out.is_graph_output():
+        if array is None or array.dtype.kind in TEXT_KINDS or out.is_graph_output():
             reason = "it is a graph output" if out.is_graph_output() else "it holds no dense numbers"
             decisions.append(Decision(STAGE, RULE, label(node), False, reason))
             continue

@@ -21,14 +21,12 @@ import onnx_ir as ir
 
 from equiquant.canonical.rule import refuse
 from equiquant.graph.edit import Names, add_initializer, set_initializer, set_input
-from equiquant.graph.query import LINEAR_OPS, attribute, constant, is_public, label, rank, sole_consumer
+from equiquant.graph.query import FLOAT_KINDS, LINEAR_OPS, attribute, constant, is_public, label, rank, sole_consumer
 
 __all__ = ["Linear", "Parameters", "linear_at", "linear_producing"]
 
 Array = npt.NDArray[Any]
 Factor = Array | None  # float64, shape (C,); None is 1 for a scale and 0 for a shift
-
-FLOATS = "fV"  # numpy's kinds of floats; V is bfloat16
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,7 +277,7 @@ def _add(a: Array | None, b: Array | None) -> Array | None:
 
 def _multiply(array: Array, factor: Any, what: str) -> Array:
     """Return array·factor, computed in float64, in the array's type; refuse integers, and what leaves its range."""
-    if array.dtype.kind not in FLOATS:
+    if array.dtype.kind not in FLOAT_KINDS:
         refuse(f"{what} are integers")
     if array.dtype.itemsize < 4:
         return _cast(array.astype(np.float64) * factor, array.dtype, what)

@@ -22,6 +22,7 @@ __all__ = ["show_outlook"]
 LAYER_CHARS = 40
 NAMED = 3  # layers named beside a reason; --json names them all
 NOTICEABLE_DB = 0.5
+SHOWN = {"none": "as it is", "pairwise": "pairwise", "global": "global"}  # methods whose figures are told
 WIDE = 50  # a spread that costs most of eight bits: log2(50) = 5.6
 
 
@@ -49,12 +50,9 @@ def _verdict(outlook: Outlook) -> Iterable[str | Text]:
     helped = sum(layer.helped for layer in outlook.layers)
     yield f"{free} of {len(outlook.layers)} layers can be rescaled; the noise of {helped} falls"
     if outlook.sqnr_db:
-        told = {"none": "as it is", "pairwise": "pairwise", "global": "global"}
-        line = Text("SQNR of the output: ")
-        for name, ratio in outlook.sqnr_db.items():
-            if name in told:
-                line.append_text(Text.assemble("" if name == "none" else ", ", graded(ratio), f" {told[name]}"))
-        yield line
+        known = ((outlook.sqnr_db.get(m), label) for m, label in SHOWN.items())
+        told = [Text.assemble(graded(ratio), f" {label}") for ratio, label in known if ratio is not None]
+        yield Text.assemble("SQNR of the output: ", Text(", ").join(told))
 
 
 def _layers(console: Console, layers: tuple[LayerOutlook, ...]) -> None:

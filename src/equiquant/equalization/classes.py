@@ -64,7 +64,7 @@ def _seal(builder: ClassBuilder, node: ir.Node, output: ir.Value) -> None:
         builder.pin(ids, node, f"'{output.name}' is a graph output")
     elif query.is_public(output):
         builder.pin(ids, node, f"'{output.name}' is read inside an If, Loop or Scan body")
-    if output.dtype is not None and not output.dtype.is_floating_point():
+    if not query.is_float(output):
         builder.pin(ids, node, f"'{output.name}' is not a float tensor")
         builder.set(output, builder.fixed(node, f"'{output.name}' is not a float tensor"))
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from equiquant.graph.query import constant, origin, reads
+from equiquant.graph.query import constant, is_float, origin, reads
 
-__all__ = ["decided_by", "decision_values", "is_float", "varying"]
+__all__ = ["decided_by", "decision_values", "varying"]
 
 SQUASHING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 COUNTING = frozenset({"NonMaxSuppression", "NonZero", "Compress", "Unique"})
@@ -65,11 +65,6 @@ def _floats(output: ir.Value, unlike: set[ir.Value]) -> Iterator[ir.Value]:
             yield value
         elif node is not None and node.op_type not in SIZES:
             pending.extend(reversed(list(reads(node))))
-
-
-def is_float(value: ir.Value) -> bool:
-    """True for a float tensor, and where the type is unknown."""
-    return value.type is None or (isinstance(value.type, ir.TensorType) and value.type.dtype.is_floating_point())
 
 
 def _decided(value: ir.Value) -> Iterator[ir.Value]:

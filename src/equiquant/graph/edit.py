@@ -139,11 +139,11 @@ def infer_shapes(model: ir.Model) -> None:
     is of no tensor's type, though onnx_ir takes over its element's.
     """
     passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    wrapped: set[ir.Value | None] = set()
+    wrapped: set[ir.Value] = set()
     for node in model.graph.all_nodes():
         handed_on = node.op_type == "Identity" and node.inputs[0] in wrapped
         if node.op_type in WRAPPING or handed_on:
             wrapped.update(node.outputs)
     for value in wrapped:
-        if value is not None and isinstance(value.type, ir.TensorType):
+        if isinstance(value.type, ir.TensorType):
             value.type = value.shape = None

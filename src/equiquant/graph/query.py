@@ -11,11 +11,14 @@ import onnx_ir as ir
 
 __all__ = [
     "FINITE",
+    "FLOAT_KINDS",
     "LINEAR_OPS",
+    "TEXT_KINDS",
     "attribute",
     "constant",
     "constant_producer",
     "infinite_constant",
+    "is_float",
     "is_gate",
     "is_public",
     "label",
@@ -28,6 +31,9 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+
+FLOAT_KINDS, TEXT_KINDS = "fV", "OSU"
+"""numpy's kinds of floats, V being bfloat16, and of words."""
 
 LINEAR_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Op types that multiply by a weight and add up."""
@@ -83,7 +89,7 @@ def infinite_constant(node: ir.Node) -> ir.Value | None:
         return None
     for value in node.inputs:
         array = constant(value)
-        if array is not None and array.dtype.kind in "fV" and not np.isfinite(array.astype(np.float32)).all():
+        if array is not None and array.dtype.kind in FLOAT_KINDS and not np.isfinite(array.astype(np.float32)).all():
             return value
     return None
 
@@ -103,6 +109,11 @@ def _constant_node(node: ir.Node) -> Array | None:
         if name in ("value_int", "value_ints"):
             return np.asarray(attr.value, dtype=np.int64)
     return None
+
+
+def is_float(value: ir.Value) -> bool:
+    """True for a float tensor, and where the type is unknown."""
+    return value.type is None or (isinstance(value.type, ir.TensorType) and value.type.dtype.is_floating_point())
 
 
 def is_public(value: ir.Value) -> bool:

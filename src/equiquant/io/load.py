@@ -85,7 +85,7 @@ def _read(path: Path) -> tuple[ir.Model, str]:
         raise ModelError(f"{path} is not an ONNX model, or the file is truncated.") from error
     except OSError as error:
         raise ModelError(f"Cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # onnx_ir raises many kinds on malformed graphs
+    except Exception as error:  # damaged files raise many kinds
         raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
     return model, digest
 

@@ -188,7 +188,7 @@ class Runner:
 def _array(value: Any) -> Array:
     """Return an output as an array; of a sequence, whose tensors need not have one shape, the numbers one by one."""
     if isinstance(value, list):
-        return np.concatenate([np.zeros(0), *(_array(part).ravel() for part in value)]) if value else np.zeros(0)
+        return np.concatenate([np.zeros(0), *(_array(part).ravel() for part in value)])
     return np.asarray(value)
 
 

@@ -31,6 +31,7 @@ from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.judging import Judge, Yardstick
 from equiquant.pipeline.solving import ClipReach, clip_reach, solve
 from equiquant.pipeline.state import RunState
+from equiquant.recipe import Recipe
 from equiquant.refine import Original
 from equiquant.verify import Equivalence, Proof, Reference, apply_proven
 
@@ -99,18 +100,16 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         reference = _prepare_clips(state, model, reference, judge)
         classes = find_classes(model)
         asked = recipe if state.quantize else recipe.replace(bias_correction=False)  # another tool's biases stay
-        quantizable = state.quantize or _quantizable(state, model)
-        if not quantizable:
-            asked = asked.replace(cle_method="pairwise")
+        survey = target.survey(model, asked) if state.quantize else _survey(state, model, asked)
         reach = None if state.quantize else _reach(state, model, classes)
-        plans, terms = solve(model, classes, asked, judge.fitted, judge.affordable, reach)
+        plans, terms = solve(model, classes, asked, survey, judge.fitted, judge.affordable, reach)
         # Where no class is free, all the methods say what the first says: nothing.
         plans = [plan for plan in plans if plan is plans[0] or plan.z.any() or plan.ranges is not None]
         noise = {p.method: parallel(lambda term, z=p.z: term.exact(z), terms) for p in plans}  # type: ignore[misc]
         rows = [(term.name, term.kind) for term in terms]
         del terms  # as large as the weights
         release_memory()
-        measured = quantizable and _measured(state) and not _clear(model, plans, noise)
+        measured = survey is not None and _measured(state) and not _clear(model, plans, noise)
         if not measured:
             plans = plans[-1:]
     only = len(plans) == 1
@@ -142,21 +141,18 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
     return _applied(state, model, classes, trial)
 
 
-def _quantizable(state: RunState, model: ir.Model) -> bool:
-    """True if noise can be predicted and measured; of a float16 model there are only ranges."""
+def _survey(state: RunState, model: ir.Model, recipe: Recipe) -> target.Survey | None:
+    """Return what another tool may quantize, None where nothing can be: of a float16 model there are only ranges."""
     try:
-        target.survey(model, state.recipe)
+        return target.survey(model, recipe)
     except ModelError as error:
         reason = f"its noise cannot be predicted, so ranges alone count, as in the pairwise solver. {error}"
         state.decisions.append(Decision("equalize", "global_solver", "whole network", False, reason))
-        return False
-    return True
+        return None
 
 
 def _reach(state: RunState, model: ir.Model, classes: ScaleClasses) -> ClipReach:
     """Return how far the channels under a Clip reach: in a float model that is handed on it holds for every sample."""
-    if not classes.clips:
-        return ClipReach({}, 0)
     known = state.stream.known
     reach = clip_reach(model, classes, state.recipe, state.stream, lambda n: state.progress("equalize", n, known))
     if reach.largest:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant import calibrate
+from equiquant import calibrate, target
 from equiquant.calibrate import SampleStream, SampleView
 from equiquant.calibrate.feeds import batch_size
 from equiquant.equalization import LayerSpread, ScaleClasses, find_classes, spread
@@ -69,7 +69,7 @@ def _foresee(loaded: LoadedModel, stream: SampleStream, recipe: Recipe) -> Outlo
     affordable = affordable_feeds(model, stream, SECONDS)
     samples = SampleView(stream, 0, stream.count_up_to(max(1, min(MOST_FEEDS, affordable))))
     classes = find_classes(model)
-    plans, terms = solve(model, classes, recipe, samples, affordable)
+    plans, terms = solve(model, classes, recipe, target.survey(model, recipe), samples, affordable)
     scales = {plan.method: plan.z for plan in plans}
     before, after = scales["none"], scales.get("global", plans[-1].z)
     noise = _noise_of_layers(terms, before, after)

@@ -58,6 +58,7 @@ def solve(
     model: ir.Model,
     classes: ScaleClasses,
     recipe: Recipe,
+    survey: target.Survey | None,
     samples: SampleView,
     affordable: int,
     reach: ClipReach | None = None,
@@ -68,6 +69,7 @@ def solve(
         model: The folded float model; not changed.
         classes: Its scale classes.
         recipe: Names the methods, and the quantizer that will follow.
+        survey: What will be quantized; None where nothing can be, so that only the pairwise solver has a say.
         samples: What to calibrate on.
         affordable: Feeds that float inference can run in the time the noise gains may cost.
         reach: What the Clips see; None for what they see of the samples.
@@ -77,8 +79,8 @@ def solve(
     """
     nothing = EqualizationPlan("none", np.zeros(classes.count), 0)
     ranged = _ranged(recipe, model)
-    alone = not ranged and (recipe.cle_method == "pairwise" or not recipe.cle)  # a solver that knows of no noise
-    survey = None if alone else target.survey(model, recipe)
+    if not ranged and (recipe.cle_method == "pairwise" or not recipe.cle):
+        survey = None  # a solver that knows of no noise
     tensors = () if survey is None else survey.calibrated
     figures, sketches, count = channel_statistics(recipe, model, classes, tensors, samples)
     if reach is None:
@@ -153,8 +155,7 @@ def clip_reach(
     """
     if stream.synthetic or not classes.clips:
         return ClipReach({}, 0)
-    plain = _plain(recipe)
-    stats = calibrate.collect(model, stream, (), plain, channels=_clipped(classes), progress=progress)
+    stats = calibrate.collect(model, stream, (), _plain(recipe), channels=_clipped(classes), progress=progress)
     return ClipReach({n: r.channels.high for n, r in stats.tensors.items() if r.channels is not None}, stats.samples)
 
 

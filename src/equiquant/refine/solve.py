@@ -212,7 +212,11 @@ def _rounded(
         lost = form.bias_gain * (missing - fake_quantize(missing, bias_params))
         aim = aim + lost.reshape(*rows.shape[:2], 1) * regress(moments.with_one()[:, None, :], second)
     scale, zero = params.aligned(layer.weight.ndim)
-    steps = form.rows(np.broadcast_to(scale.astype(np.float64), layer.weight.shape))[:, :, 0] * form.gain
-    middle = form.rows(np.broadcast_to(np.asarray(zero, np.float64), layer.weight.shape))[:, :, :1]
+    steps, middle = _of_rows(layer, scale)[:, :, 0] * form.gain, _of_rows(layer, zero)
     offsets = round_rows(aim, second, steps, params.type.qmin - middle, params.type.qmax - middle)
     return (form.stored(offsets) + zero).astype(params.type.name)
+
+
+def _of_rows(layer: Layer, values: Array) -> Array:
+    """Return what broadcasts against the weight, one value an output, as (G, M, 1)."""
+    return layer.form.rows(np.broadcast_to(np.asarray(values, np.float64), layer.weight.shape))[:, :, :1]

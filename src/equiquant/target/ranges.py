@@ -20,6 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT
+from equiquant.calibrate.methods import HISTOGRAM_METHODS
 from equiquant.calibrate.stats import TensorRecord, Votes
 from equiquant.errors import DataError
 from equiquant.graph.query import attribute, constant
@@ -36,7 +37,6 @@ __all__ = ["Evidence", "activation_params", "clip_bounds", "in_doubt", "union"]
 
 Array = npt.NDArray[Any]
 
-HISTOGRAM_METHODS = ("minmse", "percentile", "entropy", "mse")
 SAMPLED = HISTOGRAM_LIMIT / 2  # elements a sample contributes to the histogram of a large tensor, at least
 DOUBT = 5.0  # standard deviations
 

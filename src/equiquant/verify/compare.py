@@ -24,6 +24,7 @@ from equiquant.calibrate.feeds import batch_size
 from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by, varying
 from equiquant.graph.edit import infer_shapes
+from equiquant.graph.query import TEXT_KINDS
 from equiquant.io.runtime import Runner
 from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
 from equiquant.verify.integer import IntegerAgreement
@@ -33,7 +34,7 @@ __all__ = ["Comparison", "OutputQuality", "TensorQuality", "compare_models"]
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
 
-WORDS, INDICES = "OSU", ("int64", "int32", "bool")  # numpy's kinds, and types, of what is the same or is not
+INDICES = ("int64", "int32", "bool")  # numpy's types of what is the same or is not, like words
 GROUP_BYTES = 128 * 1024 * 1024  # float activations alive at once, both models together
 
 
@@ -217,7 +218,7 @@ class _Judge:
 
     def _add_output(self, name: str, expected: Array, output: Array) -> None:
         _check_shapes("output", name, expected, output)
-        if expected.dtype.kind in WORDS or expected.dtype.name in INDICES:
+        if expected.dtype.kind in TEXT_KINDS or expected.dtype.name in INDICES:
             equal = expected == output
             self._sums[name].add(np.ones(equal.shape, np.float32), equal.astype(np.float32))
             self._agree[name][0] += int(np.count_nonzero(equal))
@@ -253,7 +254,8 @@ def _ends(float_model: ir.Model, quantized_model: ir.Model) -> dict[str, str]:
     One in a number that depends on the numbers (what a non-maximum suppression leaves) is not the same in both models:
     what it was decided by takes its place.
     """
-    unlike, decided = varying(float_model), decided_by(float_model)
+    unlike = varying(float_model)
+    decided = decided_by(float_model) if unlike else {}
     twins = {str(v.name): _twin(v) for node in quantized_model.graph for v in node.outputs}
     ends: dict[str, str] = {}
     for output in float_model.graph.outputs:

@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant.graph.query import FLOAT_KINDS
 from equiquant.io import Runner
 
 __all__ = ["Equivalence", "Reference", "equivalence"]
 
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
-
-FLOATS = "fV"  # numpy's kinds of floats; V is bfloat16
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Reference:
         """Outputs without a single finite value: comparing with them would prove nothing."""
         found = []
         for index, name in enumerate(self.names):
-            arrays = [o[index] for o in self._outputs if o[index].dtype.kind in FLOATS]
+            arrays = [o[index] for o in self._outputs if o[index].dtype.kind in FLOAT_KINDS]
             if any(a.size for a in arrays) and not any(np.isfinite(a).any() for a in arrays):
                 found.append(name)
         return tuple(found)
@@ -112,7 +111,7 @@ def _error(references: Sequence[Array], results: Sequence[Array]) -> float:
     for reference, result in zip(references, results, strict=True):
         if reference.shape != result.shape:
             return float("inf")
-        if reference.dtype.kind not in FLOATS:
+        if reference.dtype.kind not in FLOAT_KINDS:
             if not np.array_equal(reference, result):
                 return float("inf")
             continue

@@ -33,7 +33,7 @@ def bounds(node: ir.Node) -> tuple[float, float] | None:
 def clip(builder: ClassBuilder, node: ir.Node) -> None:
     """A Clip at 0 alone is a Relu; Clip(0, c) is noted as a `ClipSite`; other bounds are refused."""
     ids = builder.ids(node.inputs[0])
-    if (dtype := node.outputs[0].dtype) is not None and not dtype.is_floating_point():
+    if not query.is_float(node.outputs[0]):
         return builder.refuse(node, "it clips integers")
     limits = bounds(node)
     if limits in ((0.0, math.inf), (-math.inf, math.inf), (-math.inf, 0.0)):
