@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from equiquant import pipeline
 from equiquant.calibrate import open_samples
-from equiquant.errors import DataError, OptionError
-from equiquant.io import ModelLike, check_writable, input_specs, load_model, save_model, to_proto
+from equiquant.errors import DataError, OptionError, OutputError
+from equiquant.io import ModelLike, check_makeable, check_writable, input_specs, load_model, save_model, to_proto
 from equiquant.pipeline import Progress, SearchOutcome
 from equiquant.recipe import Recipe, preset
 from equiquant.report import Inspection, Report, inspect_model
@@ -156,11 +156,12 @@ def search(
     """
     if data is None:
         raise DataError("A search needs calibration data: it judges on some of them.")
-    if output is not None:
-        check_writable(os.fspath(output), Path(model) if isinstance(model, str | os.PathLike) else None)
+    _check_places(model, report_dir, output, trials_file)
     free = preset == "auto"
     recipe = _recipe("a8w8" if free else preset, overrides)
-    judge = None if metric is None else functools.wraps(metric)(lambda candidate: metric(to_proto(candidate)))
+    judge: Any = metric  # None, or refused
+    if callable(metric):
+        judge = functools.wraps(metric)(lambda candidate: metric(to_proto(candidate)))
     with open_samples(data, input_specs(load_model(model).model), recipe) as stream:
         found = pipeline.search(
             model,
@@ -251,8 +252,8 @@ def run_recipe(
     Raises:
         EquiQuantError: Bad model, data, option or output path; nothing is written then.
     """
-    if output is not None:
-        check_writable(os.fspath(output), Path(model) if isinstance(model, str | os.PathLike) else None)
+    made = calibration_cache is None or not Path(calibration_cache).is_file()
+    _check_places(model, report_dir, output, calibration_cache if made else None)
     outcome = pipeline.run(model, recipe, data, quantize=to_int, progress=progress, stats_file=calibration_cache)
     result = Result(outcome.model, outcome.report)
     if output is not None:
@@ -325,6 +326,16 @@ def inspect(
     if isinstance(found, str):
         return dataclasses.replace(described, no_outlook=found)
     return dataclasses.replace(described, outlook=found)
+
+
+def _check_places(model: ModelLike, folder: PathLike | None, *files: PathLike | None) -> None:
+    """Check, before any work, that all that will be written can be, each in a place of its own."""
+    source = Path(model) if isinstance(model, str | os.PathLike) else None
+    places = [check_writable(os.fspath(file), source).resolve() for file in files if file is not None]
+    if len(set(places)) < len(places):
+        raise OutputError(f"Two results would be written to {places[0]}; give each a file of its own.")
+    if folder is not None:
+        check_makeable(os.fspath(folder))
 
 
 def _recipe(base: str | Recipe, overrides: dict[str, Any]) -> Recipe:

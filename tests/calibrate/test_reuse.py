@@ -110,6 +110,80 @@ def test_other_options_use_the_equalized_models_statistics(model: Path, x: np.nd
     assert file.read_bytes() == before
 
 
+RELU6 = """
+<ir_version: 8, opset_import: ["" : 13]>
+g (float[N, 3, 12, 12] x) => (float[N, 5] y) <int64[2] half = {4, 4}, float zero = {0.0}, float six = {6.0}> {
+    a = Conv <pads = [1, 1, 1, 1]> (x, w0)
+    r = Clip (a, zero, six)
+    s, t = Split <axis = 1> (r, half)
+    u = Conv (s, w1)
+    v = Conv (t, w2)
+    c = Concat <axis = 1> (u, v)
+    d = Clip (c, zero, six)
+    m = ReduceMean <axes = [2, 3], keepdims = 0> (d)
+    y = Gemm <transB = 1> (m, w3)
+}
+"""
+"""What the version converter rewrites, ReLU6, and tensors only some targets quantize."""
+
+
+@pytest.fixture
+def relu6() -> onnx.ModelProto:
+    result = onnx.parser.parse_model(RELU6)
+    rng = np.random.default_rng(0)
+    for name, shape in {"w0": (8, 3, 3, 3), "w1": (8, 4, 1, 1), "w2": (8, 4, 1, 1), "w3": (5, 16)}.items():
+        array = rng.standard_normal(shape) * np.exp(rng.standard_normal((shape[0], *[1] * (len(shape) - 1))))
+        result.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
+    return result
+
+
+IMAGES = np.random.default_rng(2).standard_normal((12, 3, 12, 12)).astype(np.float32)
+AS_THEY_ARE: dict[str, Any] = {"split_to_slice": False, "reduce_mean_to_pool": False, "simulate_dpu": False}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("mode", ["exact", "soft", "per_channel"])
+def test_the_scales_are_applied_as_they_were(relu6: onnx.ModelProto, tmp_path: Path, mode: str) -> None:
+    """Made-up inputs or other samples may reach a bound; proven anew, the scales became those of another model."""
+    options: dict[str, Any] = {"preset": "a8w8", "clip_mode": mode, "calibration": "minmax", "cle_accept": "always"}
+    options |= {"bias_correction": False, "weight_rounding": "nearest", "calibration_cache": tmp_path / "stats"}
+    first = quantize(relu6, data=IMAGES, **options).model.SerializeToString()
+    for data in (None, 10 * IMAGES, IMAGES[:2]):
+        assert quantize(relu6, data=data, **options).model.SerializeToString() == first
+
+
+def test_what_they_leave_of_the_function_is_said(relu6: onnx.ModelProto, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"preset": "a8w8", "calibration": "minmax", "calibration_cache": tmp_path / "stats"}
+    quantize(relu6, data=IMAGES / 10, **options)
+    with pytest.warns(UserWarning, match=r"equalization among the statistics moved 'y' by .* on the samples given"):
+        quantize(relu6, data=10 * IMAGES, **options)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_one_file_serves_every_preset(relu6: onnx.ModelProto, tmp_path: Path) -> None:
+    """Whatever operator set and tensors each of them needs."""
+    recipes: dict[str, dict[str, Any]] = {
+        "xint8": AS_THEY_ARE,
+        "a8w8": {"calibration": "minmax"},
+        "a8w8_per_channel": {"calibration": "percentile"},
+        "a16w8": {"calibration": "minmax"},
+    }
+    for first, options in recipes.items():
+        file = tmp_path / first
+        quantize(relu6, data=IMAGES, preset=first, calibration_cache=file, **options)
+        for name, others in recipes.items():
+            quantize(relu6, preset=name, calibration_cache=file, **others)
+        quantize(relu6, preset="a8w8", calibration="minmax", int16=1, calibration_cache=file)
+        quantize(relu6, preset="xint8", bias_type="int16", calibration_cache=file, **AS_THEY_ARE)
+
+
+def test_tensors_the_file_lacks_are_named(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"preset": "xint8", "cle": False, "calibration_cache": tmp_path / "stats"}
+    quantize(model, data=x, **options)
+    with pytest.raises(DataError, match=r"lack 'c': .*Name another file and give the data"):
+        quantize(model, separate=("Relu",), **options)
+
+
 def test_refinement_is_left_out_without_data_and_said_to_be(model: Path, x: np.ndarray, tmp_path: Path) -> None:
     quantize(model, data=x, preset="xint8", calibration_cache=tmp_path / "stats")
     told = quantize(model, preset="xint8", calibration_cache=tmp_path / "stats").report.to_dict()["decisions"]

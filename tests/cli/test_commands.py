@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,13 @@ def test_inspect(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["inspect", "{tmp}"], "is a folder"),
         (["quantize", "{model}", "-o", "{model}"], "is the input model"),
         (["quantize", "{model}", "-o", "{tmp}/no/such/folder.onnx"], "does not exist"),
+        (["quantize", "{model}", "-o", "{tmp}/pipe"], "is not a regular file"),
+        (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--stats", "{tmp}/pipe"], "is not a regular file"),
+        (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--stats", "{tmp}/no/stats"], "does not exist"),
+        (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--stats", "{tmp}/words.npy"], "is no file of statistics"),
+        (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--stats", "{tmp}/o.onnx"], "a file of its own"),
+        (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--report", "{model}/r"], "is a file"),
+        (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--data", "{tmp}/words.npy"], "Cannot read {tmp}/words.npy"),
         (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--set", "cle_step=1"], "Did you mean 'cle_steps'"),
         (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--cle-steps", "0"], "CLESteps"),
         (["quantize", "{model}", "-o", "{tmp}/o.onnx", "--data", "{tmp}/none.npy"], "none.npy"),
@@ -175,15 +183,18 @@ def test_a_refusal_is_one_line_and_1(
     words: list[str], says: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = model.read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "words.npy").write_text("no numbers")
     assert main([w.format(model=model, tmp=tmp_path) for w in words]) == 1
     shown = capsys.readouterr()
     line = next(row for row in shown.err.splitlines() if not row.startswith("warning: "))
     assert line.startswith("error: ")
-    assert says in line
+    assert says.format(tmp=tmp_path) in line
+    assert "pickle" not in line
     assert "Traceback" not in shown.err
     assert shown.out == ""
     assert model.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "pipe", "words.npy"]
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,22 @@ def test_an_interrupted_search_goes_on(model: onnx.ModelProto, data: Array, tmp_
     assert (ran, again.recipe) == ([], whole.recipe)
 
 
+def test_a_figure_that_is_no_number_does_not_win_and_infinities_are_kept(
+    model: onnx.ModelProto, data: Array, tmp_path: Path
+) -> None:
+    figures = iter([-np.inf, np.nan, 1.0, *[0.0] * 20])
+
+    def metric(_: onnx.ModelProto) -> float:
+        return next(figures)
+
+    found = search(model, data=data, metric=metric, trials_file=tmp_path / "t", **QUICK).search
+    assert [trial.score for trial in found.trials[:3]] == [-np.inf, None, 1.0]
+    assert "must return one number" in found.trials[1].refused
+    assert found.best is found.trials[2]
+    again = search(model, data=data, metric=metric, trials_file=tmp_path / "t", **QUICK).search
+    assert again.trials == found.trials
+
+
 def test_trials_of_another_search_are_refused(model: onnx.ModelProto, data: Array, tmp_path: Path) -> None:
     file = tmp_path / "trials.json"
     search(model, data=data, **QUICK, time_budget=1e-9, trials_file=file)
@@ -137,7 +153,18 @@ def test_trials_of_another_search_are_refused(model: onnx.ModelProto, data: Arra
         ({"data": np.zeros((2, 3, 6, 6), np.float32)}, "at least 3 samples"),
         ({"labels": [1, 2]}, "2 labels for 9 samples"),
         ({"labels": [1] * 9, "metric": lambda _: 0.0}, "either a metric or labels"),
+        ({"labels": ["cat"] * 9}, "must be whole numbers"),
+        ({"labels": [0.5] * 9}, "must be whole numbers"),
+        ({"labels": [[1, 2], [3]]}, "one whole number for each sample"),
+        ({"labels": [-1] * 9}, "numbered from 0"),
+        ({"labels": [7] * 9}, "go up to 7, but the first output has only 5"),
+        ({"metric": "accuracy"}, "must be a function"),
+        ({"metric": lambda _: None}, "must return one number, higher is better. It returned None"),
+        ({"metric": lambda _: np.zeros(3)}, "must return one number"),
+        ({"metric": lambda _: float("nan")}, "must return one number"),
         ({"time_budget": 0}, "positive number of seconds"),
+        ({"time_budget": float("nan")}, "positive number of seconds"),
+        ({"time_budget": "10"}, "positive number of seconds"),
         ({"preset": "w4"}, "nothing to vary"),
         ({"keep_float": 3}, "cannot be run: keep_float=3"),
         ({"colour": 1}, "Unknown option 'colour'"),

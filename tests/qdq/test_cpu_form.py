@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -175,3 +176,15 @@ def test_real_models_compute_the_same(name: str, shared_data: Path, tmp_path: Pa
     for ours, theirs in zip(outputs[1], outputs[0], strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert not {"Conv", "FusedConv", "Gemm"} & set(fused_ops(model, tmp_path))
+
+
+@pytest.mark.parametrize("options", [{"nodes_to_int16": ("Conv_a",)}, {"int16": 1}])
+def test_a_relu_on_sixteen_bits_stays_as_it_is(options: dict[str, Any]) -> None:
+    """onnxruntime clips no 16-bit integers."""
+    text = "g (float[1, 2, 8, 8] x) => (float[1, 3, 6, 6] y) { a = Conv (x, w)  r = Relu (a)  y = Conv (r, v) }"
+    model = parse(text, w=W, v=V)
+    result = quantize_model(model, data=noise(6, 2, 8, 8), preset=CPU, **options)
+    quantized = ir.from_proto(result.model)
+    assert {"uint16", "int16"} & {t["type"] for t in result.report.tensors}
+    assert np.isfinite(run(quantized, {"x": noise(1, 2, 8, 8)}, optimize=True)[0]).all()
+    assert op_types(quantized)["Relu"] == 1

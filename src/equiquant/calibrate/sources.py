@@ -237,7 +237,7 @@ def _file_feeds(path: Path, specs: Sequence[InputSpec]) -> Iterator[LabelledFeed
 
 def _load_npy(path: Path) -> Array:
     try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Array = np.lib.format.open_memmap(path, mode="r")  # np.load takes what it does not know for a pickle
     except (ValueError, OSError, EOFError) as error:
         raise DataError(f"Cannot read {path}: {first_line(error)}") from error
     return array

@@ -10,13 +10,14 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from equiquant.calibrate.stats import AppliedScales, ChannelSums, TensorRecord, TensorStats
 from equiquant.errors import DataError, OutputError, first_line
+from equiquant.io.save import refuse_special
 from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.histogram import BINS, DyadicHistogram
 from equiquant.numerics.sketch import MagnitudeCounts
@@ -39,7 +40,7 @@ def save_stats(stats: TensorStats, path: str | os.PathLike[str], note: dict[str,
         note: More plain data, which `read_stats` returns.
 
     Raises:
-        OutputError: The file cannot be written.
+        OutputError: The file cannot be written, or is no regular file.
     """
     arrays: dict[str, Array] = {}
     rows = [_pack(name, record, arrays, index) for index, (name, record) in enumerate(stats.tensors.items())]
@@ -61,6 +62,7 @@ def save_stats(stats: TensorStats, path: str | os.PathLike[str], note: dict[str,
         arrays["log_scales"] = stats.scales.z
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     final = Path(path)
+    refuse_special(final)
     temporary = final.with_name(f".{final.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -97,7 +99,7 @@ def read_stats(path: str | os.PathLike[str]) -> tuple[TensorStats, dict[str, Any
         DataError: As for `load_stats`.
     """
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with Path(path).open("rb") as file, _archive(file) as arrays:
             about = json.loads(arrays["about"].tobytes())
             if about["format"] != FORMAT:
                 raise ValueError(f"its format is {about['format']}, not {FORMAT}")
@@ -113,6 +115,14 @@ def read_stats(path: str | os.PathLike[str]) -> tuple[TensorStats, dict[str, Any
         about["samples"], tensors, about["synthetic"], about["model_hash"], about["averaged"], recounted, scales
     )
     return stats, about["note"]
+
+
+def _archive(file: IO[bytes]) -> Any:
+    """Return the arrays of a .npz; of anything else numpy would say that it may be a pickle."""
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is no file of statistics, or was cut off")
+    file.seek(0)
+    return np.load(file, allow_pickle=False)
 
 
 def _pack(name: str, record: TensorRecord, arrays: dict[str, Array], index: int) -> dict[str, Any]:

@@ -25,8 +25,10 @@ def read_labels(path: str) -> Any:
 
     try:
         labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"Cannot read the labels in {path}: {error}") from error
+    except OSError as error:
+        raise DataError(f"Cannot read the labels in {path}: {error.strerror or error}.") from error
+    except (ValueError, EOFError) as error:
+        raise DataError(f"Cannot read the labels in {path}: it is not a .npy file of numbers.") from error
     if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"The labels in {path} must be an array of whole numbers.")
     return labels

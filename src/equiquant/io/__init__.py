@@ -4,7 +4,7 @@ from equiquant.io.load import LoadedModel, ModelLike, load_model
 from equiquant.io.mapped import unload
 from equiquant.io.memory import memory_managed, release_memory
 from equiquant.io.runtime import InputSpec, Runner, expose, input_specs
-from equiquant.io.save import check_writable, model_bytes, save_model, to_proto
+from equiquant.io.save import check_makeable, check_writable, model_bytes, refuse_special, save_model, to_proto
 from equiquant.io.upgrade import TARGET_OPSET, raise_ir_version, upgrade_opset
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "LoadedModel",
     "ModelLike",
     "Runner",
+    "check_makeable",
     "check_writable",
     "expose",
     "input_specs",
@@ -20,6 +21,7 @@ __all__ = [
     "memory_managed",
     "model_bytes",
     "raise_ir_version",
+    "refuse_special",
     "release_memory",
     "save_model",
     "to_proto",

@@ -4,12 +4,13 @@ Large tensors are counted by a sample of their elements, which nearly always tel
 close to call every element is counted. The first samples, counted in full, show for which tensors that will be, so that
 one pass over the data does.
 
-With a file, histograms are kept whatever the method, so that the same statistics serve other methods later; it names
-the model it is of by hash, and is refused for another.
+With a file, histograms are kept whatever the method, and of every tensor that one of the presets quantizes, so that the
+same statistics serve other methods and targets later; it names the model it is of by hash, and is refused for another.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Collection, Sequence
@@ -19,9 +20,9 @@ import onnx_ir as ir
 
 from equiquant import calibrate, target
 from equiquant.calibrate import Checkpoint, SampleView, TensorStats, Wanted, load_stats, model_hash, save_stats
-from equiquant.errors import DataError
+from equiquant.errors import DataError, ModelError
 from equiquant.pipeline.state import RunState
-from equiquant.recipe import Recipe
+from equiquant.recipe import PRESETS, Recipe
 from equiquant.target import Survey
 
 __all__ = ["statistics"]
@@ -57,12 +58,31 @@ def statistics(
         stats = load_stats(file, digest)
         missing = [name for name in tensors if name not in stats.tensors]
         if missing:
-            raise DataError(f"The statistics in {os.fspath(file)} lack '{missing[0]}' and {len(missing) - 1} more.")
+            raise DataError(
+                f"The statistics in {os.fspath(file)} lack {_listed(missing)}: they were collected with options under"
+                " which that is not quantized. Name another file and give the data."
+            )
         _check_kind(stats, state.recipe, os.fspath(file))
         return stats
+    tensors = _useful(model, tensors)
     stats = _collect_into(state, model, survey, tensors, Path(file), digest, progress)
     save_stats(stats, file)
     return stats
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"'{names[0]}'{more}"
+
+
+def _useful(model: ir.Model, tensors: Sequence[str]) -> tuple[str, ...]:
+    """Return the tensors that this recipe or any of the presets needs statistics of."""
+    needed = dict.fromkeys(tensors)
+    for other in PRESETS.values():
+        if not other.weight_only:
+            with contextlib.suppress(ModelError):  # nothing to quantize
+                needed |= dict.fromkeys(target.survey(model, other).calibrated)
+    return tuple(needed)
 
 
 def _check_kind(stats: TensorStats, recipe: Recipe, file: str) -> None:

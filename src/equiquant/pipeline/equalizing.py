@@ -23,7 +23,7 @@ from equiquant.equalization import (
     split_clips,
     spread,
 )
-from equiquant.errors import ModelError
+from equiquant.errors import DataError, ModelError
 from equiquant.graph import edit, query
 from equiquant.io import model_bytes, release_memory
 from equiquant.numerics.parallel import parallel
@@ -33,7 +33,7 @@ from equiquant.pipeline.solving import ClipReach, clip_reach, solve
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
 from equiquant.refine import Original
-from equiquant.verify import Equivalence, Proof, Reference, apply_proven
+from equiquant.verify import Equivalence, Proof, Reference, apply_known, apply_proven
 
 __all__ = ["Equalized", "equalize", "equalize_as", "proof_feeds"]
 
@@ -115,11 +115,8 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     only = len(plans) == 1
     trials = [_try(state, model, classes, plan, reference, judge if measured else None, keep=only) for plan in plans]
     best = _choose(state, trials)
-    if best.name == "soft" and best.equivalence.error > recipe.equivalence_tolerance:
-        state.warn(
-            f"ClipMode 'soft' moved channels that reach a Clip's bound, which changed the float output by"
-            f" {best.equivalence.error:.1e} of its magnitude. Use 'exact' or 'per_channel' to keep the function."
-        )
+    if best.name == "soft":
+        _warn_of_soft(state, best)
     state.decisions += best.decisions
     state.equalization |= _describe(state, classes, best) | _noise(rows, noise)
     equalized = _applied(state, model, classes, best)
@@ -129,16 +126,46 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
 
 
 def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: AppliedScales) -> Equalized:
-    """Return the model with its channels rescaled as an earlier run found best, proven equal; see `equalize`."""
+    """Return the model with its channels rescaled as an earlier run found best and proved on its samples.
+
+    They are applied as they are, or the statistics would be of another model; what they leave of the function on the
+    samples at hand is measured and, beyond the tolerance, said.
+
+    Raises:
+        DataError: The scales are not of this model's classes.
+    """
     state.progress("equalize", 0, None)
     with state.stages("equalize"):
         reference = _prepare_clips(state, model, reference, None)
         classes = find_classes(model)
-    plan = EqualizationPlan(scales.method, scales.z, scales.steps, scales.ranges)
-    trial = _try(state, model, classes, plan, reference, None, keep=True)
+    if scales.z.shape != (classes.count,):
+        raise DataError("The scales among the statistics are of another model. Delete the file, or name another.")
+    with state.stages("prove"):
+        proof = apply_known(model, classes, scales.z, reference)
+    trial = _Trial(
+        scales.method, scales.z, scales.steps, proof.equivalence, proof.decisions, scales.ranges, None, proof.model
+    )
+    tolerance = state.recipe.equivalence_tolerance
+    if trial.name == "soft":
+        _warn_of_soft(state, trial)
+    elif proof.equivalence.error > tolerance and not state.stream.synthetic:
+        state.warn(
+            f"The equalization among the statistics moved '{proof.equivalence.output}' by {proof.equivalence.error:.1e}"
+            " of its magnitude on the samples given; those it was found on moved by no more than"
+            f" {tolerance:.0e}. Name another file, to calibrate for these samples."
+        )
     state.decisions += trial.decisions
     state.equalization |= _describe(state, classes, trial)
     return _applied(state, model, classes, trial)
+
+
+def _warn_of_soft(state: RunState, trial: _Trial) -> None:
+    """Say that the function was changed, where `soft` did."""
+    if trial.equivalence.error > state.recipe.equivalence_tolerance:
+        state.warn(
+            f"ClipMode 'soft' moved channels that reach a Clip's bound, which changed the float output by"
+            f" {trial.equivalence.error:.1e} of its magnitude. Use 'exact' or 'per_channel' to keep the function."
+        )
 
 
 def _survey(state: RunState, model: ir.Model, recipe: Recipe) -> target.Survey | None:

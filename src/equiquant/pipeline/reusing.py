@@ -63,8 +63,8 @@ def recalled_scales(file: str | os.PathLike[str] | None, model: ir.Model, recipe
     digest = model_hash(model)
     if scales.model_hash != digest:
         raise DataError(
-            f"The statistics in {name} are of another model, or of this one rewritten otherwise for the NPU"
-            f" (simulate_dpu): {scales.model_hash[:12]} instead of {digest[:12]}. Delete the file, or name another."
+            f"The statistics in {name} are of another model, or of this one rewritten otherwise for the NPU (docs/"
+            f"hardware.md): {scales.model_hash[:12]} instead of {digest[:12]}. Delete the file, or name another."
         )
     asked, found = (json.loads(text) for text in (_request(recipe), scales.request))
     if asked != found:

@@ -12,32 +12,29 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from equiquant.calibrate import SampleStream, SampleView, model_hash
 from equiquant.calibrate.fingerprint import FeedHash
 from equiquant.errors import DataError, EquiQuantError, OptionError
-from equiquant.io import ModelLike, Runner, load_model, release_memory
+from equiquant.io import ModelLike, load_model, release_memory
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.judging import Yardstick
 from equiquant.pipeline.run import run
+from equiquant.pipeline.scoring import Metric, Scorer
 from equiquant.pipeline.state import Progress
 from equiquant.recipe import Recipe
 from equiquant.report.plain import dumps, write_atomically
 
-__all__ = ["Metric", "SearchOutcome", "Trial", "search"]
+__all__ = ["SearchOutcome", "Trial", "search"]
 
 Array = npt.NDArray[Any]
-Metric = Callable[[ir.Model], float]
-"""The user's figure of a quantized model, higher is better."""
-
 FORMAT = 1
 FEWEST_FEEDS = 3
 MOST_HELD = 256  # feeds a trial is judged on
@@ -122,13 +119,12 @@ def search(
         OptionError: Options contradict each other, or the file is of another search.
         EquiQuantError: Not even the first recipe can be run.
     """
-    if metric is not None and labels is not None:
-        raise OptionError("Give either a metric or labels to judge by, not both.")
+    scorer = Scorer(metric, labels)
     if recipe.weight_only:
         raise OptionError("A search has nothing to vary where weights alone are quantized; compare w4 and w8 yourself.")
-    if time_budget is not None and time_budget <= 0:
-        raise OptionError(f"The time budget must be a positive number of seconds. Got {time_budget}.")
-    bench = _Bench(source, recipe, stream, metric, labels)
+    if time_budget is not None and not (isinstance(time_budget, int | float) and time_budget > 0):  # nor is NaN
+        raise OptionError(f"The time budget must be a positive number of seconds. Got {time_budget!r}.")
+    bench = _Bench(source, recipe, stream, scorer)
     kept = _TrialFile(trials_file, bench.key)
     walk = _Walk(bench, kept, recipe, time_budget, progress or (lambda *_: None))
     first = walk.visit({})
@@ -199,28 +195,24 @@ class _Bench:
         source: ModelLike,
         recipe: Recipe,
         stream: SampleStream,
-        metric: Metric | None,
-        labels: Sequence[int] | Array | None,
+        scorer: Scorer,
     ) -> None:
         loaded = load_model(source)
-        self._source = loaded.model.clone()
-        self._metric, self._labels = metric, None if labels is None else np.asarray(labels).reshape(-1)
+        self._source, self._scorer = loaded.model.clone(), scorer
         feeds = sum(1 for _ in stream)
         if feeds < FEWEST_FEEDS:
             raise DataError(
                 f"A search needs at least {FEWEST_FEEDS} samples, to calibrate on some and judge on others."
             )
-        if self._labels is not None and len(self._labels) != stream.samples:
-            raise DataError(f"There are {len(self._labels)} labels for {stream.samples} samples.")
+        if scorer.labels is not None and len(scorer.labels) != stream.samples:
+            raise DataError(f"There are {len(scorer.labels)} labels for {stream.samples} samples.")
         cut = feeds - min(feeds // 3, MOST_HELD)
         self._fitted, held = SampleView(stream, 0, cut), SampleView(stream, cut, feeds)
         folded = loaded.model
         canonical_form(folded, recipe, optimize=recipe.optimize)
         self._has_clips = any(node.op_type == "Clip" for node in folded.graph)
         self._held, self._yardstick = held, Yardstick(folded, held)
-        self.metric_name = "sqnr_db" if metric is None else getattr(metric, "__qualname__", type(metric).__name__)
-        if self._labels is not None:
-            self.metric_name = "top1"
+        self.metric_name = scorer.name
         self.key = self._identity(recipe, stream)
 
     def concerns(self, name: str) -> bool:
@@ -233,7 +225,7 @@ class _Bench:
         samples = FeedHash()
         for feed in stream:
             samples.add(feed)
-        labels = b"" if self._labels is None else np.ascontiguousarray(self._labels).tobytes()
+        labels = b"" if self._scorer.labels is None else np.ascontiguousarray(self._scorer.labels).tobytes()
         for part in (model_hash(self._source), samples.value(), json.dumps(recipe.to_dict()), self.metric_name):
             digest.update(str(part).encode())
         digest.update(labels)
@@ -245,28 +237,18 @@ class _Bench:
         try:
             model = run(self._source, recipe, self._fitted).model
             sqnr = self._yardstick.sqnr_db(model)
-            score = self._score(model, sqnr)
+            score = self._scorer.score(model, sqnr, self._held)
         except EquiQuantError as error:
             return Trial(dict(changes), None, None, time.monotonic() - start, str(error))
         finally:
             release_memory()
         return Trial(dict(changes), score, sqnr, time.monotonic() - start)
 
-    def _score(self, model: ir.Model, sqnr: float) -> float:
-        if self._metric is not None:
-            return float(self._metric(model))
-        return sqnr if self._labels is None else self._top1(model, self._labels)
 
-    def _top1(self, model: ir.Model, labels: Array) -> float:
-        runner = Runner(model, optimize=False)
-        classes = np.concatenate([_classes(runner.run(feed)[0]) for feed in self._held])
-        return float((classes == labels[len(labels) - len(classes) :]).mean())
-
-
-def _classes(output: Array) -> Array:
-    if output.ndim < 2:
-        raise DataError("Labels need an output of class scores as the first output; give a metric instead.")
-    return np.asarray(output.reshape(len(output), -1).argmax(axis=1))
+def _trial(score: Any, sqnr_db: Any, **others: Any) -> Trial:
+    """Return a trial of a file, in which an infinity is a word."""
+    figures = (None if figure is None else float(figure) for figure in (score, sqnr_db))
+    return Trial(score=next(figures), sqnr_db=next(figures), **others)
 
 
 class _TrialFile:
@@ -280,7 +262,7 @@ class _TrialFile:
         try:
             data = json.loads(self._path.read_text(encoding="utf-8"))
             known = data["format"] == FORMAT and data["key"] == key
-            self._trials = [Trial(**t) for t in data["trials"]] if known else []
+            self._trials = [_trial(**row) for row in data["trials"]] if known else []
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OptionError(f"{self._path} is not a file of trials: {error}. Delete it, or name another.") from error
         if not known:

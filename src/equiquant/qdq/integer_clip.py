@@ -47,13 +47,15 @@ def clip_integers(model: ir.Model, quantized: Collection[str], unique: Callable[
 
 
 def _ends(node: ir.Node, rounding: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the bounds as integers, None if they are unknown or those of the type."""
+    """Return the bounds as integers, None if they are unknown, those of the type, or of a type without a kernel."""
     if any(value is not None and constant(value) is None for value in node.inputs[1:]):
         return None
     scale, zero = constant(rounding.inputs[1]), constant(rounding.inputs[2])
     if scale is None or zero is None or scale.size != 1:
         return None
     kind = INT_TYPES[zero.dtype.name]
+    if kind.bits != 8:  # onnxruntime has no Clip on 16-bit integers
+        return None
     params = QuantParams(scale.reshape(()), zero.reshape(()), kind)
     low, high = (quantize(np.array(end), params) for end in clip_bounds(node))
     return None if (int(low), int(high)) == (kind.qmin, kind.qmax) else (low, high)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from equiquant.errors import OutputError
+from equiquant.io.save import refuse_special
 
 __all__ = ["dumps", "plain", "write_atomically"]
 
@@ -64,8 +65,9 @@ def write_atomically(path: Path, text: str) -> Path:
     """Write a UTF-8 text file whole or not at all.
 
     Raises:
-        OutputError: The file cannot be written; nothing is left behind.
+        OutputError: The file cannot be written, or is no regular file; nothing is left behind.
     """
+    refuse_special(path)
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8", newline="\n")

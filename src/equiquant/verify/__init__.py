@@ -5,7 +5,7 @@ from equiquant.verify.equivalence import Equivalence, Reference, equivalence
 from equiquant.verify.float_noise import float_noise
 from equiquant.verify.integer import INTEGER_FEEDS, IntegerAgreement, IntegerModel, integer_agreement
 from equiquant.verify.kernels import kernel_sqnr_db
-from equiquant.verify.proof import Proof, apply_proven
+from equiquant.verify.proof import Proof, apply_known, apply_proven
 
 __all__ = [
     "INTEGER_FEEDS",
@@ -17,6 +17,7 @@ __all__ = [
     "Proof",
     "Reference",
     "TensorQuality",
+    "apply_known",
     "apply_proven",
     "compare_models",
     "equivalence",

@@ -28,7 +28,7 @@ from equiquant.errors import ModelError
 from equiquant.graph import query
 from equiquant.verify.equivalence import Equivalence, Reference
 
-__all__ = ["Proof", "apply_proven"]
+__all__ = ["Proof", "apply_known", "apply_proven"]
 
 Array = npt.NDArray[Any]
 
@@ -68,8 +68,7 @@ def apply_proven(
         tolerance: Largest error allowed, relative to the output's magnitude; at least one unit in the last place of
             the narrowest float type among the model's tensors.
     """
-    nothing = np.zeros_like(z)
-    unit = max((UNIT.get(v.dtype, 0.0) for v in classes.values if v.dtype is not None), default=0.0)
+    nothing, unit = np.zeros_like(z), _unit(classes)
     trial = _Trial(model, classes, reference, max(tolerance, unit), unit > 0)
     if reference.silent:
         reason = (
@@ -89,6 +88,23 @@ def apply_proven(
     if trial.holds(rounded):
         return rounded if unit else trial.least_rounded(z, rounded, proof.equivalence)
     return trial.bisect(z, exact)
+
+
+def apply_known(model: ir.Model, classes: ScaleClasses, z: Array, reference: Reference) -> Proof:
+    """Return a copy of `model` with scales that were proven before, applied as they are, and how it compares.
+
+    Args:
+        model: The float model; not changed.
+        classes: Its scale classes.
+        z: (classes,) log-scales to apply.
+        reference: The original model's outputs.
+    """
+    return _Trial(model, classes, reference, np.inf, _unit(classes) > 0).run(z)
+
+
+def _unit(classes: ScaleClasses) -> float:
+    """Return one unit in the last place of the narrowest float type among the tensors, relative; 0 for float32."""
+    return max((UNIT.get(v.dtype, 0.0) for v in classes.values if v.dtype is not None), default=0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,100 @@
+"""What a search judges by: a figure of the user's, top-1 of labels, or the signal-to-noise ratio of the decisions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant.calibrate import SampleView
+from equiquant.errors import DataError, OptionError
+from equiquant.io import Runner
+
+__all__ = ["Metric", "Scorer"]
+
+Array = npt.NDArray[Any]
+Metric = Callable[[ir.Model], float]
+"""The user's figure of a quantized model, higher is better."""
+
+
+class Scorer:
+    """Judges one quantized model after the other.
+
+    Args:
+        metric: The user's figure.
+        labels: The class of every sample.
+
+    Attributes:
+        name: `sqnr_db`, `top1`, or the name of the user's function.
+        labels: (samples,) the classes, None without.
+
+    Raises:
+        OptionError: Both are given, or the metric cannot be called.
+        DataError: The labels are no classes.
+    """
+
+    def __init__(self, metric: Metric | None, labels: Sequence[int] | Array | None) -> None:
+        if metric is not None and labels is not None:
+            raise OptionError("Give either a metric or labels to judge by, not both.")
+        if metric is not None and not callable(metric):
+            raise OptionError(f"The metric must be a function of a model. Got {metric!r} instead.")
+        self._metric = metric
+        self.labels = None if labels is None else _classes(labels)
+        self.name = "sqnr_db" if labels is None else "top1"
+        if metric is not None:
+            self.name = getattr(metric, "__qualname__", type(metric).__name__)
+
+    def score(self, model: ir.Model, sqnr_db: float, held: SampleView) -> float:
+        """Return the figure of a quantized model, higher is better.
+
+        Args:
+            model: The model.
+            sqnr_db: Its signal-to-noise ratio.
+            held: The feeds to judge on: those of the last labels.
+
+        Raises:
+            OptionError: The metric returns something else than one number.
+            DataError: The labels are not those of the model's first output.
+        """
+        if self._metric is not None:
+            return _number(self._metric(model), self.name)
+        return sqnr_db if self.labels is None else _top1(model, self.labels, held)
+
+
+def _classes(labels: Sequence[int] | Array) -> Array:
+    """Return labels as whole numbers from 0."""
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:  # lists of unlike lengths
+        raise DataError(f"The labels must be one whole number for each sample: {error}.") from error
+    array = array.reshape(-1)
+    if array.dtype.kind not in "iu":
+        raise DataError(f"The labels must be whole numbers, the class of each sample. Got {array.dtype.name} instead.")
+    if array.size and array.min() < 0:
+        raise DataError(f"The labels must be classes, numbered from 0. Got {array.min()}.")
+    return array
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, np.ndarray | np.generic) and value.size == 1:
+        value = value.item()
+    if not isinstance(value, Real) or math.isnan(value):
+        raise OptionError(f"The metric '{name}' must return one number, higher is better. It returned {value!r}.")
+    return float(value)
+
+
+def _top1(model: ir.Model, labels: Array, held: SampleView) -> float:
+    runner = Runner(model, optimize=False)
+    outputs = [runner.run(feed)[0] for feed in held]
+    if outputs[0].ndim < 2:
+        raise DataError("Labels need an output of class scores as the first output; give a metric instead.")
+    scores = np.concatenate([output.reshape(len(output), -1) for output in outputs])
+    wanted = labels[len(labels) - len(scores) :]
+    if labels.max() >= scores.shape[1]:
+        raise DataError(f"The labels go up to {labels.max()}, but the first output has only {scores.shape[1]} classes.")
+    return float((scores.argmax(axis=1) == wanted).mean())
