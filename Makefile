@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       quantize the bundled model without and with equalization, and compare"
+	@echo "make demo       quantize the bundled model plainly, with equalization and with all there is"
 	@echo "make test       lint, types and tests"
 	@echo "make bench      cost, latency and accuracy tables (long; the real models are optional)"
 	@echo "make format     format the code"

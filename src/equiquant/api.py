@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -12,12 +13,21 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from equiquant import pipeline
-from equiquant.calibrate import open_samples
-from equiquant.errors import DataError, OptionError, OutputError
-from equiquant.io import ModelLike, check_makeable, check_writable, input_specs, load_model, save_model, to_proto
+from equiquant.calibrate import DATA_SUFFIXES, open_samples
+from equiquant.errors import DataError, ModelError, OptionError, OutputError
+from equiquant.io import (
+    ModelLike,
+    check_makeable,
+    check_writable,
+    input_specs,
+    load_model,
+    model_files,
+    save_model,
+    to_proto,
+)
 from equiquant.pipeline import Progress, SearchOutcome
 from equiquant.recipe import Recipe, preset
-from equiquant.report import Inspection, Report, inspect_model
+from equiquant.report import REPORT_FILES, Inspection, Report, inspect_model
 from equiquant.verify import INTEGER_FEEDS, Comparison, IntegerAgreement, compare_models, integer_agreement
 
 if TYPE_CHECKING:
@@ -59,8 +69,8 @@ class Result:
         Raises:
             OutputError: The file cannot be written, or is the input.
         """
-        source = Path(self.report.input_path) if self.report.input_path else None
-        self.path = save_model(self._ir, check_writable(os.fspath(path), source))
+        source = [Path(self.report.input_path)] if self.report.input_path else []
+        self.path = save_model(self._ir, check_writable(os.fspath(path), *source))
         return self.path
 
 
@@ -156,7 +166,7 @@ def search(
     """
     if data is None:
         raise DataError("A search needs calibration data: it judges on some of them.")
-    _check_places(model, report_dir, output, trials_file)
+    _check_places(model, data, report_dir, output, trials_file)
     free = preset == "auto"
     recipe = _recipe("a8w8" if free else preset, overrides)
     judge: Any = metric  # None, or refused
@@ -174,9 +184,12 @@ def search(
             trials_file=trials_file,
             progress=progress,
         )
-        best = run_recipe(model, output, found.recipe, data=stream, progress=progress, report_dir=report_dir)
-    result = SearchResult(best._ir, best.report, found)
+        best = run_recipe(model, output, found.recipe, data=stream, progress=progress)
+    report = dataclasses.replace(best.report, search=found.to_dict())
+    result = SearchResult(best._ir, report, found)
     result.path = best.path
+    if report_dir is not None:
+        report.write(os.fspath(report_dir))
     return result
 
 
@@ -253,7 +266,7 @@ def run_recipe(
         EquiQuantError: Bad model, data, option or output path; nothing is written then.
     """
     made = calibration_cache is None or not Path(calibration_cache).is_file()
-    _check_places(model, report_dir, output, calibration_cache if made else None)
+    _check_places(model, data, report_dir, output, calibration_cache if made else None)
     outcome = pipeline.run(model, recipe, data, quantize=to_int, progress=progress, stats_file=calibration_cache)
     result = Result(outcome.model, outcome.report)
     if output is not None:
@@ -286,8 +299,10 @@ def compare(
     Raises:
         EquiQuantError: A model or the data cannot be used, or the two models have different inputs or outputs.
     """
-    reference = load_model(float_model, allow_quantized=True).model
-    candidate = load_model(quantized_model, allow_quantized=True).model
+    sides = [load_model(model, allow_quantized=True) for model in (float_model, quantized_model)]
+    if sides[0].quantized and not sides[1].quantized:
+        raise ModelError("The first model is quantized and the second is not; give the float model first.")
+    reference, candidate = (side.model for side in sides)
     with open_samples(data, input_specs(reference), _recipe("a8w8", overrides), reference) as stream:
         agreement: IntegerAgreement | None = None
         if integer:  # first, since it refuses what it cannot run
@@ -328,14 +343,26 @@ def inspect(
     return dataclasses.replace(described, outlook=found)
 
 
-def _check_places(model: ModelLike, folder: PathLike | None, *files: PathLike | None) -> None:
-    """Check, before any work, that all that will be written can be, each in a place of its own."""
-    source = Path(model) if isinstance(model, str | os.PathLike) else None
-    places = [check_writable(os.fspath(file), source).resolve() for file in files if file is not None]
-    if len(set(places)) < len(places):
-        raise OutputError(f"Two results would be written to {places[0]}; give each a file of its own.")
+def _check_places(model: ModelLike, data: Any, folder: PathLike | None, *files: PathLike | None) -> None:
+    """Check, before any work, that all that will be written can be, each in a place of its own, over nothing read."""
+    places = [Path(file) for file in files if file is not None]
     if folder is not None:
         check_makeable(os.fspath(folder))
+        places += [place for name in REPORT_FILES if (place := Path(folder) / name).exists()]
+    read = [Path(source) for source in (model, data) if isinstance(source, str | os.PathLike)]
+    if isinstance(data, str | os.PathLike) and Path(data).is_dir():
+        read += [place for place in places if place.suffix.lower() in DATA_SUFFIXES and _within(place, Path(data))]
+    if isinstance(model, str | os.PathLike) and any(place.exists() for place in places):
+        with contextlib.suppress(Exception):  # loading says what is wrong with it
+            read += model_files(Path(model))
+    for place in places:
+        check_writable(place, *read)
+    if len({place.resolve() for place in places}) < len(places):
+        raise OutputError(f"Two results would be written to {places[0]}; give each a file of its own.")
+
+
+def _within(place: Path, folder: Path) -> bool:
+    return place.resolve().is_relative_to(folder.resolve())
 
 
 def _recipe(base: str | Recipe, overrides: dict[str, Any]) -> Recipe:

@@ -74,8 +74,8 @@ class ImageOptions:
         check_fields(self)
         if len(self.mean) not in (1, 3) or len(self.std) not in (1, 3):
             raise OptionError("The image 'mean' and 'std' options take 1 or 3 numbers.")
-        if any(s == 0 for s in self.std):
-            raise OptionError("The image 'std' option must not contain 0.")
+        if any(s == 0 for s in self.std) or self.scale == 0:
+            raise OptionError("The image 'std' and 'scale' options must not be 0.")
         if self.size is not None and min(self.size) < 1:
             raise OptionError(f"The image 'size' option is a height and a width in pixels. Got {self.size}.")
         if not 0 <= self.fill <= 255:
@@ -136,7 +136,7 @@ class Recipe:
         weight_rounding: `nearest`; `optimal`, weights rounded for the inputs they meet, where that measures better;
             `auto`, optimal unless the network is so large that it would take long.
         calibration: How an activation's range is chosen: `minmax`; `noise`, the range that adds least noise to the
-            output, clipping included, where that measures better than `minmax`; `percentile`, `entropy` (least
+            output, clipping included, where that measures better than `mse`; `percentile`, `entropy` (least
             Kullback-Leibler divergence) and `mse` (least squared error); `minmse` and `nonoverflow` for powers of two.
         calibration_samples: Use at most this many samples; None for all.
         moving_average: Min-max by a moving average over batches.
@@ -246,7 +246,7 @@ class Recipe:
         if self.replace_clip6_relu and self.clip_mode not in ("exact", "relu"):
             raise OptionError(f"ReplaceClip6Relu removes the Clips that ClipMode='{self.clip_mode}' would keep.")
         if self.calibration_samples is not None and self.calibration_samples < 1:
-            raise OptionError(f"CalibDataSize must be at least 1. Got {self.calibration_samples}.")
+            raise OptionError(f"CalibDataSize must be at least 1 sample. Got {self.calibration_samples}.")
         if not 0 < self.moving_average_constant <= 1:
             raise OptionError(f"CalibMovingAverageConstant must be in (0, 1]. Got {self.moving_average_constant}.")
         if self.moving_average and self.calibration != "minmax":
@@ -265,7 +265,8 @@ class Recipe:
             raise OptionError("Float scales need bias_type='int32' (scale s_x·s_w).")
         if self.calibration in ("noise", "percentile", "entropy", "mse") and self.scale_kind != "float":
             raise OptionError(
-                f"Calibration '{self.calibration}' chooses float scales. Use scale_kind='float', or 'minmse'."
+                f"Calibration '{self.calibration}' chooses float scales: the presets a8w8, a8w8_per_channel and"
+                " a16w8 have them. Powers of two take 'minmse' or 'nonoverflow'."
             )
         if not 50 < self.percentile <= 100:
             raise OptionError(f"Percentile must be in (50, 100]. Got {self.percentile}.")

@@ -31,9 +31,9 @@ def test_records_are_those_of_all_activations() -> None:
 
 
 def test_minmax_keeps_no_histogram_and_batches_do_not_matter() -> None:
-    x = samples(6)
-    whole = collect(relu_model(), open_samples([x[:4], x[4:]], [IMAGE], A8W8), NAMES, A8W8)
-    single = collect(relu_model(), open_samples(x, [IMAGE], A8W8), NAMES, A8W8)
+    x, minmax = samples(6), A8W8.replace(calibration="minmax")
+    whole = collect(relu_model(), open_samples([x[:4], x[4:]], [IMAGE], minmax), NAMES, minmax)
+    single = collect(relu_model(), open_samples(x, [IMAGE], minmax), NAMES, minmax)
     assert whole.samples == single.samples == 6
     for name in NAMES:
         a, b = whole.tensors[name], single.tensors[name]

@@ -54,6 +54,18 @@ def test_gray_models_bytes_models_and_explicit_sizes(tmp_path: Path) -> None:
     assert ImageReader(dynamic, ImageOptions(size=(5, 9))).read(path).shape == (3, 5, 9)
 
 
+def test_sixteen_bits_are_the_same_picture(tmp_path: Path) -> None:
+    """Pillow alone would cut everything above 255 off: a white picture."""
+    gray = np.random.default_rng(0).integers(0, 256, (8, 8))
+    write(tmp_path / "8.png", gray)
+    Image.fromarray((gray * 257).astype(np.uint16)).save(tmp_path / "16.png")
+    reader = ImageReader(NCHW, ImageOptions(resize="stretch"))
+    assert np.array_equal(reader.read(tmp_path / "16.png"), reader.read(tmp_path / "8.png"))
+    Image.fromarray(gray.astype(np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(DataError, match="neither bytes nor 16 bits"):
+        reader.read(tmp_path / "float.tif")
+
+
 def test_a_folder_is_read_in_order_with_its_subfolders(tmp_path: Path) -> None:
     (tmp_path / "cats").mkdir()
     files = [write(tmp_path / name, noise(i)) for i, name in enumerate(["cats/1.png", "cats/2.jpg", "dog.bmp"])]

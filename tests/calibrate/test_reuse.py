@@ -81,18 +81,26 @@ def test_the_same_recipe_without_data_gives_the_same_model(
     first = quantize(model, tmp_path / "a.onnx", data=x, **options)
     assert first.report.to_dict()["equalization"]["method"] != "none"
     again = quantize(model, tmp_path / "b.onnx", **options)  # and no warning
+    assert [d.reason for d in again.report.decisions if d.rule == "statistics"] == [f"taken from {tmp_path / 'stats'}"]
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
     section = again.report.to_dict()["equalization"]
     assert section["method"] == first.report.to_dict()["equalization"]["method"]
     assert section["equivalence_error"] < 1e-5
 
 
-@pytest.mark.filterwarnings("ignore:No calibration data")
 def test_statistics_of_made_up_inputs_give_the_same_model_again(model: Path, tmp_path: Path) -> None:
     for name in ("a.onnx", "b.onnx"):
-        result = quantize(model, tmp_path / name, preset="a8w8", calibration_cache=tmp_path / "stats")
+        with pytest.warns(UserWarning, match="No calibration data"):
+            result = quantize(model, tmp_path / name, preset="a8w8", calibration_cache=tmp_path / "stats")
         assert result.report.to_dict()["recipe"]["calibration"] == "minmax"  # no range clips
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:No calibration data")
+def test_statistics_of_made_up_inputs_are_refused_beside_data(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    quantize(model, preset="a8w8", calibration_cache=tmp_path / "stats")
+    with pytest.raises(DataError, match=r"are of made-up inputs\. Name another file"):
+        quantize(model, preset="a8w8", data=x, calibration_cache=tmp_path / "stats")
 
 
 def test_other_options_use_the_equalized_models_statistics(model: Path, x: np.ndarray, tmp_path: Path) -> None:
@@ -199,12 +207,12 @@ def test_what_the_file_cannot_answer_is_refused(model: Path, x: np.ndarray, tmp_
         quantize(model, preset="a8w8", calibration="noise", calibration_cache=file)
     with pytest.raises(DataError, match="equalized otherwise"):
         quantize(model, preset="xint8", simulate_dpu=False, cle=False, calibration_cache=file)
-    with pytest.raises(DataError, match="rewritten otherwise for the NPU"):
+    with pytest.raises(DataError, match="with simulate_dpu=False, where its graph is written otherwise"):
         quantize(model, preset="xint8", calibration_cache=file)
     changed = onnx.load(model)
     changed.graph.initializer[1].raw_data = np.zeros(8, np.float32).tobytes()
     with pytest.raises(DataError, match="of another model"):
-        quantize(changed, preset="xint8", calibration_cache=file)
+        quantize(changed, preset="xint8", simulate_dpu=False, calibration_cache=file)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,40 @@ def test_compare_on_integers(model: Path, data: Path, tmp_path: Path, capsys: py
     assert json.loads(capsys.readouterr().out)["integer"]["agrees"] is True
 
 
+def test_the_float_model_comes_first(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.onnx"
+    assert main(["quantize", str(model), "-o", str(out), "--data", str(data), "-q"]) == 0
+    assert main(["compare", str(out), str(model), "--data", str(data)]) == 1
+    assert "give the float model first" in capsys.readouterr().err
+
+
+def test_narrow_tables_keep_their_figures(
+    model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = onnx.load(model)
+    for node in named.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["a_tensor_with_a_rather_long_name/relu/output_0" if n == "r" else n for n in names]
+    onnx.save(named, model)
+    monkeypatch.setattr("equiquant.cli.console.UNLIMITED", 40)
+    assert main(["compare", str(model), str(model), "--data", str(data), "--worst", "3"]) == 0
+    assert "\N{HORIZONTAL ELLIPSIS}" not in capsys.readouterr().out
+
+
+def test_termination_ends_the_command_as_an_error_does(model: Path, data: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from equiquant import api; from equiquant.cli import main\n"
+        "api.quantize = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print('tidied')"
+    )
+    words = ["quantize", str(model), "-o", str(tmp_path / "out.onnx"), "--data", str(data)]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (143, "tidied\n")
+
+
 def test_a_float_model_has_no_integers(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(model), str(model), "--data", str(data), "--integer"]) == 1
     assert "no QuantizeLinear" in capsys.readouterr().err
@@ -230,7 +264,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (MemoryError(), 1)])
-def test_interruption_and_exhaustion_are_quiet(
+def test_interruption_and_exhaustion_are_one_line(
     error: BaseException, code: int, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def inspect(*_: Any, **__: Any) -> None:
@@ -240,7 +274,8 @@ def test_interruption_and_exhaustion_are_quiet(
     assert main(["inspect", str(model)]) == code
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert len(shown.err.splitlines()) == (0 if code == 130 else 1)
+    assert len(shown.err.splitlines()) == 1
+    assert ("interrupted" in shown.err) == (code == 130)
 
 
 def test_a_bug_is_not_dressed_up_as_a_refusal(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

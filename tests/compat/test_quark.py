@@ -48,6 +48,12 @@ def install_original(folder: Path) -> None:
     (package / "__init__.py").write_text("ModelQuantizer = 'the original'\n")
 
 
+def test_a_script_of_that_name_is_not_the_original(tmp_path: Path) -> None:
+    (tmp_path / "quark.py").write_text("raise RuntimeError")
+    done = run(tmp_path, "from quark.onnx import ModelQuantizer\nprint(ModelQuantizer.__module__)")
+    assert "equiquant" in done.stdout, done.stderr
+
+
 def test_the_documented_script_runs_unchanged(tmp_path: Path) -> None:
     weight = numpy_helper.from_array(np.random.default_rng(0).standard_normal((2, 1, 3, 3)).astype(np.float32), "w")
     graph = helper.make_graph(

@@ -166,6 +166,7 @@ def test_trials_of_another_search_are_refused(model: onnx.ModelProto, data: Arra
         ({"time_budget": float("nan")}, "positive number of seconds"),
         ({"time_budget": "10"}, "positive number of seconds"),
         ({"preset": "w4"}, "nothing to vary"),
+        ({"target_sqnr": 20.0}, "then quantize with the recipe found and target_sqnr"),
         ({"keep_float": 3}, "cannot be run: keep_float=3"),
         ({"colour": 1}, "Unknown option 'colour'"),
     ],
@@ -195,11 +196,16 @@ def test_from_the_command_line(
         "--no-bias-correction",
     ]
     words += ["--weight-rounding", "nearest"]
+    words += ["--report", str(tmp_path / "report")]
     assert main([*words, "--auto", "--labels", str(tmp_path / "labels.npy")]) == 0
     shown = capsys.readouterr().out
     for word in ("Trial", "Top-1", "xint8 as it is", "calibration=nonoverflow", "kept", "Quality"):
         assert word in shown, word
-    assert json.loads((tmp_path / "out.onnx.trials.json").read_text())["trials"]
+    trials = json.loads((tmp_path / "out.onnx.trials.json").read_text())["trials"]
+    told = json.loads((tmp_path / "report" / "report.json").read_text())["search"]
+    assert (told["metric"], told["complete"], told["trials"]) == ("top1", True, trials)
+    assert told["kept"] in [trial["changes"] for trial in trials]
+    assert "<h2>Search</h2>" in (tmp_path / "report" / "report.html").read_text()
     onnx.checker.check_model(str(out), full_check=True)
     assert main([*words, "--labels", "x"]) == 1
     assert "give --auto as well" in capsys.readouterr().err

@@ -63,7 +63,7 @@ def quantize(model: ir.Model, recipe: Recipe, feeds: Feeds) -> tuple[ir.Model, Q
     if copy.graph.opset_imports[""] < target.required_opset(recipe):
         upgrade_opset(copy, target.required_opset(recipe))
     found = target.survey(copy, recipe)
-    stats = statistics(copy, found.calibrated, feeds, histograms=recipe.calibration == "minmse")
+    stats = statistics(copy, found.calibrated, feeds, histograms=recipe.calibration != "minmax")
     plan = target.choose(copy, found, stats, recipe)
     if found.target.widened:
         plan = target.cpu_form(copy, plan)

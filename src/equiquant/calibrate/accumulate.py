@@ -31,7 +31,7 @@ __all__ = ["HISTOGRAM_LIMIT", "Accumulator", "Wanted"]
 Array = npt.NDArray[Any]
 
 HISTOGRAM_LIMIT = 1 << 14  # elements of a tensor counted per sample, plus as many of its tails
-COUNT_ALL = ("entropy", "mse")  # their optima are flat: the noise of sampling would move them by many bins
+COUNT_ALL = ("entropy", "mse", "noise")  # their optima are flat: the noise of sampling would move them by many bins
 PIECE = 1 << 16  # elements whose minimum and maximum are taken while they are in cache
 
 

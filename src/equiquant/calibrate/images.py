@@ -22,8 +22,9 @@ __all__ = ["IMAGE_SUFFIXES", "ImageReader"]
 
 Array = npt.NDArray[Any]
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 CROP = 0.875
+DEEPEST = 65535  # of 16 bits
 
 
 class ImageReader:
@@ -43,6 +44,7 @@ class ImageReader:
         except ImportError as error:
             raise DataError("Reading images needs Pillow: pip install equiquant[images]") from error
         self._open, self._filter, self._new = Image.open, Image.Resampling.BILINEAR, Image.new
+        self._from_array = Image.fromarray
         if len(spec.shape) != 4 or not (float_dtype(spec) or spec.dtype == "uint8"):
             raise DataError(f"The input '{spec.name}' ({spec.dtype}{shape_text(spec.shape)}) does not take images.")
         self._channels_first = options.layout == "NCHW" or (options.layout == "auto" and spec.shape[3] not in (1, 3))
@@ -54,7 +56,7 @@ class ImageReader:
         if size[0] is None or size[1] is None:
             raise DataError(
                 f"The input '{spec.name}' has a dynamic size {shape_text(spec.shape)};"
-                " give the image size, e.g. ImageOptions(size=(224, 224))."
+                " give the image size, as --size 224x224 or ImageOptions(size=(224, 224)) does."
             )
         self._size: tuple[int, int] = (size[0], size[1])
         self._dtype, self._options = spec.dtype, options
@@ -78,8 +80,12 @@ class ImageReader:
             raise DataError(f"Cannot read the image {path}: {first_line(error)}") from error
 
     def prepare(self, image: Any) -> Array:
-        """Return a Pillow image as `read` returns a file."""
-        pixels = np.asarray(self._fit(image.convert(self._mode)))
+        """Return a Pillow image as `read` returns a file.
+
+        Raises:
+            ValueError: Its pixels are neither bytes nor 16 bits.
+        """
+        pixels = np.asarray(self._fit(_in_bytes(image, self._from_array).convert(self._mode)))
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
         if self._options.color == "BGR":
             pixels = pixels[:, :, ::-1]
@@ -107,3 +113,13 @@ class ImageReader:
         )
         left, top = (image.width - width) // 2, (image.height - height) // 2
         return image.crop((left, top, left + width, top + height))
+
+
+def _in_bytes(image: Any, from_array: Any) -> Any:
+    """Return a Pillow image with a byte a pixel and channel: Pillow itself would cut 16 bits off at 255."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    pixels = np.asarray(image)
+    if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > DEEPEST:
+        raise ValueError(f"its pixels ({image.mode}) are neither bytes nor 16 bits; save it with 8 bits a channel")
+    return from_array(np.rint(pixels / (DEEPEST / 255)).astype(np.uint8))

@@ -6,7 +6,7 @@ from equiquant.recipe import Recipe
 
 __all__ = ["HISTOGRAM_METHODS", "needs_histogram"]
 
-HISTOGRAM_METHODS = ("minmse", "percentile", "entropy", "mse")
+HISTOGRAM_METHODS = ("minmse", "percentile", "entropy", "mse", "noise")
 
 
 def needs_histogram(recipe: Recipe) -> bool:

@@ -20,7 +20,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,11 @@ from equiquant.errors import DataError, first_line
 from equiquant.io.runtime import InputSpec
 from equiquant.recipe import ImageOptions, Recipe
 
-__all__ = ["LabelledFeed", "Source", "numbered", "open_source"]
+__all__ = ["DATA_SUFFIXES", "LabelledFeed", "Source", "numbered", "open_source"]
 
 Array = npt.NDArray[Any]
+ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
+DATA_SUFFIXES = ARRAY_SUFFIXES | IMAGE_SUFFIXES
 MOST_DECODERS = 4  # threads
 AHEAD = 2  # images a thread may be ahead of the model
 LabelledFeed = tuple[str, Mapping[str, Any]]
@@ -53,6 +55,8 @@ class Source:
         synthetic: The inputs are made up.
         distilled: How they came to fit the model, where they do.
         count: Samples it will give, if that is known beforehand.
+        images: They are prepared as the image options say.
+        skipped: Files of the folder that hold no samples.
     """
 
     start: Callable[[], Iterator[LabelledFeed]]
@@ -60,6 +64,8 @@ class Source:
     synthetic: bool = False
     distilled: Distilled | None = None
     count: int | None = None
+    images: bool = False
+    skipped: int = 0
 
 
 def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source:
@@ -68,6 +74,8 @@ def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source
     Raises:
         DataError: `data` is no kind of data, a file is missing or unreadable, or it does not fit the model's inputs.
     """
+    if isinstance(data, type):
+        raise DataError(f"Calibration data must be an object, not the class {data.__name__} itself; make one of it.")
     if isinstance(data, str | Path):
         return _path_source(Path(data), specs, recipe.image)
     if isinstance(data, np.ndarray):
@@ -144,7 +152,7 @@ def _table_source(data: Any, specs: Sequence[InputSpec], options: ImageOptions) 
     if len(specs) == 1 and len(pictures) == 1:
         reader = ImageReader(specs[0], options)
         images = ({names[0]: reader.prepare(row[pictures[0]])} for row in data)
-        return Source(lambda: numbered(images), replayable=False, count=count)
+        return Source(lambda: numbered(images), replayable=False, count=count, images=True)
     raise DataError(
         f"The dataset has columns {', '.join(map(repr, first))}; none feeds '{names[0]}'."
         " Rename one to the input's name (dataset.rename_column)."
@@ -214,15 +222,18 @@ def _path_source(path: Path, specs: Sequence[InputSpec], options: ImageOptions) 
 
 def _folder_source(path: Path, specs: Sequence[InputSpec], options: ImageOptions) -> Source:
     files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    arrays = [p for p in files if p.suffix.lower() in (".npy", ".npz")]
+    arrays = [p for p in files if p.suffix.lower() in ARRAY_SUFFIXES]
     images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
     if arrays and images:
         raise DataError(f"{path} holds both arrays ({arrays[0].name}) and images ({images[0].name}); keep one kind.")
+    skipped = len(files) - len(arrays) - len(images)
     if images:
-        return _image_source(images, specs, options)
+        return replace(_image_source(images, specs, options), skipped=skipped)
     if not arrays:
         raise DataError(f"{path} holds no .npy, .npz or image files.")
-    return Source(lambda: itertools.chain.from_iterable(_file_feeds(p, specs) for p in arrays), replayable=True)
+    return Source(
+        lambda: itertools.chain.from_iterable(_file_feeds(p, specs) for p in arrays), replayable=True, skipped=skipped
+    )
 
 
 def _file_feeds(path: Path, specs: Sequence[InputSpec]) -> Iterator[LabelledFeed]:
@@ -253,9 +264,9 @@ def _by_input(arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> Mapping[
 def _image_source(files: Sequence[Path], specs: Sequence[InputSpec], options: ImageOptions) -> Source:
     _single(specs, "images")
     reader = ImageReader(specs[0], options)
-    return Source(
-        lambda: _image_feeds(files, reader, specs), replayable=False, count=len(files)
-    )  # decoded once, then spooled
+    return Source(  # decoded once, then spooled
+        lambda: _image_feeds(files, reader, specs), replayable=False, count=len(files), images=True
+    )
 
 
 def _image_feeds(files: Sequence[Path], reader: ImageReader, specs: Sequence[InputSpec]) -> Iterator[LabelledFeed]:

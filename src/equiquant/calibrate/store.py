@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from equiquant.calibrate.stats import AppliedScales, ChannelSums, TensorRecord, TensorStats
 from equiquant.errors import DataError, OutputError, first_line
-from equiquant.io.save import refuse_special
+from equiquant.io.places import refuse_special
 from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.histogram import BINS, DyadicHistogram
 from equiquant.numerics.sketch import MagnitudeCounts
@@ -87,7 +87,7 @@ def load_stats(path: str | os.PathLike[str], model_hash: str | None = None) -> T
     if model_hash is not None and stats.model_hash != model_hash:
         raise DataError(
             f"The statistics in {os.fspath(path)} are of another model (or the same equalized otherwise):"
-            f" {stats.model_hash[:12]} instead of {model_hash[:12]}. Delete the file, or name another."
+            f" {stats.model_hash[:12]} instead of {model_hash[:12]}. Name another file and give the data."
         )
     return stats
 

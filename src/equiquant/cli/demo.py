@@ -1,4 +1,4 @@
-"""`equiquant demo`: the bundled network, quantized without and with equalization, and measured."""
+"""`equiquant demo`: the bundled network, quantized plainly, with equalization and with all there is, and measured."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,19 +16,19 @@ __all__ = ["latencies"]
 SECONDS, LEAST_RUNS = 1.0, 5  # of measuring a model
 
 
-def latencies(*paths: str) -> list[float]:
-    """Return the median seconds of one inference of each model on an all-ones sample; unknown dimensions are 1.
+def latencies(shapes: Mapping[str, Sequence[int]], *paths: str) -> list[float]:
+    """Return the median seconds of one inference of each model on a sample of ones with the inputs' shapes, by name.
 
     Raises:
         ModelError: onnxruntime cannot run a model.
     """
     from equiquant.io import Runner
 
-    return [_median(Runner(path)) for path in paths]
+    return [_median(Runner(path), shapes) for path in paths]
 
 
-def _median(runner: Runner) -> float:
-    feed = {spec.name: np.ones([d or 1 for d in spec.shape], dtype=spec.dtype) for spec in runner.inputs}
+def _median(runner: Runner, shapes: Mapping[str, Sequence[int]]) -> float:
+    feed = {spec.name: np.ones(shapes[spec.name], dtype=spec.dtype) for spec in runner.inputs}
     runner.run(feed)
     taken: list[float] = []
     while len(taken) < LEAST_RUNS or sum(taken) < SECONDS:

@@ -13,6 +13,7 @@ import re
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from equiquant.errors import OptionError, nearest
@@ -106,8 +107,10 @@ def parse_value(name: str, hint: Any, text: str) -> Any:
             return text.lower() in TRUE
         if hint is str:
             return text
-        if hint in (int, float):
-            return hint(text)
+        if hint is float:
+            return float(Fraction(text)) if "/" in text else float(text)
+        if hint is int:
+            return int(text)
         if hint == tuple[int, int]:
             parts = [int(part) for part in re.split("[x,]", text)]
             height, width = parts * 2 if len(parts) == 1 else parts
@@ -117,7 +120,7 @@ def parse_value(name: str, hint: Any, text: str) -> Any:
         return _tuples(json.loads(text))
     except OptionError:
         raise
-    except ValueError as error:
+    except (ValueError, ZeroDivisionError) as error:
         raise OptionError(f"The '{name}' option must be {_describe(hint)}. Got '{text}' instead.") from error
 
 

@@ -58,7 +58,7 @@ def _verdict(outlook: Outlook) -> Iterable[str | Text]:
 def _layers(console: Console, layers: tuple[LayerOutlook, ...]) -> None:
     if not layers:
         return
-    table = result_table("Layer", "Op", "Free", "Spread", "Equalized", "SQNR", "SQNR equalized", "Gain")
+    table = result_table("Layer", "Op", "Free", "Spread", "Equalized", "SQNR", "SQNR\nequalized", "Gain")
     for layer in layers:
         known = layer.sqnr_before_db is not None
         table.add_row(
@@ -93,7 +93,7 @@ def _tensors(console: Console, tensors: tuple[TensorOutlook, ...], worst: int) -
     shown = sorted(tensors, key=lambda t: t.sqnr_before_db)[: max(worst, 0)]
     if not shown:
         return
-    table = result_table("Activation", "SQNR", "SQNR equalized", "Gain")
+    table = result_table("Activation", "SQNR", "SQNR\nequalized", "Gain")
     for tensor in shown:
         before, after = tensor.sqnr_before_db, tensor.sqnr_after_db
         table.add_row(shorten(tensor.name, LAYER_CHARS), graded(before), graded(after), _gain(before, after))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from pathlib import Path
 from typing import Any
 
 from equiquant.cli.options import CLE_FLAGS, Flag, add_image_flags, add_recipe_flags, recipe_overrides
@@ -15,7 +16,12 @@ __all__ = ["NAME", "add_parser", "run"]
 NAME = "quantize"
 
 FLAGS = (
-    Flag("--calibration", "calibration", "how an activation's range is chosen (default: the preset's)"),
+    Flag(
+        "--calibration",
+        "calibration",
+        "how an activation's range is chosen (default: the preset's): minmse or nonoverflow with xint8, the others with"
+        " the presets that have float scales",
+    ),
     Flag("--samples", "calibration_samples", "use at most this many samples", "N"),
     Flag("--per-channel", "per_channel", "one weight scale per output channel instead of one per tensor"),
     Flag(
@@ -170,7 +176,10 @@ def _search(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
     from equiquant.cli.console import ProgressBar
     from equiquant.cli.summary import show_run
     from equiquant.cli.trials import read_labels, show_trials
+    from equiquant.io import check_writable
 
+    if args.labels is not None:
+        check_writable(args.output, Path(args.labels))
     with ProgressBar(args.quiet) as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of every trial; those of the result are shown below
         result = api.search(

@@ -18,6 +18,8 @@ from equiquant.report.hardware import TITLES
 from equiquant.report.markup import (
     TIMES,
     bytes_text,
+    compared_on,
+    counted,
     decibels,
     figure,
     grade,
@@ -41,8 +43,9 @@ __all__ = ["COLORS", "NAME_CHARS", "graded", "result_table", "show_comparison", 
 COLORS = {"good": "green", "fair": "yellow", "poor": "red"}
 NAME_CHARS = 60
 NAME_COLUMN = 11
+LEAST_NAME = 12  # columns that a name keeps on a narrow terminal
 NUMERIC = frozenset(
-    {"Largest error", "Cosine", "Top-1 agreement", "SQNR", "Free", "Spread", "Equalized", "SQNR equalized", "Gain"}
+    {"Largest error", "Cosine", "Top-1 agreement", "SQNR", "Free", "Spread", "Equalized", "SQNR\nequalized", "Gain"}
 )
 
 
@@ -76,8 +79,10 @@ def _run_facts(
     if equalized:
         yield "Equalized", equalized
     yield from _tried(report.equalization)
+    for title, rule in (("Data", "data"), ("Statistics", "statistics")):
+        yield from ((title, d.reason) for d in report.decisions if (d.stage, d.rule) == ("calibrate", rule))
     if report.tensors:
-        yield "Quantized", f"{len(report.tensors)} tensors"
+        yield "Quantized", counted(len(report.tensors), "tensor")
     joined = [d.where for d in report.decisions if d.rule == "join_in_float" and d.applied]
     if joined:
         yield "Joined", f"{len(joined)} final Concat in float, where one scale would lose an input: {', '.join(joined)}"
@@ -110,7 +115,7 @@ def _run_facts(
         memory = f", {bytes_text(max(peaks))} peak memory" if peaks else ""
         yield "Took", seconds_text(sum(s.seconds for s in report.stages)) + memory
     if latency:
-        before_s, after_s = latencies(source, target)
+        before_s, after_s = latencies(report.input_shapes, source, target)
         yield "Latency", f"{seconds_text(before_s)} → {seconds_text(after_s)} a sample in onnxruntime on this CPU"
     yield "Model", target
     if report_dir is not None:
@@ -156,9 +161,7 @@ def _tried(cle: Mapping[str, Any]) -> Iterable[tuple[str, Text | str]]:
 
 def _quality(row: Any, quality: Any) -> Text:
     text = Text.assemble((decibels(row["sqnr_db"]), COLORS[grade(row["sqnr_db"])]), f" SQNR at '{row['name']}'")
-    inputs = (
-        f"{figure(quality.get('samples'))} {'made-up inputs' if quality.get('synthetic') else 'calibration samples'}"
-    )
+    inputs = compared_on(quality)
     if row.get("top1_agreement") is None:
         return text.append(f" on {inputs}")
     return text.append(f", top-1 agrees with float on {percent(row['top1_agreement'])} of {inputs}")
@@ -188,19 +191,17 @@ def show_comparison(comparison: Comparison, worst: int) -> None:
             f"{e.cosine:.5f}",
         )
     console.print(outputs)
-    shown = comparison.tensors[: max(worst, 0)]
+    shown = comparison.tensors[:worst]
     if shown:
-        tensors = result_table("Tensor", "SQNR", "Largest error", "Produced by")
+        tensors = result_table("Tensor", "SQNR", "Produced by")
         for t in shown:
-            tensors.add_row(
-                shorten(t.name, NAME_CHARS), graded(t.error.aligned_sqnr_db), figure(t.error.max_abs_error), t.op_type
-            )
+            tensors.add_row(shorten(t.name, NAME_CHARS), graded(t.error.aligned_sqnr_db), t.op_type)
         console.print(f"\nThe {len(shown)} worst of {len(comparison.tensors)} tensors", style="bold")
         console.print(tensors)
     if comparison.integer is not None:
         _facts(console, _integer_facts(comparison.integer))
     console.print(
-        f"\n{figure(comparison.samples)} samples. Below 10 dB the noise is over 10% of the energy.", style="dim"
+        f"\n{counted(comparison.samples, 'sample')}. Below 10 dB the noise is over 10% of the energy.", style="dim"
     )
 
 
@@ -267,11 +268,16 @@ def _facts(console: Console, facts: Iterable[tuple[str, Text | str]]) -> None:
 
 
 def result_table(*titles: str) -> Table:
-    """Return an empty table without rules; figures are aligned right."""
+    """Return an empty table without rules; figures are aligned right, and only names and remarks give way."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for title in titles:
-        numeric = title in NUMERIC
-        table.add_column(title, justify="right" if numeric else "left", no_wrap=True)
+        table.add_column(
+            title,
+            justify="right" if title in NUMERIC else "left",
+            no_wrap=title not in (titles[0], ""),
+            overflow="fold",
+            min_width=LEAST_NAME if title == titles[0] else None,
+        )
     return table
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from equiquant.cli.console import output
 from equiquant.cli.summary import graded, result_table
 from equiquant.errors import DataError
-from equiquant.report.markup import percent, seconds_text
+from equiquant.report.markup import seconds_text
+from equiquant.report.search import changes_text, score_text
 
 if TYPE_CHECKING:
     from equiquant.pipeline import SearchOutcome
@@ -41,8 +42,8 @@ def show_trials(found: SearchOutcome) -> None:
     titles = ("Trial", *(("Top-1" if found.metric == "top1" else found.metric,) if scored else ()), "SQNR", "Took", "")
     table = result_table(*titles)
     for trial in found.trials:
-        name = ", ".join(f"{key}={value}" for key, value in trial.changes.items()) or f"{found.recipe.name} as it is"
-        score = percent(trial.score) if found.metric == "top1" else f"{trial.score}"
+        name = changes_text(trial.changes) if trial.changes else f"{found.recipe.name} as it is"
+        score = score_text(trial.score, found.metric)
         note = trial.refused or ("kept" if trial is found.best else "")
         row = [name, *((score,) if scored else ()), graded(trial.sqnr_db), seconds_text(trial.seconds), note]
         table.add_row(*row)

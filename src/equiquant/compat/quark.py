@@ -80,15 +80,15 @@ def _refusal(what: str) -> str:
 
 
 def install() -> bool:
-    """Serve the names from now on, unless a `quark` can be imported; return whether they are served."""
+    """Serve the names from now on, unless the original can be imported; return whether they are served."""
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return True
     if "quark" in sys.modules:
         return False
-    spec = importlib.util.find_spec("quark")
-    if spec is not None and spec.origin is not None:  # no origin: a mere folder of that name
+    spec = importlib.util.find_spec("quark")  # a mere folder of that name has no origin, a mere script no submodules
+    if spec is not None and spec.origin is not None and spec.submodule_search_locations is not None:
         return False
-    sys.meta_path.append(_Finder())
+    sys.meta_path.insert(0, _Finder())
     return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,14 @@ class EqualizationPlan:
     z: Array
     steps: int
     ranges: Ranges | None = None
+
+    def of_activations(self) -> EqualizationPlan:
+        """Return the plan without the ranges of weights."""
+        if self.ranges is None:
+            return self
+        ends = {key: end for key, end in self.ranges.ends.items() if key[0] != "weight"}
+        costs = {key: cost for key, cost in self.ranges.costs.items() if key[0] != "weight"}
+        return replace(self, ranges=ChosenRanges(ends, costs))
 
     def ranges_at(self, classes: ScaleClasses, z: Array) -> Ranges | None:
         """Return the chosen ranges that still fit where log-scales other than planned, (classes,), were applied."""

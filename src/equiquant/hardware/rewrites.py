@@ -25,7 +25,7 @@ from equiquant.hardware.split_large_pool import SplitLargePool
 from equiquant.hardware.split_to_slice import SplitToSlice
 from equiquant.recipe import Recipe
 
-__all__ = ["EXACT", "STAGE", "VALUES", "rewrite", "wanted"]
+__all__ = ["EXACT", "FIELDS", "STAGE", "VALUES", "rewrite", "wanted"]
 
 STAGE = "hardware"
 
@@ -38,6 +38,9 @@ VALUES: tuple[Rule[Any, Any], ...] = (
     ReduceMeanFactor(),
     ClipBounds(),
 )
+FIELDS = ("npu", "simulate_dpu", *(rule.name for rule in (*EXACT, *VALUES)))
+"""Fields of the recipe that decide how the graph is rewritten."""
+
 MAKES = {
     "bn_to_conv": "Conv",
     "reduce_mean_to_pool": "GlobalAveragePool",

@@ -40,6 +40,11 @@ class LoadedModel:
     sha256: str
     path: Path | None
 
+    @property
+    def quantized(self) -> bool:
+        """True if the model holds quantized operators."""
+        return any(node.op_type in QUANTIZED_OPS for node in self.model.graph.all_nodes())
+
 
 def load_model(source: ModelLike, *, allow_quantized: bool = False) -> LoadedModel:
     """Read a model from a path, a ModelProto or an onnx_ir.Model; external weights stay memory-mapped.

@@ -1,4 +1,4 @@
-"""How much room a model takes on disk, external weight files included."""
+"""The files of a model, external weight files included, and how much room they take on disk."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-__all__ = ["files_bytes"]
+__all__ = ["files_bytes", "model_files"]
 
 
-def files_bytes(path: str | Path) -> int:
-    """Return the size in bytes of a model file and of the weight files beside it; weights are not read."""
-    model = ir.load(path)
+def model_files(path: str | Path) -> set[Path]:
+    """Return the paths, resolved, of a model file and of the weight files beside it; weights are not read."""
     files = {Path(path).resolve()}
-    for graph in model.graphs():
+    for graph in ir.load(path).graphs():
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 files.add(Path(value.const_value.path).resolve())
-    return sum(file.stat().st_size for file in files)
+    return files
+
+
+def files_bytes(path: str | Path) -> int:
+    """Return the size in bytes of all files of a model."""
+    return sum(file.stat().st_size for file in model_files(path))

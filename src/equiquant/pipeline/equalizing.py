@@ -139,7 +139,7 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
         reference = _prepare_clips(state, model, reference, None)
         classes = find_classes(model)
     if scales.z.shape != (classes.count,):
-        raise DataError("The scales among the statistics are of another model. Delete the file, or name another.")
+        raise DataError("The scales among the statistics are of another model. Name another file and give the data.")
     with state.stages("prove"):
         proof = apply_known(model, classes, scales.z, reference)
     trial = _Trial(

@@ -21,11 +21,15 @@ def report_of(
     stats: TensorStats | None = None,
     quality: Comparison | None = None,
     blocks: Sequence[Mapping[str, Any]] = (),
+    *,
+    held: bool = False,
 ) -> Report:
     """Return the report of a finished run; `plan` and what follows are left out for an equalized float model.
 
-    `blocks` are the rows of weights stored in blocks, see `qdq.insert_blocks`.
+    `blocks` are the rows of weights stored in blocks, see `qdq.insert_blocks`; `held` says that no weight was fitted to
+    the samples of the comparison.
     """
+    first = state.stream.first(1)
     return Report(
         recipe=state.recipe,
         input_sha256=state.input_sha256,
@@ -37,9 +41,10 @@ def report_of(
         mixed_precision=state.mixed_precision,
         tensors=_tensors(plan, stats) if plan is not None and stats is not None else tuple(blocks),
         target={} if plan is None or plan.limits is None else plan.limits.to_dict(),
-        quality=None if quality is None else {**quality.to_dict(), "synthetic": state.stream.synthetic},
+        quality=None if quality is None else {**quality.to_dict(), "synthetic": state.stream.synthetic, "held": held},
         warnings=tuple(state.warnings),
         stages=state.stages.costs,
+        input_shapes={name: array.shape for feed in first for name, array in feed.items()},
     )
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from equiquant.calibrate import AppliedScales, load_stats, model_hash
 from equiquant.errors import DataError
+from equiquant.hardware import FIELDS
 from equiquant.recipe import Recipe
 
 __all__ = ["new_scales", "recalled_scales"]
@@ -42,6 +45,13 @@ def _whole(recipe: Recipe) -> str:
     return json.dumps(recipe.to_dict(), sort_keys=True)
 
 
+def _rewrites(then: Mapping[str, Any], recipe: Recipe) -> str:
+    """Return those of an earlier recipe's fields that decide how the graph is written and differ from this one's."""
+    now = recipe.to_dict()
+    fields = FIELDS if then["npu"] == recipe.npu else FIELDS[:1]
+    return ", ".join(f"{field}={then[field]!r}" for field in fields if then[field] != now[field])
+
+
 def recalled_scales(file: str | os.PathLike[str] | None, model: ir.Model, recipe: Recipe) -> AppliedScales | None:
     """Return the equalization in a file of statistics; None if there is no file, or none in it.
 
@@ -62,9 +72,15 @@ def recalled_scales(file: str | os.PathLike[str] | None, model: ir.Model, recipe
     name = os.fspath(file)
     digest = model_hash(model)
     if scales.model_hash != digest:
+        rewrites = _rewrites(json.loads(scales.recipe), recipe)
+        if rewrites:
+            raise DataError(
+                f"The statistics in {name} are of the model with {rewrites}, where its graph is written otherwise"
+                " (docs/hardware.md). Ask for the same, or name another file and give the data."
+            )
         raise DataError(
-            f"The statistics in {name} are of another model, or of this one rewritten otherwise for the NPU (docs/"
-            f"hardware.md): {scales.model_hash[:12]} instead of {digest[:12]}. Delete the file, or name another."
+            f"The statistics in {name} are of another model: {scales.model_hash[:12]} instead of {digest[:12]}. Name"
+            " another file and give the data."
         )
     asked, found = (json.loads(text) for text in (_request(recipe), scales.request))
     if asked != found:

@@ -12,9 +12,10 @@ from typing import Any
 import onnx_ir as ir
 
 from equiquant import calibrate, qdq, target
-from equiquant.calibrate import TensorStats
+from equiquant.calibrate import SampleView, TensorStats
 from equiquant.decisions import Decision
 from equiquant.equalization import Ranges
+from equiquant.errors import DataError
 from equiquant.io import ModelLike, input_specs, load_model, memory_managed, model_bytes, release_memory
 from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as, proof_feeds
@@ -29,7 +30,7 @@ from equiquant.pipeline.reusing import new_scales, recalled_scales
 from equiquant.pipeline.rewriting import rewrite_for_npu
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.pipeline.storing import store_weights
-from equiquant.recipe import Recipe
+from equiquant.recipe import ImageOptions, Recipe
 from equiquant.report import Report, Stages, versions
 from equiquant.target import QuantPlan
 from equiquant.verify import Comparison, Reference, compare_models
@@ -37,12 +38,15 @@ from equiquant.verify import Comparison, Reference, compare_models
 __all__ = ["Outcome", "run"]
 
 QUALITY_FEEDS = 8  # feeds the quantized model is compared on
+MOST_SEEN = 160  # feeds: of more, the last of these are held back, as where weights are rounded
+HELD_SHARE = 4  # one in so many is held back
 PER_TENSOR_BELOW = 50_000_000  # bytes of weights; above, the comparison is limited to the outputs of a few feeds
 
 NO_DATA = (
     "No calibration data was given: ranges come from made-up inputs, and accuracy will suffer."
     " Give a few dozen real samples (data=…, --data PATH, or a calibration_data_reader)."
 )
+NO_IMAGES = "The image options say how image files become inputs; the data given are arrays, and taken as they are."
 NO_CLIPPING = "made-up inputs do not say which large values are rare: ranges reach them all ('minmax', not 'noise')"
 NO_REFINEMENT = "the statistics come from a file and there are no data: biases and weights were not refined"
 
@@ -108,8 +112,21 @@ def run(
             state.decisions.append(Decision("calibrate", "no_data", "whole network", False, NO_CLIPPING))
         if stream.distilled is not None:
             state.decisions.append(Decision("calibrate", "distill", "whole network", True, _fitted(stream.distilled)))
-        if stream.synthetic and quantize and not known and not recipe.weight_only:
+        if made_up and known and not stream.synthetic:
+            raise DataError(
+                f"The statistics in {os.fspath(stats_file or '')} are of made-up inputs. Name another file, to"
+                " calibrate with the data given."
+            )
+        if made_up and stream.synthetic and quantize and not recipe.weight_only:
             state.warn(NO_DATA)
+        if not stream.synthetic and not stream.images and recipe.image != ImageOptions():
+            state.warn(NO_IMAGES)
+        if stream.skipped:
+            reason = f"{stream.skipped} files in the folder are of no kind that is read"
+            state.decisions.append(Decision("calibrate", "data", "calibration data", False, reason))
+        if known:
+            reason = f"taken from {os.fspath(stats_file or '')}"
+            state.decisions.append(Decision("calibrate", "statistics", "whole network", True, reason))
         model, given = _fold(state, loaded.model)
         del loaded
         if recipe.weight_only and quantize:
@@ -149,9 +166,9 @@ def run(
         with state.stages("insert"):
             qdq.insert(quantized, plan)
             _sign(quantized, state)
-        quality = _measure(state, folded or model, quantized, given)
+        quality, held = _measure(state, folded or model, quantized, given)
         fit_kernels(state, quantized, quality)
-        return Outcome(quantized, report_of(state, plan, stats, quality))
+        return Outcome(quantized, report_of(state, plan, stats, quality, held=held))
 
 
 def _fitted(found: calibrate.Distilled) -> str:
@@ -165,8 +182,8 @@ def _store_weights(state: RunState, model: ir.Model, given: Reference) -> Outcom
     """Store the weights alone as integers, with a scale a block: nothing to equalize, no ranges to calibrate."""
     stored, rows = store_weights(state, model)
     _sign(stored, state)
-    quality = _measure(state, model, stored, given)
-    return Outcome(stored, report_of(state, quality=quality, blocks=rows))
+    quality, held = _measure(state, model, stored, given)
+    return Outcome(stored, report_of(state, quality=quality, blocks=rows, held=held))
 
 
 def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
@@ -217,14 +234,17 @@ def _plan(
     return plan, stats
 
 
-def _measure(state: RunState, model: ir.Model, quantized: ir.Model, given: Reference) -> Comparison:
-    """Compare the result with the float model it came from, on the first calibration samples.
+def _measure(state: RunState, model: ir.Model, quantized: ir.Model, given: Reference) -> tuple[Comparison, bool]:
+    """Compare the result with the float model it came from, and return whether no weight was fitted to the samples.
 
-    A large one is not run again: `given` has its outputs.
+    A large one is not run again: `given` has its outputs for the first samples.
     """
     state.progress("compare", 0, None)
     with state.stages("compare"):
         if model_bytes(model) < PER_TENSOR_BELOW:
-            return compare_models(model, quantized, state.stream.first(QUALITY_FEEDS))
-        known = given.outputs([str(v.name) for v in model.graph.outputs])
-        return compare_models(model, quantized, given.feeds, tensors=False, expected=known)
+            known = state.stream.count_up_to(MOST_SEEN)
+            held = min(QUALITY_FEEDS, max(known // HELD_SHARE, 1))
+            view = SampleView(state.stream, known - held, known)
+            return compare_models(model, quantized, list(view)), known > held
+        expected = given.outputs([str(v.name) for v in model.graph.outputs])
+        return compare_models(model, quantized, given.feeds, tensors=False, expected=expected), False

@@ -88,6 +88,12 @@ class SearchOutcome:
     metric: str
     complete: bool
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the trials as plain data, `kept` being what the best one changes."""
+        trials = [asdict(trial) for trial in self.trials]
+        kept = dict(self.best.changes)
+        return {"metric": self.metric, "trials": trials, "kept": kept, "complete": self.complete}
+
 
 def search(
     source: ModelLike,
@@ -122,6 +128,11 @@ def search(
     scorer = Scorer(metric, labels)
     if recipe.weight_only:
         raise OptionError("A search has nothing to vary where weights alone are quantized; compare w4 and w8 yourself.")
+    if recipe.target_sqnr is not None:
+        raise OptionError(
+            "A search looks for the most dB, which target_sqnr would reach with more layers raised. Search without it,"
+            " then quantize with the recipe found and target_sqnr."
+        )
     if time_budget is not None and not (isinstance(time_budget, int | float) and time_budget > 0):  # nor is NaN
         raise OptionError(f"The time budget must be a positive number of seconds. Got {time_budget!r}.")
     bench = _Bench(source, recipe, stream, scorer)
@@ -204,6 +215,8 @@ class _Bench:
             raise DataError(
                 f"A search needs at least {FEWEST_FEEDS} samples, to calibrate on some and judge on others."
             )
+        if scorer.labels is not None and recipe.calibration_samples is not None:
+            scorer.labels = scorer.labels[: stream.samples]
         if scorer.labels is not None and len(scorer.labels) != stream.samples:
             raise DataError(f"There are {len(scorer.labels)} labels for {stream.samples} samples.")
         cut = feeds - min(feeds // 3, MOST_HELD)

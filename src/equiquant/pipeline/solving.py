@@ -109,12 +109,7 @@ def solve(
 def _ranged(recipe: Recipe, model: ir.Model | None) -> bool:
     """True if the quantizer takes its ranges from the solver."""
     chosen = recipe.calibration == "noise" or (recipe.scale_kind == "power_of_two" and recipe.cle)
-    return (
-        chosen
-        and not recipe.per_channel
-        and recipe.cle_method != "pairwise"
-        and (model is None or model_bytes(model) < RANGES_BELOW)
-    )
+    return chosen and recipe.cle_method != "pairwise" and (model is None or model_bytes(model) < RANGES_BELOW)
 
 
 def _with_ranges(
@@ -125,17 +120,24 @@ def _with_ranges(
     sketches: Mapping[str, Sketches],
     bounds: tuple[np.ndarray, np.ndarray],
 ) -> list[EqualizationPlan]:
-    """Add plans whose ranges may clip: the last plan's, its scales solved again with them, and the `soft` one."""
+    """Add plans whose ranges may clip: the last plan's, its scales solved again with them, and the `soft` one.
+
+    With a range for each channel weights lose little by reaching their largest: only activations may clip then, and
+    only `soft` moves the scales.
+    """
     weights, tensors = range_terms(classes, terms, sketches)
+    weighed = not recipe.per_channel
     last = plans[-1]
-    fixed = last.method != "global"
+    fixed = last.method != "global" or not weighed
     powers = recipe.scale_kind == "power_of_two"
     name = f"{last.method}+{'powers' if powers else 'ranges'}"
-    added = [plan_ranges(weights, tensors, last, None if fixed else bounds, name, powers_of_two=powers)]
+    given = weights if weighed else []
+    added = [plan_ranges(given, tensors, last, None if fixed else bounds, name, powers_of_two=powers)]
     if recipe.clip_mode == "soft" and recipe.cle and classes.clips:
         free = (np.full(classes.count, -np.inf), np.full(classes.count, np.inf))
         yielding = [replace(t, yields=np.isfinite(t.bound) and t.bound_id != 0) for t in tensors]
-        added.append(plan_ranges(weights, yielding, last, free, "soft", powers_of_two=powers))
+        soft = plan_ranges(weights, yielding, last, free, "soft", powers_of_two=powers)
+        added.append(soft if weighed else soft.of_activations())
     if _ranged(recipe, None):
         return [*plans, *added]
     return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]

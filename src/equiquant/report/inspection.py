@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from equiquant.io.load import QUANTIZED_OPS, LoadedModel
+from equiquant.io.load import LoadedModel
 from equiquant.report.plain import plain
 
 __all__ = ["Held", "Inspection", "LayerOutlook", "Outlook", "TensorInfo", "TensorOutlook", "inspect_model"]
@@ -171,7 +171,7 @@ def inspect_model(loaded: LoadedModel) -> Inspection:
         parameters=sum(t.size for t in tensors),
         parameter_bytes=sum(t.nbytes for t in tensors),
         parameter_types=dict(types.most_common()),
-        quantized=any(op in QUANTIZED_OPS for op in ops),
+        quantized=loaded.quantized,
     )
 
 

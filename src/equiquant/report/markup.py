@@ -16,6 +16,8 @@ __all__ = [
     "Cell",
     "bytes_text",
     "code",
+    "compared_on",
+    "counted",
     "decibels",
     "escape",
     "facts",
@@ -100,6 +102,22 @@ def figure(value: Any, digits: int = 4) -> str:
     return f"{x:.{digits}g}"
 
 
+def counted(value: Any, what: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "sample"), counted(8, "sample")
+    ('1 sample', '8 samples')
+    """
+    return f"{figure(value)} {what}{'' if number(value) == 1 else 's'}"
+
+
+def compared_on(quality: Mapping[str, Any]) -> str:
+    """Return what a comparison ran on, e.g. `4 held-back samples`."""
+    if quality.get("synthetic"):
+        return counted(quality.get("samples"), "made-up input")
+    return counted(quality.get("samples"), "held-back sample" if quality.get("held") else "calibration sample")
+
+
 def decibels(value: Any) -> str:
     """Return dB with one decimal."""
     x = number(value)
@@ -147,12 +165,12 @@ def bytes_text(value: Any) -> str:
 
 
 def seconds_text(value: Any) -> str:
-    """Return a duration: milliseconds below a second, minutes above 120 seconds."""
+    """Return a duration: milliseconds below a second, with two digits at least, minutes above 120 seconds."""
     x = number(value)
     if math.isnan(x):
         return DASH
     if x < 0.9995:
-        return f"{x * 1000:.0f} ms"
+        return f"{x * 1000:.0f} ms" if x > 0.0095 else f"{x * 1000:.2g} ms"
     return f"{x:.1f} s" if x < 120 else f"{int(x // 60)} min {x % 60:.0f} s"
 
 

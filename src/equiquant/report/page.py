@@ -19,6 +19,7 @@ from equiquant.report.markup import (
     Cell,
     bytes_text,
     code,
+    compared_on,
     decibels,
     escape,
     facts,
@@ -37,6 +38,7 @@ from equiquant.report.markup import (
 )
 from equiquant.report.mixing import mixed_precision
 from equiquant.report.refinement import refinement
+from equiquant.report.search import search
 from equiquant.report.style import STYLE
 from equiquant.report.target import target
 
@@ -61,6 +63,7 @@ def page(data: Mapping[str, Any]) -> str:
             target(data.get("target") or {}),
             refinement(data["refinement"]),
             mixed_precision(data["mixed_precision"]),
+            search(data.get("search") or {}),
             _decisions(data["decisions"]),
             _scales(data["tensors"]),
             _costs(data["stages"]),
@@ -110,7 +113,7 @@ def _tiles(data: Mapping[str, Any]) -> str:
         tiles.append(_tile(decibels(worst["sqnr_db"]), note, grade(worst["sqnr_db"])))
         agreement = [a for o in quality["outputs"] if not math.isnan(a := number(o.get("top1_agreement")))]
         if agreement:
-            tiles.append(_tile(percent(min(agreement)), f"top-1 agreement with float on {_inputs(quality)}"))
+            tiles.append(_tile(percent(min(agreement)), f"top-1 agreement with float on {compared_on(quality)}"))
     before, after = number(cle.get("spread_before")), number(cle.get("spread_after"))
     if not math.isnan(before + after):
         tiles.append(_tile(f"{spread_text(before)} → {spread_text(after)}", "largest channel range spread, equalized"))
@@ -134,11 +137,6 @@ def _changed(cle: Mapping[str, Any]) -> str:
     return "fair" if number(cle["equivalence_error"]) > number(cle.get("tolerance")) else ""
 
 
-def _inputs(quality: Mapping[str, Any]) -> str:
-    """Return what the comparison ran on, e.g. `4 calibration samples`."""
-    return f"{figure(quality.get('samples'))} {'made-up inputs' if quality.get('synthetic') else 'calibration samples'}"
-
-
 def _tile(figure_text: str, note: str, kind: str = "") -> str:
     return f'<div class="tile {kind}"><b>{escape(figure_text)}</b><span>{escape(note)}</span></div>'
 
@@ -160,8 +158,8 @@ def _quality(quality: Mapping[str, Any] | None, cle: Mapping[str, Any]) -> str:
         ),
     )
     note = (
-        f"Quantized against float on {_inputs(quality)}: a sanity check, not an accuracy. Measure accuracy on held-out"
-        " data."
+        f"Quantized against float on {compared_on(quality)}: a sanity check, not an accuracy. Measure accuracy on"
+        " held-out data."
     )
     if number(cle.get("equivalence_error")) > number(cle.get("tolerance")) or cle.get("replace_clip6_relu"):
         note += " Float is the model after its ReLU6 was changed, not the one that was given."
@@ -169,10 +167,7 @@ def _quality(quality: Mapping[str, Any] | None, cle: Mapping[str, Any]) -> str:
     if not tensors:
         return section("Quality", note, outputs)
     worst = sorted(tensors, key=lambda t: or_low(t.get("aligned_sqnr_db")))[:WORST]
-    rows = (
-        [code(t["name"]), escape(t["op_type"]), grade_pill(t["aligned_sqnr_db"]), figure(t["max_abs_error"])]
-        for t in worst
-    )
+    rows = ([code(t["name"]), escape(t["op_type"]), grade_pill(t["aligned_sqnr_db"])] for t in worst)
     legend = (
         '<div class="legend"><span><i class="good"></i>20 dB and more: noise under 1% of the energy</span>'
         '<span><i class="fair"></i>10 to 20 dB: under 10%</span><span><i class="poor"></i>below 10 dB</span></div>'
@@ -185,7 +180,7 @@ def _quality(quality: Mapping[str, Any] | None, cle: Mapping[str, Any]) -> str:
         legend,
         sqnr_chart(tensors),
         f"<h3>The {len(worst)} worst of {len(tensors)} tensors</h3>",
-        table([("Tensor", ""), ("Produced by", ""), ("SQNR", ""), ("Largest error", "num")], rows),
+        table([("Tensor", ""), ("Produced by", ""), ("SQNR", "")], rows),
     )
 
 

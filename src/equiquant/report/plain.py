@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from equiquant.errors import OutputError
-from equiquant.io.save import refuse_special
+from equiquant.io.places import refuse_special
 
 __all__ = ["dumps", "plain", "write_atomically"]
 

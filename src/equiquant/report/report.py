@@ -20,9 +20,10 @@ from equiquant.report.page import page
 from equiquant.report.plain import dumps, plain, write_atomically
 from equiquant.report.stages import StageCost
 
-__all__ = ["FORMAT", "Report", "versions"]
+__all__ = ["FORMAT", "REPORT_FILES", "Report", "versions"]
 
 FORMAT = 1
+REPORT_FILES = ("report.json", "report.html")
 
 
 def versions() -> dict[str, str]:
@@ -63,10 +64,13 @@ class Report:
         tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel; of a
             weight in blocks also `block_size` and the number of `scales`, `scale` being the smallest and the largest.
         target: `LimitReport.to_dict()`: what the limits of the target did; empty where it has none.
-        quality: `Comparison.to_dict()`, with `synthetic` true if its inputs were made up; None when nothing was
-            compared.
+        quality: `Comparison.to_dict()`, with `synthetic` true if its inputs were made up, and `held` if no weight was
+            fitted to them; None when nothing was compared.
         warnings: What the user must know.
         stages: Time and memory per stage.
+        search: Empty unless options were searched for: `metric` (`sqnr_db`, `top1` or a function's name), `trials` (one
+            `{changes, score, sqnr_db, seconds, refused}` each), `kept` (the changes of the best) and `complete`.
+        input_shapes: Shape of each input in the first sample.
         versions: Versions of this package and of what it stands on.
     """
 
@@ -83,6 +87,8 @@ class Report:
     quality: Mapping[str, Any] | None = None
     warnings: Sequence[str] = ()
     stages: Sequence[StageCost] = ()
+    search: Mapping[str, Any] = field(default_factory=dict)
+    input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=versions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +96,7 @@ class Report:
         result: dict[str, Any] = plain(
             {
                 "format": FORMAT,
-                "input": {"path": self.input_path, "sha256": self.input_sha256},
+                "input": {"path": self.input_path, "sha256": self.input_sha256, "shapes": self.input_shapes},
                 "recipe": self.recipe,
                 "versions": self.versions,
                 "warnings": self.warnings,
@@ -99,6 +105,7 @@ class Report:
                 "refinement": self.refinement,
                 "hardware": self.hardware,
                 "mixed_precision": self.mixed_precision,
+                "search": self.search,
                 "decisions": self.decisions,
                 "target": self.target,
                 "tensors": self.tensors,
@@ -131,6 +138,8 @@ class Report:
                 quality=data["quality"],
                 warnings=tuple(data["warnings"]),
                 stages=tuple(StageCost(**s) for s in data["stages"]),
+                search=data.get("search", {}),
+                input_shapes=data["input"].get("shapes", {}),
                 versions=data["versions"],
             )
         except EquiQuantError:
@@ -169,8 +178,8 @@ class Report:
             target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"Cannot make the report folder {target}: {error.strerror or error}.") from error
-        write_atomically(target / "report.json", dumps(self.to_dict()))
-        write_atomically(target / "report.html", self.to_html())
+        for name, text in zip(REPORT_FILES, (dumps(self.to_dict()), self.to_html()), strict=True):
+            write_atomically(target / name, text)
         return target
 
 

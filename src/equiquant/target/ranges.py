@@ -3,7 +3,8 @@
 Min-max takes the whole range; asymmetric types get it widened to contain 0, so that zero padding is exact. Power-of-two
 scales are symmetric: the zero point is the type's center, or its smallest integer for a tensor that is never negative
 when the recipe says `unsigned_relu`. The exponent is the one of least squared error, or the smallest without overflow
-(`numerics.pow2`). Percentile, entropy and MSE cut the range under a float scale (the numerics module of each name).
+(`numerics.pow2`). Percentile, entropy and MSE cut the range under a float scale (the numerics module of each name); MSE
+also where the method is noise and the solver chose no range.
 Source: Nagel et al., arXiv:2106.08295, section 2; AMD Quark documentation, `PowerOfTwoMethod`.
 """
 
@@ -106,7 +107,7 @@ def activation_params(
     zero = kind.qmin if unsigned else kind.center
     if chosen and target.scale_kind == "power_of_two":
         return power_of_two_params(max(-low, high), kind, zero)
-    if target.method in HISTOGRAM_METHODS and evidence.histogram is None:
+    if target.method in HISTOGRAM_METHODS and evidence.histogram is None and not chosen:
         raise DataError(
             f"The statistics of '{name}' hold no histogram, which '{target.method}' needs; calibrate again."
         )
@@ -146,7 +147,7 @@ def _float_range(evidence: Evidence, target: Target, recipe: Recipe, *, symmetri
         )
     elif evidence.histogram is not None and target.method == "entropy":
         low, high = entropy_range(evidence.histogram, recipe.histogram_bins or ENTROPY_BINS)
-    elif evidence.histogram is not None and target.method == "mse":
+    elif evidence.histogram is not None and target.method in ("mse", "noise"):
         low, high = mse_range(evidence.histogram, target.activation, symmetric=symmetric)
     low, high = max(low, min(evidence.low, 0.0)), min(high, max(evidence.high, 0.0))
     if recipe.symmetric_ranges:

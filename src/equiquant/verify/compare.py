@@ -273,20 +273,32 @@ def _check_shapes(kind: str, name: str, expected: Array, output: Array) -> None:
 
 def _check_same_interface(float_model: ir.Model, quantized_model: ir.Model) -> None:
     for kind in ("inputs", "outputs"):
-        sides = [_interface(model, kind) for model in (float_model, quantized_model)]
-        if sides[0] != sides[1]:
-            listed = [", ".join(sorted(side)) or "none" for side in sides]
+        ours, theirs = (_interface(model, kind) for model in (float_model, quantized_model))
+        if ours.keys() != theirs.keys() or not all(_alike(ours[name], theirs[name]) for name in ours):
+            listed = [", ".join(map(_described, side.values())) or "none" for side in (ours, theirs)]
             raise ModelError(
                 f"The two models have different {kind}: {listed[0]} in the float model, {listed[1]} in the quantized"
                 " one. Compare a model with its own quantized version."
             )
 
 
-def _interface(model: ir.Model, kind: str) -> set[str]:
-    """Return the names of the inputs a caller must give, or of the outputs."""
+def _interface(model: ir.Model, kind: str) -> dict[str, ir.Value]:
+    """Return the inputs a caller must give, or the outputs, by name."""
     graph = model.graph
     values = graph.outputs if kind == "outputs" else [v for v in graph.inputs if v.name not in graph.initializers]
-    return {str(v.name) for v in values}
+    return {str(v.name): v for v in values}
+
+
+def _alike(one: ir.Value, other: ir.Value) -> bool:
+    """True unless no tensor can have both shapes."""
+    if one.shape is None or other.shape is None:
+        return True
+    fixed = [(a, b) for a, b in zip(one.shape, other.shape, strict=False) if isinstance(a, int) and isinstance(b, int)]
+    return len(one.shape) == len(other.shape) and all(a == b for a, b in fixed)
+
+
+def _described(value: ir.Value) -> str:
+    return str(value.name) if value.shape is None else f"{value.name} [{', '.join(map(str, value.shape))}]"
 
 
 def _pairs(float_model: ir.Model, quantized_model: ir.Model, feed: Feed) -> list[_Pair]:

@@ -1,0 +1,70 @@
+"""Where results may go: checked before any work, so that none is lost, and nothing that is read is written over."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from equiquant.errors import OutputError
+
+__all__ = ["check_makeable", "check_writable", "refuse_special"]
+
+
+def check_writable(target: str | Path, *read: Path) -> Path:
+    """Check that `target` can be written and is nothing that is read.
+
+    Args:
+        target: A file, which may exist.
+        read: Files that the run reads.
+
+    Raises:
+        OutputError: The folder is missing or read-only, the path is a folder, a device or a pipe, or it is read.
+    """
+    path = Path(target)
+    if path.is_dir():
+        raise OutputError(f"The output {path} is a folder; give the name of a file in it.")
+    refuse_special(path)
+    if path.exists() and path.resolve() in [source.resolve() for source in read]:
+        raise OutputError(
+            f"The output {path} is the input model, or among its data; choose another name so that nothing is lost."
+        )
+    if not path.parent.is_dir():
+        raise OutputError(f"The output folder {path.parent} does not exist.")
+    _check_folder(path.parent)
+    return path
+
+
+def check_makeable(folder: str | Path) -> Path:
+    """Check that `folder` can be made, with all its parents, and written to.
+
+    Raises:
+        OutputError: It or one of its parents is a file or read-only.
+    """
+    path = Path(folder)
+    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise OutputError(f"The folder {path} cannot be made: {existing} is a file.")
+    _check_folder(existing)
+    return path
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse to write where something is that is no file: a file made elsewhere and renamed would take its place.
+
+    Raises:
+        OutputError: The path is a device, a pipe or a socket.
+    """
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} exists and is not a regular file; give the name of a file.")
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written to."""
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"The output folder {folder} is not writable.")
+    try:  # root may pass os.access on a read-only file system; ask the file system itself
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(f"Cannot write to {folder}: {error.strerror}") from error

@@ -1,0 +1,45 @@
+"""The page's section on a search: every combination of options that was tried, and how it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from equiquant.report.markup import Cell, decibels, escape, figure, percent, seconds_text, section, table
+
+__all__ = ["changes_text", "score_text", "search"]
+
+NOTE = (
+    "Each combination was calibrated on two thirds of the samples and judged on the others; the one kept was made anew"
+    " with all of them."
+)
+
+
+def changes_text(changes: Mapping[str, Any]) -> str:
+    """Return what a trial changes of the recipe a search began with."""
+    return ", ".join(f"{key}={value}" for key, value in changes.items()) or "as it is"
+
+
+def score_text(score: Any, metric: str) -> str:
+    """Return a trial's score: a share of samples, dB, or the user's own figure."""
+    return {"top1": percent, "sqnr_db": decibels}.get(metric, figure)(score)
+
+
+def search(found: Mapping[str, Any]) -> str:
+    """Return the section for `Report.search` as plain data; empty where nothing was searched."""
+    if not found:
+        return ""
+    metric = found["metric"]
+    own = metric != "sqnr_db"
+    rows: list[list[Cell | str]] = []
+    for trial in found["trials"]:
+        kept = trial["changes"] == found["kept"]
+        name = escape(changes_text(trial["changes"]))
+        row: list[Cell | str] = [f"<strong>{name}</strong>" if kept else name]
+        row += [score_text(trial["score"], metric)] if own else []
+        row += [decibels(trial["sqnr_db"]), seconds_text(trial["seconds"])]
+        rows.append([*row, escape(trial["refused"] or ("kept" if kept else ""))])
+    head = [("Trial", ""), *([(escape("Top-1" if metric == "top1" else metric), "num")] if own else [])]
+    head += [("SQNR", "num"), ("Took", "num"), ("", "")]
+    note = NOTE if found["complete"] else f"{NOTE} The time budget ended the search early."
+    return section("Search", note, table(head, rows))

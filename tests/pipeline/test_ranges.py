@@ -1,0 +1,54 @@
+"""Ranges that may clip: where they are chosen with the scales, and what takes their place where they are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from equiquant import quantize
+from tests.canonical.support import proto, weights
+
+PLAIN: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest"}
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    nodes = "a = Conv(x, w1, b1) r = Relu(a) y = Conv(r, w2)"
+    return proto(nodes, "float[N,3,12,12] x", "float[] y", weights(w1=(16, 3, 1, 1), b1=(16,), w2=(8, 16, 1, 1)))
+
+
+@pytest.fixture(scope="module")
+def data() -> np.ndarray:
+    """Return samples with long tails."""
+    return np.random.default_rng(0).laplace(size=(16, 3, 12, 12)).astype(np.float32)
+
+
+def scales(source: onnx.ModelProto, data: np.ndarray, **options: Any) -> tuple[dict[str, Any], Any]:
+    report = quantize(source, data=data, **PLAIN, **options).report.to_dict()
+    return {t["name"]: np.asarray(t["scale"]) for t in report["tensors"]}, report
+
+
+def test_with_weights_per_channel_activations_may_clip(model: onnx.ModelProto, data: np.ndarray) -> None:
+    reaching, _ = scales(model, data, preset="a8w8_per_channel", calibration="minmax", cle=False)
+    found, report = scales(model, data, preset="a8w8_per_channel", cle=False, cle_accept="always")
+    assert report["equalization"]["method"] == "none+ranges"
+    assert found["x"] < 0.9 * reaching["x"]
+    for name in found:
+        if name.endswith("[1]"):  # weights reach their largest
+            assert found[name].size > 1
+            assert np.array_equal(found[name], reaching[name])
+
+
+@pytest.mark.parametrize("preset", ["a8w8", "a8w8_per_channel"])
+def test_where_the_solver_chooses_none_squared_error_does(
+    model: onnx.ModelProto, data: np.ndarray, preset: str
+) -> None:
+    options = {"preset": preset, "cle_method": "pairwise", "cle_accept": "always"}
+    found, _ = scales(model, data, **options)
+    wanted, _ = scales(model, data, calibration="mse", **options)
+    assert found.keys() == wanted.keys()
+    for name in found:
+        assert np.array_equal(found[name], wanted[name])
