@@ -16,8 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.backward.tape import Tape, first, operand, shape
-from equiquant.backward.windows import Window, same_begin, window
 from equiquant.graph import query
+from equiquant.graph.windows import Window, same_begin, window
 
 __all__ = ["conv", "conv_transpose", "gemm", "matmul", "transposed"]
 

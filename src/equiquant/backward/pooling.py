@@ -12,8 +12,8 @@ import onnx_ir as ir
 from equiquant.backward.linear import transposed
 from equiquant.backward.shaping import scatter
 from equiquant.backward.tape import Tape, first, shape
-from equiquant.backward.windows import Window, window
 from equiquant.graph import query
+from equiquant.graph.windows import Window, window
 
 __all__ = ["average_pool", "global_pool", "max_pool", "reduction"]
 

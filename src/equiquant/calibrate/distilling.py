@@ -26,6 +26,7 @@ import onnx_ir as ir
 from equiquant.backward.forward import single
 from equiquant.backward.statistics import StatisticsGraph, build_statistics
 from equiquant.calibrate.feeds import Feed, batch_size
+from equiquant.calibrate.matching import DEAD
 from equiquant.errors import ModelError
 from equiquant.graph.cost import multiplications
 from equiquant.graph.query import LINEAR_OPS
@@ -38,7 +39,6 @@ Array = npt.NDArray[Any]
 
 STEP = 0.1  # the first, of the deviation of an input
 DECAYS = 0.5, 0.9  # of the averages of gradients and of their squares
-DEAD = 1e-4  # of the median variance: channels below say nothing
 LEAST_SHARE = 0.5  # BatchNormalizations over layers with weights: where fewer are left they tell too little
 FEWEST_STEPS, MOST_STEPS = 12, 200  # large inputs soon fit the statistics in ways that real ones do not
 STEPS_COST = 6e10  # multiplications that more steps than the fewest may take

@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
-from equiquant.equalization.rules.clip import bounds
 from equiquant.graph import query
 from equiquant.graph.edit import Names, add_initializer
 
@@ -21,7 +20,7 @@ def replace_clip6(model: ir.Model) -> list[Decision]:
     """Replace every Clip(0, 6) of the main graph by a Relu of the same name and output; any opset, bounds any form."""
     decisions = []
     for node in list(model.graph):
-        if node.op_type == "Clip" and node.domain == "" and bounds(node) == (0.0, 6.0):
+        if node.op_type == "Clip" and node.domain == "" and query.clip_ends(node) == (0.0, 6.0):
             relu = ir.node("Relu", [node.inputs[0]], num_outputs=1, name=node.name)
             _put(model.graph, node, [relu])
             reason = "Clip(0, 6) became Relu"
@@ -38,8 +37,10 @@ def split_clips(model: ir.Model, count: int | None = None) -> list[Decision]:
     names = Names(model.graph)
     done = 0
     for node in list(model.graph):
-        limits = bounds(node) if node.op_type == "Clip" and node.domain == "" else None
-        if limits is None or limits[0] != 0.0 or not 0.0 < limits[1] < np.inf or done == count:
+        if node.op_type != "Clip" or node.domain != "" or done == count:
+            continue
+        low, high = query.clip_ends(node)
+        if low != 0.0 or high is None or not 0.0 < high < np.inf:
             continue
         out = node.outputs[0]
         shape = query.static_shape(out)
@@ -49,14 +50,14 @@ def split_clips(model: ir.Model, count: int | None = None) -> list[Decision]:
             reason = "its number of channels is unknown; the Clip stays"
             decisions.append(Decision("equalize", "per_channel_clip", where, False, reason))
             continue
-        table = np.full((1, shape[1], *[1] * (len(shape) - 2)), limits[1], dtype=dtype.numpy())
+        table = np.full((1, shape[1], *[1] * (len(shape) - 2)), high, dtype=dtype.numpy())
         bound = add_initializer(model.graph, names.fresh(f"{out.name}_bound"), table)
         relu = ir.node("Relu", [node.inputs[0]], num_outputs=1, name=names.fresh(f"{where}_relu"))
         relu.outputs[0].name = names.fresh(f"{out.name}_relu")
         relu.outputs[0].shape, relu.outputs[0].type = out.shape, out.type
         minimum = ir.node("Min", [relu.outputs[0], bound], num_outputs=1, name=node.name)
         _put(model.graph, node, [relu, minimum])
-        reason = f"Clip(0, {limits[1]:g}) became Relu and a Min with a bound for each of {shape[1]} channels"
+        reason = f"Clip(0, {high:g}) became Relu and a Min with a bound for each of {shape[1]} channels"
         decisions.append(Decision("equalize", "per_channel_clip", where, True, reason))
         done += 1
     return decisions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = [
     "LINEAR_OPS",
     "TEXT_KINDS",
     "attribute",
+    "clip_ends",
     "constant",
     "constant_producer",
     "infinite_constant",
@@ -37,6 +39,8 @@ FLOAT_KINDS, TEXT_KINDS = "fV", "OSU"
 
 LINEAR_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Op types that multiply by a weight and add up."""
+
+NO_BOUND = 3.4028234e38  # the largest float32, which exporters write where a Clip has no bound
 
 FINITE = LINEAR_OPS | {"BatchNormalization"}
 """Op types whose parameters are finite: models in which one is not are refused."""
@@ -81,6 +85,20 @@ def constant(value: ir.Value | None) -> Array | None:
     if value.const_value is None or value.is_graph_input() or not value.is_initializer():
         return None
     return value.const_value.numpy()
+
+
+def clip_ends(node: ir.Node) -> tuple[float | None, float | None]:
+    """Return the bounds of a Clip of any opset: infinite where there is none, None where one is computed."""
+    return _clip_end(node, 1, "min", -math.inf), _clip_end(node, 2, "max", math.inf)
+
+
+def _clip_end(node: ir.Node, index: int, name: str, nothing: float) -> float | None:
+    value = node.inputs[index] if index < len(node.inputs) else None
+    number = np.asarray(attribute(node, name, nothing)) if value is None else constant(value)
+    if number is None or number.size != 1:
+        return None
+    end = float(number.reshape(()))
+    return nothing if abs(end) >= NO_BOUND and (end > 0) == (nothing > 0) else end
 
 
 def infinite_constant(node: ir.Node) -> ir.Value | None:

@@ -28,7 +28,7 @@ from equiquant.graph import edit, query
 from equiquant.io import model_bytes, release_memory
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import decibels
-from equiquant.pipeline.judging import Judge, Yardstick
+from equiquant.pipeline.judging import EQUAL_DB, Judge, Yardstick
 from equiquant.pipeline.solving import ClipReach, clip_reach, solve
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
@@ -43,7 +43,6 @@ Noise = dict[str, list[float]]
 
 PROOF_FEEDS = 2  # feeds the float models are compared on
 LARGE = 100_000_000  # bytes of weights; above, a measurement takes seconds
-EQUAL_DB = 0.7  # one draw of the rounding is worth as much
 DROWNED_DB = 40.0  # of signal over change: float outputs are the same, as far as the noise of 8 bits lets one tell
 CLEAR_DB = 3.0  # predicted from calibration data; the prediction errs by less where both sides are of one network
 

@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleStream, SampleView
+from equiquant.calibrate.feeds import batch_size
 from equiquant.equalization import Ranges
 from equiquant.graph.cost import multiplications
 from equiquant.graph.decisions import decision_values
@@ -28,12 +29,14 @@ from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.recipe import Recipe
 from equiquant.refine import Original, OutputMeans, Refinement, layers_of, output_means, refine
 
-__all__ = ["Judge", "Yardstick", "affordable_feeds"]
+__all__ = ["EQUAL_DB", "HELD_SHARE", "Judge", "Yardstick", "affordable_feeds"]
 
 Array = npt.NDArray[Any]
 
 SECONDS = 1.5  # of float inference that the solvers' statistics may cost
 TRIAL_SECONDS = 0.5  # of float inference that a candidate may cost, calibration and measurement together
+EQUAL_DB = 0.7  # one draw of the rounding is worth as much
+HELD_SHARE = 4  # one in so many is held back where weights are rounded
 BEST_DB = 200.0  # where there is no noise at all: beyond what float32 can tell
 CORRECTED_FEEDS = 12  # that a candidate's biases are corrected on
 CORRECTION_SHARE = 4  # a correction may take half of a candidate's time
@@ -46,8 +49,7 @@ LEAST_MACS = 2e7  # a small network's time goes elsewhere
 
 def affordable_feeds(model: ir.Model, stream: SampleStream, seconds: float) -> int:
     """Return how many feeds a usual CPU runs in some seconds: counted, not timed, so that a run can be repeated."""
-    first = next(iter(stream.first(1)[0].values()))
-    batch = first.shape[0] if first.ndim > 1 else 1
+    batch = batch_size(stream.first(1)[0])
     return int(seconds * MACS_PER_SECOND / (batch * max(sum(map(multiplications, model.graph)), LEAST_MACS)))
 
 

@@ -15,7 +15,7 @@ from equiquant.calibrate import SampleView
 from equiquant.decisions import Decision
 from equiquant.io import release_memory
 from equiquant.pipeline.equalizing import Equalized
-from equiquant.pipeline.judging import Yardstick, affordable_feeds
+from equiquant.pipeline.judging import EQUAL_DB, HELD_SHARE, Yardstick, affordable_feeds
 from equiquant.pipeline.state import RunState
 from equiquant.refine import Layer, Original, Refinement, layers_of, refine, rounding_cost
 from equiquant.target import QuantPlan, target_of
@@ -24,14 +24,12 @@ __all__ = ["refined"]
 
 MOST_FITTED = 128  # feeds that are fitted to where rounding is asked for
 MOST_AUTO = 48  # the same elsewhere: more gave no more dB where it was measured (docs/refinement.md)
-HELD_SHARE = 4  # one in so many is held back, more where there are more than can be fitted to
-MOST_HELD = 32  # then
+MOST_HELD = 32  # feeds held back where there are more than can be fitted to
 FITTED_SECONDS = 0.75  # of float inference that the fitted feeds may cost, unless rounding is asked for
 HELD_SECONDS = 0.3  # the same of those held back
 LEAST_FITTED, LEAST_HELD = 16, 8  # where weights are rounded: for fewer, rounding fits what is no one else's
 GLANCE_FEEDS = 12  # that biases alone are corrected on where rounding will correct them on all
 AUTO_COST = 6e11  # multiplications that `auto` spends on rounding: about 20 s on two cores
-EQUAL_DB = 0.7  # one draw of the rounding is worth as much
 
 NONE, BIASES, WEIGHTS, BOTH = "none", "bias correction", "rounding", "bias correction and rounding"
 

@@ -21,6 +21,7 @@ from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as, proof_feeds
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.joining import join_in_float
+from equiquant.pipeline.judging import HELD_SHARE
 from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.mixing import Mix, mix_precision
 from equiquant.pipeline.proving import reference_kept
@@ -39,7 +40,6 @@ __all__ = ["Outcome", "run"]
 
 QUALITY_FEEDS = 8  # feeds the quantized model is compared on
 MOST_SEEN = 160  # feeds: of more, the last of these are held back, as where weights are rounded
-HELD_SHARE = 4  # one in so many is held back
 PER_TENSOR_BELOW = 50_000_000  # bytes of weights; above, the comparison is limited to the outputs of a few feeds
 
 NO_DATA = (

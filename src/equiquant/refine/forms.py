@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.graph.query import attribute
+from equiquant.graph.windows import window
 from equiquant.numerics.patches import Patches
 
 __all__ = ["Form", "form_of"]
@@ -132,15 +133,19 @@ def _window(node: ir.Node, kernel: tuple[int, ...]) -> Patches | str:
     mode = attribute(node, "auto_pad", "NOTSET")
     pads = list(attribute(node, "pads", None) or [0] * 2 * rank) if mode == "NOTSET" else [0] * 2 * rank
     if mode in ("SAME_UPPER", "SAME_LOWER"):
-        source, result = node.inputs[0], node.outputs[0]
-        sizes = [None if v is None or v.shape is None else list(v.shape)[2:] for v in (source, result)]
-        if any(s is None or not all(isinstance(d, int) for d in s) for s in sizes):
+        source, result = _spatial(node.inputs[0], rank), _spatial(node.outputs[0], rank)
+        if source is None or result is None:
             return f"its padding depends on the size of its input (auto_pad={mode})"
-        for axis, (n, m) in enumerate(zip(*sizes, strict=True)):
-            total = max(0, (m - 1) * strides[axis] + dilations[axis] * (kernel[axis] - 1) + 1 - n)
-            first = total // 2 if mode == "SAME_UPPER" else total - total // 2
-            pads[axis], pads[axis + rank] = first, total - first
+        pads = window(node, kernel, source, result).pads
     return Patches(kernel, strides, dilations, tuple(pads[:rank]), tuple(pads[rank:]), (1,) * rank)
+
+
+def _spatial(value: ir.Value | None, rank: int) -> list[int] | None:
+    """Return the sizes a window of that rank slides over, None unless all are known."""
+    if value is None or value.shape is None:
+        return None
+    sizes = [size for size in list(value.shape)[2:] if isinstance(size, int)]
+    return sizes if len(sizes) == rank else None
 
 
 def _transposed(node: ir.Node, kernel: tuple[int, ...]) -> Patches | str:

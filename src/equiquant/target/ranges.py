@@ -24,7 +24,7 @@ from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT
 from equiquant.calibrate.methods import HISTOGRAM_METHODS
 from equiquant.calibrate.stats import TensorRecord, Votes
 from equiquant.errors import DataError
-from equiquant.graph.query import attribute, constant
+from equiquant.graph.query import clip_ends
 from equiquant.numerics.affine import QuantParams, params_from_range, power_of_two_params
 from equiquant.numerics.entropy import ENTROPY_BINS, entropy_range
 from equiquant.numerics.histogram import DyadicHistogram
@@ -164,14 +164,12 @@ def _most_common(votes: Votes, zero: int, fallback: int) -> int:
 
 def clip_bounds(node: ir.Node) -> tuple[float, float]:
     """Return the range a node's output cannot leave, as far as its op tells."""
-    low, high = _BOUNDS.get(node.op_type, (-np.inf, np.inf)) if node.domain == "" else (-np.inf, np.inf)
+    if node.domain != "":
+        return -np.inf, np.inf
     if node.op_type == "Clip":
-        low, high = attribute(node, "min", low), attribute(node, "max", high)
-        for index, value in enumerate(node.inputs[1:3]):
-            bound = constant(value)
-            if bound is not None and bound.size == 1:
-                low, high = (float(bound.item()), high) if index == 0 else (low, float(bound.item()))
-    return low, high
+        low, high = clip_ends(node)
+        return (-np.inf if low is None else low), (np.inf if high is None else high)
+    return _BOUNDS.get(node.op_type, (-np.inf, np.inf))
 
 
 _BOUNDS = {"Relu": (0.0, np.inf), "Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}

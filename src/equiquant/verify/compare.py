@@ -24,7 +24,7 @@ from equiquant.calibrate.feeds import batch_size
 from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by, varying
 from equiquant.graph.edit import infer_shapes
-from equiquant.graph.query import TEXT_KINDS
+from equiquant.graph.query import TEXT_KINDS, is_float
 from equiquant.io.runtime import Runner
 from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
 from equiquant.verify.integer import IntegerAgreement
@@ -317,7 +317,12 @@ def _pairs(float_model: ir.Model, quantized_model: ir.Model, feed: Feed) -> list
     return [
         _Pair(v.name, twins[v.name], op_type, 2 * 4 * (_elements(v) or guess))
         for v, op_type in found
-        if v.name and v.name not in public and v.name in twins and _is_float(v) and v not in unlike
+        if v.name
+        and v.name not in public
+        and v.name in twins
+        and v.type is not None
+        and is_float(v)
+        and v not in unlike
     ]
 
 
@@ -346,11 +351,6 @@ def _elements(value: ir.Value) -> int | None:
     if value.shape is None or not all(isinstance(d, int) for d in value.shape):
         return None
     return math.prod(d for d in value.shape if isinstance(d, int))
-
-
-def _is_float(value: ir.Value) -> bool:
-    """True for a floating tensor; False also where the type is unknown."""
-    return isinstance(value.type, ir.TensorType) and value.type.dtype.is_floating_point()
 
 
 def _groups(pairs: Sequence[_Pair]) -> list[list[_Pair]]:

@@ -9,25 +9,7 @@ import onnx_ir as ir
 from equiquant.equalization.builder import PINNED, ClassBuilder, ClipSite, Ids
 from equiquant.graph import query
 
-__all__ = ["bounds", "clip"]
-
-LARGEST = 3.4028234e38  # the largest float32, which exporters write for "no bound"
-
-
-def bounds(node: ir.Node) -> tuple[float, float] | None:
-    """Return (min, max) of a Clip in any opset, infinite where there is none, None if a bound is computed."""
-    found: list[float] = []
-    for index, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
-        value = node.inputs[index] if index < len(node.inputs) else None
-        if value is not None:
-            number = query.constant(value)
-            if number is None or number.size != 1:
-                return None
-            found.append(float(number.reshape(())))
-        else:
-            found.append(float(query.attribute(node, name, default)))
-    low, high = (math.copysign(math.inf, bound) if abs(bound) >= LARGEST else bound for bound in found)
-    return low, high
+__all__ = ["clip"]
 
 
 def clip(builder: ClassBuilder, node: ir.Node) -> None:
@@ -35,12 +17,12 @@ def clip(builder: ClassBuilder, node: ir.Node) -> None:
     ids = builder.ids(node.inputs[0])
     if not query.is_float(node.outputs[0]):
         return builder.refuse(node, "it clips integers")
-    limits = bounds(node)
+    limits = query.clip_ends(node)
     if limits in ((0.0, math.inf), (-math.inf, math.inf), (-math.inf, 0.0)):
         return builder.set(node.outputs[0], ids)
-    if limits is None:
-        return builder.refuse(node, "its bounds are not constants")
     low, high = limits
+    if low is None or high is None:
+        return builder.refuse(node, "its bounds are not constants")
     if low != 0.0 or not high > 0.0:
         return builder.refuse(node, f"Clip({low:g}, {high:g}) is not a ReLU with an upper bound")
     builder.clips.append(ClipSite(node, ids, high, _bound_id(builder, node)))
