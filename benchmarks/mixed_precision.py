@@ -29,9 +29,8 @@ def measure(realdata: Any, name: str, preset: str, way: dict[str, Any]) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "quantized.onnx"
         start = time.perf_counter()
-        result = quantize(
-            realdata.reference(name), out, data=(inputs[k : k + 1] for k in range(100)), preset=preset, **way
-        )
+        calibration = (inputs[k : k + 1] for k in range(min(100, len(inputs))))
+        result = quantize(realdata.reference(name), out, data=calibration, preset=preset, **way)
         seconds = time.perf_counter() - start
         check(out)
         mixed = result.report.mixed_precision

@@ -103,6 +103,22 @@ def test_statistics_of_made_up_inputs_are_refused_beside_data(model: Path, x: np
         quantize(model, preset="a8w8", data=x, calibration_cache=tmp_path / "stats")
 
 
+@pytest.mark.parametrize("cle", [True, False])
+def test_ranges_that_were_not_chosen_are_of_least_squared_error(
+    model: Path, x: np.ndarray, tmp_path: Path, cle: bool
+) -> None:
+    options: dict[str, Any] = {"preset": "a8w8", "cle": cle, "bias_correction": False, "weight_rounding": "nearest"}
+    first = quantize(model, data=x, calibration_cache=tmp_path / "stats", **options)
+    again = quantize(model, calibration_cache=tmp_path / "stats", **options)
+    assert again.model.SerializeToString() == first.model.SerializeToString()
+    other = options | {"calibration_cache": tmp_path / "stats", "avoid_overflow": False}
+    noise, mse = quantize(model, **other), quantize(model, calibration="mse", **other)
+    assert scales(noise) == scales(mse)
+    told = [d.reason for d in noise.report.decisions if d.rule == "noise"]
+    assert len(told) == 1
+    assert "least squared error are taken" in told[0]
+
+
 def test_other_options_use_the_equalized_models_statistics(model: Path, x: np.ndarray, tmp_path: Path) -> None:
     file = tmp_path / "stats"
     quantize(model, data=x, preset="xint8", simulate_dpu=False, calibration_cache=file)  # a8w8 is for no NPU
@@ -203,8 +219,6 @@ def test_what_the_file_cannot_answer_is_refused(model: Path, x: np.ndarray, tmp_
     quantize(model, data=x, preset="xint8", simulate_dpu=False, calibration_cache=file)
     with pytest.raises(DataError, match=r"equalized with cle_method='auto'\. Ask for the same"):
         quantize(model, preset="xint8", simulate_dpu=False, cle_method="pairwise", calibration_cache=file)
-    with pytest.raises(DataError, match="calibration 'noise' needs the data"):
-        quantize(model, preset="a8w8", calibration="noise", calibration_cache=file)
     with pytest.raises(DataError, match="equalized otherwise"):
         quantize(model, preset="xint8", simulate_dpu=False, cle=False, calibration_cache=file)
     with pytest.raises(DataError, match="with simulate_dpu=False, where its graph is written otherwise"):

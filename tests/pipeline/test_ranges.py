@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from equiquant import quantize
+from tests.calibrate.support import trained
 from tests.canonical.support import proto, weights
 
 PLAIN: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest"}
@@ -26,7 +28,7 @@ def data() -> np.ndarray:
     return np.random.default_rng(0).laplace(size=(16, 3, 12, 12)).astype(np.float32)
 
 
-def scales(source: onnx.ModelProto, data: np.ndarray, **options: Any) -> tuple[dict[str, Any], Any]:
+def scales(source: onnx.ModelProto | ir.Model, data: np.ndarray | None, **options: Any) -> tuple[dict[str, Any], Any]:
     report = quantize(source, data=data, **PLAIN, **options).report.to_dict()
     return {t["name"]: np.asarray(t["scale"]) for t in report["tensors"]}, report
 
@@ -50,5 +52,16 @@ def test_where_the_solver_chooses_none_squared_error_does(
     found, _ = scales(model, data, **options)
     wanted, _ = scales(model, data, calibration="mse", **options)
     assert found.keys() == wanted.keys()
+    for name in found:
+        assert np.array_equal(found[name], wanted[name])
+
+
+@pytest.mark.filterwarnings("ignore:No calibration data")
+def test_on_made_up_inputs_the_largest_values_do() -> None:
+    """However well they fit: what is rare in them may not be elsewhere."""
+    options = {"preset": "a8w8", "cle_method": "pairwise", "cle_accept": "always"}
+    found, report = scales(trained(), None, **options)
+    assert report["recipe"]["calibration"] == "noise"
+    wanted, _ = scales(trained(), None, calibration="minmax", **options)
     for name in found:
         assert np.array_equal(found[name], wanted[name])

@@ -1,7 +1,8 @@
 """Take the equalization from a file of statistics: the same scales for the same model, without the data.
 
 The statistics are those of the equalized model, so its scales belong beside them. With the recipe they were found with,
-the ranges the solver chose are taken too; with another one every range comes from the statistics.
+the ranges the solver chose are taken too; with another one every range comes from the statistics, those of `noise` by
+least squared error.
 """
 
 from __future__ import annotations
@@ -21,9 +22,14 @@ from equiquant.errors import DataError
 from equiquant.hardware import FIELDS
 from equiquant.recipe import Recipe
 
-__all__ = ["new_scales", "recalled_scales"]
+__all__ = ["new_scales", "recalled_scales", "solves"]
 
 REQUEST = ("cle", "cle_method", "cle_steps", "cle_append_bias", "clip_mode", "replace_clip6_relu", "optimize")
+
+
+def solves(recipe: Recipe) -> bool:
+    """True if a solver chooses scales or ranges."""
+    return recipe.cle or recipe.calibration == "noise"
 
 
 def new_scales(model: ir.Model, recipe: Recipe) -> AppliedScales:
@@ -61,10 +67,9 @@ def recalled_scales(file: str | os.PathLike[str] | None, model: ir.Model, recipe
         recipe: What is asked for.
 
     Raises:
-        DataError: It is of another model, or of the same one equalized by other options, or it lacks the ranges that
-            the recipe needs.
+        DataError: It is of another model, or of the same one equalized by other options.
     """
-    if file is None or not recipe.cle or not Path(file).exists():
+    if file is None or not solves(recipe) or not Path(file).exists():
         return None
     scales = load_stats(file).scales
     if scales is None:
@@ -89,11 +94,4 @@ def recalled_scales(file: str | os.PathLike[str] | None, model: ir.Model, recipe
             f"The statistics in {name} are of the model equalized with {changed}. Ask for the same, or name"
             " another file and give the data."
         )
-    if scales.recipe == _whole(recipe):
-        return scales
-    if recipe.calibration == "noise":
-        raise DataError(
-            f"The statistics in {name} were collected for another recipe, and calibration 'noise' needs the data."
-            " Choose another calibration, or name another file and give the data."
-        )
-    return replace(scales, ranges=None)
+    return scales if scales.recipe == _whole(recipe) else replace(scales, ranges=None)

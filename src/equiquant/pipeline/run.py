@@ -27,7 +27,7 @@ from equiquant.pipeline.mixing import Mix, mix_precision
 from equiquant.pipeline.proving import reference_kept
 from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
-from equiquant.pipeline.reusing import new_scales, recalled_scales
+from equiquant.pipeline.reusing import new_scales, recalled_scales, solves
 from equiquant.pipeline.rewriting import rewrite_for_npu
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.pipeline.storing import store_weights
@@ -47,6 +47,7 @@ NO_DATA = (
     " Give a few dozen real samples (data=…, --data PATH, or a calibration_data_reader)."
 )
 NO_IMAGES = "The image options say how image files become inputs; the data given are arrays, and taken as they are."
+NO_RANGES = "the statistics hold no ranges that were chosen with these options: those of least squared error are taken"
 NO_CLIPPING = "made-up inputs do not say which large values are rare: ranges reach them all ('minmax', not 'noise')"
 NO_REFINEMENT = "the statistics come from a file and there are no data: biases and weights were not refined"
 
@@ -140,12 +141,14 @@ def run(
             join_in_float(state, model)
         equalized = Equalized(model, factors={} if state.approximated else None)
         scales = recalled_scales(stats_file, model, recipe) if quantize else None
-        if stats_file is not None and recipe.cle:
+        if stats_file is not None and solves(recipe):
             state.scales = scales or new_scales(model, recipe)
         if scales is not None:
             equalized = equalize_as(state, model, reference, scales)
-        elif recipe.cle or recipe.calibration == "noise":
+        elif recipe.cle or (recipe.calibration == "noise" and not known):
             equalized = equalize(state, model, reference)
+        if known and recipe.calibration == "noise" and equalized.ranges is None:
+            state.decisions.append(Decision("calibrate", "noise", "whole network", False, NO_RANGES))
         model = equalized.model
         if equalized.factors is None and model_bytes(model) >= PER_TENSOR_BELOW:
             folded = None  # it computes the same, and a second copy of large weights is not worth it

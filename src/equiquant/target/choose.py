@@ -173,6 +173,8 @@ class _Chooser:
     ) -> None:
         self._survey, self._stats, self._recipe = survey, stats, recipe
         self._target, self._given = survey.target, given
+        if stats.synthetic and self._target.method == "noise":  # what is rare in made-up inputs may not be elsewhere
+            self._target = replace(self._target, method="minmax")
         self._open = survey.decided if stats.synthetic else frozenset[str]()  # outputs that will exceed the statistics
         self.values = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
         self.values |= {v.name or "": v for node in model.graph for v in node.outputs}
