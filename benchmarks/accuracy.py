@@ -72,7 +72,11 @@ def check(path: Path) -> None:
 
 def measure(realdata: Any, name: str, preset: str, cle: bool, arguments: argparse.Namespace) -> dict[str, Any]:
     """Quantize one model in one way as often as asked; return the first figures, and the means and their errors."""
-    rows = [draw(realdata, name, preset, cle, arguments, seed) for seed in range(arguments.draws)]
+    return averaged(name, [draw(realdata, name, preset, cle, arguments, seed) for seed in range(arguments.draws)])
+
+
+def averaged(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the first of some scores of one model, with the means of all of them and their errors."""
     figures = np.array([[row[METRICS[name][0]], row["sqnr_db"][0]] for row in rows])
     error = figures.std(axis=0, ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else np.zeros(2)
     return {**rows[0], "mean": figures.mean(axis=0).tolist(), "error": error.tolist(), "draws": len(rows)}

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import METRICS, check, figure
+from benchmarks.accuracy import METRICS, averaged, check, figure
 from benchmarks.common import SHARED, markdown, real_data, write_json
 
 WAYS: tuple[dict[str, int], ...] = ({}, {"keep_float": 1}, {"keep_float": 2}, {"keep_float": 3}, {"int16": 3})
@@ -36,7 +36,7 @@ def measure(realdata: Any, name: str, preset: str, way: dict[str, Any]) -> dict[
         mixed = result.report.mixed_precision
         share = mixed["share_of_multiplications"] if mixed else {"float": 0.0, "int16": 0.0}
         row = {"model": name, "preset": preset, "way": way, "seconds": round(seconds, 1), "share": max(share.values())}
-        return {**row, **realdata.score(str(out), name)}
+        return averaged(name, [{**row, **realdata.score(str(out), name)}])
 
 
 def main() -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from benchmarks import common, latency, networks, other_toolchains
+from benchmarks import accuracy, common, latency, mixed_precision, networks, other_toolchains
 
 from equiquant import equalize
 from equiquant.io import Runner
@@ -95,3 +96,35 @@ def test_markdown_aligns_figures_right() -> None:
 def test_a_failing_command_says_why() -> None:
     with pytest.raises(RuntimeError, match="no such thing"):
         common.last_json([sys.executable, "-c", "raise SystemExit('no such thing')"], timeout=60)
+
+
+class OneModel:
+    """Stands in for the folder of real models."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self, _: str, __: str) -> tuple[np.ndarray, None]:
+        return np.random.default_rng(0).standard_normal((6, 3, 32, 32)).astype(np.float32), None
+
+    def reference(self, _: str) -> str:
+        return str(self._path)
+
+    def score(self, *_: str) -> dict[str, Any]:
+        return {"top1": 0.5, "float_top1": 0.75, "sqnr_db": [20.0]}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [(accuracy, ["--cle", "on", "--draws", "2"]), (accuracy, ["--no-data"]), (mixed_precision, [])],
+)
+def test_accuracy_tables_are_written(
+    module: Any, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(ir.to_proto(TINY["mobilenet_v2"]()), tmp_path / "model.onnx")
+    monkeypatch.setattr(module, "real_data", lambda *_: OneModel(tmp_path / "model.onnx"))
+    words = ["--models", "mobilenetv1_025", "--presets", "a8w8", *options]
+    monkeypatch.setattr(sys, "argv", ["benchmark", *words])
+    assert module.main() == 0
+    assert "| 50.0" in capsys.readouterr().out

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -31,22 +30,19 @@ FULL_FEEDS = 8  # counted in full
 OPEN = 0.5  # relative difference of the errors of two scales on the first feeds that all of them together may close
 
 
-def statistics(
-    state: RunState, model: ir.Model, survey: Survey, tensors: Sequence[str], file: str | os.PathLike[str] | None
-) -> TensorStats:
+def statistics(state: RunState, model: ir.Model, survey: Survey, tensors: Sequence[str]) -> TensorStats:
     """Return the statistics of the tensors.
 
     Args:
-        state: The run.
+        state: The run; they are loaded from its file if that exists, else saved there, by way of checkpoints.
         model: The model that will be quantized.
         survey: What will be quantized.
         tensors: Names of the tensors whose statistics are needed.
-        file: Load them from there if it exists, else save them there, by way of checkpoints; None does neither.
 
     Raises:
         DataError: The file is of another model, or lacks tensors; or see `calibrate.collect`.
     """
-    total = state.stream.known
+    file, total = state.stats_file, state.stream.known
 
     def progress(done: int) -> None:
         state.progress("calibrate", done, total)
@@ -54,18 +50,18 @@ def statistics(
     if file is None:
         return _collect(state, model, survey, tensors, progress)
     digest = model_hash(model)
-    if Path(file).exists():
+    if state.known:
         stats = load_stats(file, digest)
         missing = [name for name in tensors if name not in stats.tensors]
         if missing:
             raise DataError(
-                f"The statistics in {os.fspath(file)} lack {_listed(missing)}: they were collected with options under"
+                f"The statistics in {file} lack {_listed(missing)}: they were collected with options under"
                 " which that is not quantized. Name another file and give the data."
             )
-        _check_kind(stats, state.recipe, os.fspath(file))
+        _check_kind(stats, state.recipe, file)
         return stats
     tensors = _useful(model, tensors)
-    stats = _collect_into(state, model, survey, tensors, Path(file), digest, progress)
+    stats = _collect_into(state, model, survey, tensors, file, digest, progress)
     save_stats(stats, file)
     return stats
 
@@ -85,7 +81,7 @@ def _useful(model: ir.Model, tensors: Sequence[str]) -> tuple[str, ...]:
     return tuple(needed)
 
 
-def _check_kind(stats: TensorStats, recipe: Recipe, file: str) -> None:
+def _check_kind(stats: TensorStats, recipe: Recipe, file: Path) -> None:
     """Refuse statistics that do not hold what the recipe is about: nothing else would show it."""
     wanted = Wanted.by(recipe, histogram=True)
     if stats.averaged != (wanted.pace is not None):

@@ -8,7 +8,6 @@ least squared error.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +57,7 @@ def _rewrites(then: Mapping[str, Any], recipe: Recipe) -> str:
     return ", ".join(f"{field}={then[field]!r}" for field in fields if then[field] != now[field])
 
 
-def recalled_scales(file: str | os.PathLike[str] | None, model: ir.Model, recipe: Recipe) -> AppliedScales | None:
+def recalled_scales(file: Path | None, model: ir.Model, recipe: Recipe) -> AppliedScales | None:
     """Return the equalization in a file of statistics; None if there is no file, or none in it.
 
     Args:
@@ -69,29 +68,28 @@ def recalled_scales(file: str | os.PathLike[str] | None, model: ir.Model, recipe
     Raises:
         DataError: It is of another model, or of the same one equalized by other options.
     """
-    if file is None or not solves(recipe) or not Path(file).exists():
+    if file is None or not solves(recipe) or not file.exists():
         return None
     scales = load_stats(file).scales
     if scales is None:
         return None
-    name = os.fspath(file)
     digest = model_hash(model)
     if scales.model_hash != digest:
         rewrites = _rewrites(json.loads(scales.recipe), recipe)
         if rewrites:
             raise DataError(
-                f"The statistics in {name} are of the model with {rewrites}, where its graph is written otherwise"
+                f"The statistics in {file} are of the model with {rewrites}, where its graph is written otherwise"
                 " (docs/hardware.md). Ask for the same, or name another file and give the data."
             )
         raise DataError(
-            f"The statistics in {name} are of another model: {scales.model_hash[:12]} instead of {digest[:12]}. Name"
+            f"The statistics in {file} are of another model: {scales.model_hash[:12]} instead of {digest[:12]}. Name"
             " another file and give the data."
         )
     asked, found = (json.loads(text) for text in (_request(recipe), scales.request))
     if asked != found:
         changed = ", ".join(f"{field}={found[field]!r}" for field in asked if asked[field] != found.get(field))
         raise DataError(
-            f"The statistics in {name} are of the model equalized with {changed}. Ask for the same, or name"
+            f"The statistics in {file} are of the model equalized with {changed}. Ask for the same, or name"
             " another file and give the data."
         )
     return scales if scales.recipe == _whole(recipe) else replace(scales, ranges=None)

@@ -6,7 +6,6 @@ import json
 import os
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -15,7 +14,6 @@ from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleView, TensorStats
 from equiquant.decisions import Decision
 from equiquant.equalization import Ranges
-from equiquant.errors import DataError
 from equiquant.io import ModelLike, input_specs, load_model, memory_managed, model_bytes, release_memory
 from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as, proof_feeds
@@ -24,6 +22,7 @@ from equiquant.pipeline.joining import join_in_float
 from equiquant.pipeline.judging import HELD_SHARE
 from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.mixing import Mix, mix_precision
+from equiquant.pipeline.opening import begun
 from equiquant.pipeline.proving import reference_kept
 from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
@@ -31,7 +30,7 @@ from equiquant.pipeline.reusing import new_scales, recalled_scales, solves
 from equiquant.pipeline.rewriting import rewrite_for_npu
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.pipeline.storing import store_weights
-from equiquant.recipe import ImageOptions, Recipe
+from equiquant.recipe import Recipe
 from equiquant.report import Report, Stages, versions
 from equiquant.target import QuantPlan
 from equiquant.verify import Comparison, Reference, compare_models
@@ -42,13 +41,7 @@ QUALITY_FEEDS = 8  # feeds the quantized model is compared on
 MOST_SEEN = 160  # feeds: of more, the last of these are held back, as where weights are rounded
 PER_TENSOR_BELOW = 50_000_000  # bytes of weights; above, the comparison is limited to the outputs of a few feeds
 
-NO_DATA = (
-    "No calibration data was given: ranges come from made-up inputs, and accuracy will suffer."
-    " Give a few dozen real samples (data=…, --data PATH, or a calibration_data_reader)."
-)
-NO_IMAGES = "The image options say how image files become inputs; the data given are arrays, and taken as they are."
 NO_RANGES = "the statistics hold no ranges that were chosen with these options: those of least squared error are taken"
-NO_CLIPPING = "made-up inputs do not say which large values are rare: ranges reach them all ('minmax', not 'noise')"
 NO_REFINEMENT = "the statistics come from a file and there are no data: biases and weights were not refined"
 
 
@@ -91,7 +84,6 @@ def run(
     stages, progress = Stages(), progress or (lambda *_: None)
     with stages("load"):
         loaded = load_model(source)
-    known = stats_file is not None and Path(stats_file).exists()
     distill = stats_file is None and not (recipe.weight_only and quantize)  # a file does not tell how close they came
     with stages("distill" if data is None else "load"):
         opened = calibrate.open_samples(
@@ -103,31 +95,8 @@ def run(
             progress=partial(progress, "distill"),
         )
     with opened as stream:
-        path = str(loaded.path) if loaded.path else None
-        made_up = calibrate.load_stats(stats_file).synthetic if stats_file is not None and known else stream.synthetic
-        unclipped = quantize and made_up and stream.distilled is None and recipe.calibration == "noise"
-        if unclipped:
-            recipe = recipe.replace(calibration="minmax")
-        state = RunState(loaded.sha256, path, recipe, stream, stages, progress, quantize)
-        if unclipped:
-            state.decisions.append(Decision("calibrate", "no_data", "whole network", False, NO_CLIPPING))
-        if stream.distilled is not None:
-            state.decisions.append(Decision("calibrate", "distill", "whole network", True, _fitted(stream.distilled)))
-        if made_up and known and not stream.synthetic:
-            raise DataError(
-                f"The statistics in {os.fspath(stats_file or '')} are of made-up inputs. Name another file, to"
-                " calibrate with the data given."
-            )
-        if made_up and stream.synthetic and quantize and not recipe.weight_only:
-            state.warn(NO_DATA)
-        if not stream.synthetic and not stream.images and recipe.image != ImageOptions():
-            state.warn(NO_IMAGES)
-        if stream.skipped:
-            reason = f"{stream.skipped} files in the folder are of no kind that is read"
-            state.decisions.append(Decision("calibrate", "data", "calibration data", False, reason))
-        if known:
-            reason = f"taken from {os.fspath(stats_file or '')}"
-            state.decisions.append(Decision("calibrate", "statistics", "whole network", True, reason))
+        state = begun(loaded, recipe, stream, stages, progress, quantize=quantize, stats_file=stats_file)
+        recipe = state.recipe  # as asked for: stages add to that of the state what they exclude
         model, given = _fold(state, loaded.model)
         del loaded
         if recipe.weight_only and quantize:
@@ -139,16 +108,7 @@ def run(
                 model, reference = rewrite_for_npu(state, model, given)
         if quantize:
             join_in_float(state, model)
-        equalized = Equalized(model, factors={} if state.approximated else None)
-        scales = recalled_scales(stats_file, model, recipe) if quantize else None
-        if stats_file is not None and solves(recipe):
-            state.scales = scales or new_scales(model, recipe)
-        if scales is not None:
-            equalized = equalize_as(state, model, reference, scales)
-        elif recipe.cle or (recipe.calibration == "noise" and not known):
-            equalized = equalize(state, model, reference)
-        if known and recipe.calibration == "noise" and equalized.ranges is None:
-            state.decisions.append(Decision("calibrate", "noise", "whole network", False, NO_RANGES))
+        equalized = _rescaled(state, recipe, model, reference)
         model = equalized.model
         if equalized.factors is None and model_bytes(model) >= PER_TENSOR_BELOW:
             folded = None  # it computes the same, and a second copy of large weights is not worth it
@@ -157,7 +117,7 @@ def run(
             _sign(model, state)
             return Outcome(model, report_of(state))
         mix = mix_precision(state, model, folded or model, equalized.ranges)
-        plan, stats = _plan(state, model, equalized.ranges, stats_file, mix)
+        plan, stats = _plan(state, model, equalized.ranges, mix)
         if stream.synthetic and not stats.synthetic:
             state.decisions.append(Decision("refine", "no_data", "whole network", False, NO_REFINEMENT))
         else:
@@ -172,13 +132,6 @@ def run(
         quality, held = _measure(state, folded or model, quantized, given)
         fit_kernels(state, quantized, quality)
         return Outcome(quantized, report_of(state, plan, stats, quality, held=held))
-
-
-def _fitted(found: calibrate.Distilled) -> str:
-    return (
-        f"{len(found.feeds)} made-up inputs were moved until the BatchNormalizations see the means and deviations they"
-        f" were trained on: {found.before:.2g} deviations off before, {found.after:.2g} after"
-    )
 
 
 def _store_weights(state: RunState, model: ir.Model, given: Reference) -> Outcome:
@@ -207,6 +160,22 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
     return model, kept
 
 
+def _rescaled(state: RunState, recipe: Recipe, model: ir.Model, reference: Reference) -> Equalized:
+    """Equalize the model as the recipe asks, ranges chosen with the scales where wanted, or as a file recalls it."""
+    file = state.stats_file if state.quantize else None
+    scales = recalled_scales(file, model, recipe)
+    if file is not None and solves(recipe):
+        state.scales = scales or new_scales(model, recipe)
+    found = Equalized(model, factors={} if state.approximated else None)
+    if scales is not None:
+        found = equalize_as(state, model, reference, scales)
+    elif recipe.cle or (recipe.calibration == "noise" and not state.known):
+        found = equalize(state, model, reference)
+    if state.known and recipe.calibration == "noise" and found.ranges is None:
+        state.decisions.append(Decision("calibrate", "noise", "whole network", False, NO_RANGES))
+    return found
+
+
 def _sign(model: ir.Model, state: RunState) -> None:
     """Write into the model what made it: the version, the exact recipe and the hash of the input."""
     model.producer_name, model.producer_version = "equiquant", versions()["equiquant"]
@@ -214,16 +183,12 @@ def _sign(model: ir.Model, state: RunState) -> None:
     model.metadata_props["equiquant.input_sha256"] = state.input_sha256
 
 
-def _plan(
-    state: RunState, model: ir.Model, ranges: Ranges | None, stats_file: str | os.PathLike[str] | None, mix: Mix
-) -> tuple[QuantPlan, TensorStats]:
+def _plan(state: RunState, model: ir.Model, ranges: Ranges | None, mix: Mix) -> tuple[QuantPlan, TensorStats]:
     """Choose what is quantized and how, from the activations of the equalized model."""
     survey = target.survey(model, mix.recipe)
     with state.stages("calibrate"):
-        chosen = ranges if stats_file is None else None  # a file must serve other options too
-        stats = statistics(
-            state, model, survey, target.missing(survey, chosen, synthetic=state.stream.synthetic), stats_file
-        )
+        chosen = ranges if state.stats_file is None else None  # a file must serve other options too
+        stats = statistics(state, model, survey, target.missing(survey, chosen, synthetic=state.stream.synthetic))
     with state.stages("choose"):
         plan = target.choose(model, survey, stats, mix.recipe, ranges)
     kept = {**plan.kept_float, **mix.reasons}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings as python_warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from equiquant.calibrate import AppliedScales, SampleStream
@@ -31,6 +32,8 @@ class RunState:
         stages: Time and memory so far.
         progress: Tells the user (stage, done, total).
         quantize: Quantize after equalizing.
+        stats_file: Where the calibration statistics are kept; None for nowhere.
+        known: They were there when the run began.
         decisions: What was done and refused so far.
         warnings: What the user must know.
         equalization: The equalization section of the report.
@@ -47,6 +50,8 @@ class RunState:
     stages: Stages
     progress: Progress
     quantize: bool
+    stats_file: Path | None = None
+    known: bool = False
     decisions: list[Decision] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     equalization: dict[str, Any] = field(default_factory=dict)
