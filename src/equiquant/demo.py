@@ -9,7 +9,6 @@ range is 25 times the median; one scale per tensor serves it badly, and this is 
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,8 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from equiquant import api
-from equiquant.errors import OutputError
-from equiquant.io import Runner
+from equiquant.io import Runner, check_makeable
 from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.recipe import Recipe, preset
 
@@ -145,13 +143,8 @@ def run(output: str | Path = "demo-output", *, progress: Progress | None = None)
     Raises:
         OutputError: The folder cannot be made or written to.
     """
-    folder, data, source = Path(output), load_data(), model_path()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(f"Cannot write to {folder}: {error.strerror or error}") from error
+    folder, data, source = check_makeable(output), load_data(), model_path()
+    folder.mkdir(parents=True, exist_ok=True)
     chosen = recipes()
     models, reports = [source], list[Path | None]([None])
     for done, (steps, recipe) in enumerate(chosen):

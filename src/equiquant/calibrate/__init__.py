@@ -7,7 +7,7 @@ from equiquant.calibrate.distilling import Distilled
 from equiquant.calibrate.fingerprint import model_hash
 from equiquant.calibrate.sources import DATA_SUFFIXES
 from equiquant.calibrate.stats import AppliedScales, TensorRecord, TensorStats
-from equiquant.calibrate.store import load_stats, save_stats
+from equiquant.calibrate.store import check_model, load_stats, save_stats
 from equiquant.calibrate.stream import SampleStream, SampleView, open_samples
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "TensorRecord",
     "TensorStats",
     "Wanted",
+    "check_model",
     "collect",
     "load_stats",
     "model_hash",

@@ -43,8 +43,7 @@ class ImageReader:
             from PIL import Image
         except ImportError as error:
             raise DataError("Reading images needs Pillow: pip install equiquant[images]") from error
-        self._open, self._filter, self._new = Image.open, Image.Resampling.BILINEAR, Image.new
-        self._from_array = Image.fromarray
+        self._pillow, self._filter = Image, Image.Resampling.BILINEAR
         if len(spec.shape) != 4 or not (float_dtype(spec) or spec.dtype == "uint8"):
             raise DataError(f"The input '{spec.name}' ({spec.dtype}{shape_text(spec.shape)}) does not take images.")
         self._channels_first = options.layout == "NCHW" or (options.layout == "auto" and spec.shape[3] not in (1, 3))
@@ -74,7 +73,7 @@ class ImageReader:
             DataError: The file is not an image, or it is damaged.
         """
         try:
-            with self._open(path) as file:
+            with self._pillow.open(path) as file:
                 return self.prepare(file)
         except Exception as error:  # damaged files raise almost anything, each decoder its own kind
             raise DataError(f"Cannot read the image {path}: {first_line(error)}") from error
@@ -85,7 +84,7 @@ class ImageReader:
         Raises:
             ValueError: Its pixels are neither bytes nor 16 bits.
         """
-        pixels = np.asarray(self._fit(_in_bytes(image, self._from_array).convert(self._mode)))
+        pixels = np.asarray(self._fit(self._in_bytes(image).convert(self._mode)))
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
         if self._options.color == "BGR":
             pixels = pixels[:, :, ::-1]
@@ -93,6 +92,15 @@ class ImageReader:
             scaled = pixels.astype(np.float32) * np.float32(self._options.scale)
             pixels = ((scaled - self._mean) / self._std).astype(self._dtype)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1) if self._channels_first else pixels)
+
+    def _in_bytes(self, image: Any) -> Any:
+        """Return a Pillow image with a byte a pixel and channel: Pillow itself would cut 16 bits off at 255."""
+        if not image.mode.startswith(("I", "F")):
+            return image
+        pixels = np.asarray(image)
+        if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > DEEPEST:
+            raise ValueError(f"its pixels ({image.mode}) are neither bytes nor 16 bits; save it with 8 bits a channel")
+        return self._pillow.fromarray(np.rint(pixels / (DEEPEST / 255)).astype(np.uint8))
 
     def _fit(self, image: Any) -> Any:
         height, width = self._size
@@ -104,7 +112,7 @@ class ImageReader:
                 (max(1, round(image.width * ratio)), max(1, round(image.height * ratio))), self._filter
             )
             fill = self._options.fill
-            ground = self._new(self._mode, (width, height), fill if self._mode == "L" else (fill, fill, fill))
+            ground = self._pillow.new(self._mode, (width, height), fill if self._mode == "L" else (fill, fill, fill))
             ground.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
             return ground
         ratio = max(width / image.width, height / image.height) / CROP
@@ -113,13 +121,3 @@ class ImageReader:
         )
         left, top = (image.width - width) // 2, (image.height - height) // 2
         return image.crop((left, top, left + width, top + height))
-
-
-def _in_bytes(image: Any, from_array: Any) -> Any:
-    """Return a Pillow image with a byte a pixel and channel: Pillow itself would cut 16 bits off at 255."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    pixels = np.asarray(image)
-    if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > DEEPEST:
-        raise ValueError(f"its pixels ({image.mode}) are neither bytes nor 16 bits; save it with 8 bits a channel")
-    return from_array(np.rint(pixels / (DEEPEST / 255)).astype(np.uint8))

@@ -22,7 +22,7 @@ from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.histogram import BINS, DyadicHistogram
 from equiquant.numerics.sketch import MagnitudeCounts
 
-__all__ = ["FORMAT", "load_stats", "read_stats", "save_stats"]
+__all__ = ["FORMAT", "check_model", "load_stats", "read_stats", "save_stats"]
 
 Array = npt.NDArray[Any]
 
@@ -84,12 +84,22 @@ def load_stats(path: str | os.PathLike[str], model_hash: str | None = None) -> T
         DataError: The file is missing, damaged or none of ours, or its statistics are of another model.
     """
     stats, _ = read_stats(path)
-    if model_hash is not None and stats.model_hash != model_hash:
+    if model_hash is not None:
+        check_model(stats, path, model_hash)
+    return stats
+
+
+def check_model(stats: TensorStats, path: str | os.PathLike[str], model_hash: str) -> None:
+    """Check that the statistics of a file are of the model with this hash.
+
+    Raises:
+        DataError: They are of another.
+    """
+    if stats.model_hash != model_hash:
         raise DataError(
             f"The statistics in {os.fspath(path)} are of another model (or the same equalized otherwise):"
             f" {stats.model_hash[:12]} instead of {model_hash[:12]}. Name another file and give the data."
         )
-    return stats
 
 
 def read_stats(path: str | os.PathLike[str]) -> tuple[TensorStats, dict[str, Any]]:

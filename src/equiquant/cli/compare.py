@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from equiquant.cli.options import add_image_flags, image_options
+from equiquant.cli.options import add_image_flags, count, image_options
 
 __all__ = ["NAME", "add_parser", "run"]
 
@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="samples: a .npy or .npz file, or a folder of .npy files or images",
     )
     parser.add_argument(
-        "--worst", metavar="N", type=_count, default=10, help="how many tensors to list (default: %(default)s)"
+        "--worst", metavar="N", type=count, default=10, help="how many tensors to list (default: %(default)s)"
     )
     parser.add_argument(
         "--integer",
@@ -43,13 +43,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_image_flags(parser)
     parser.set_defaults(run=run)
     return parser
-
-
-def _count(text: str) -> int:
-    """Return a number of things, at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 0. Got '{text}' instead.")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from equiquant.cli.options import add_image_flags, image_options
+from equiquant.cli.options import add_image_flags, count, image_options
 from equiquant.recipe import PRESETS
 
 __all__ = ["NAME", "add_parser", "run"]
@@ -39,7 +39,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="the quantization to predict for (default: %(default)s)",
     )
     parser.add_argument(
-        "--worst", metavar="N", type=int, default=10, help="how many activation tensors to list (default: %(default)s)"
+        "--worst",
+        metavar="N",
+        type=count,
+        default=10,
+        help="how many activation tensors to list (default: %(default)s)",
     )
     parser.add_argument("--brief", action="store_true", help="only describe the model; predict nothing")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead")

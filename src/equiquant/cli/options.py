@@ -24,6 +24,7 @@ __all__ = [
     "Flag",
     "add_image_flags",
     "add_recipe_flags",
+    "count",
     "image_options",
     "parse_value",
     "recipe_overrides",
@@ -177,6 +178,13 @@ class _Typed:
             return parse_value(self._name, self._hint, text)
         except OptionError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def count(text: str) -> int:
+    """Return a number of things, at least 0: an argparse type."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 0. Got '{text}' instead.")
+    return int(text)
 
 
 def image_options(args: argparse.Namespace) -> ImageOptions | None:

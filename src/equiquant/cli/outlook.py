@@ -90,7 +90,7 @@ def _gain(before: float | None, after: float | None) -> Text:
 
 
 def _tensors(console: Console, tensors: tuple[TensorOutlook, ...], worst: int) -> None:
-    shown = sorted(tensors, key=lambda t: t.sqnr_before_db)[: max(worst, 0)]
+    shown = sorted(tensors, key=lambda t: t.sqnr_before_db)[:worst]
     if not shown:
         return
     table = result_table("Activation", "SQNR", "SQNR\nequalized", "Gain")

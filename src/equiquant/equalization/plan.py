@@ -60,11 +60,8 @@ class EqualizationPlan:
 
     def of_activations(self) -> EqualizationPlan:
         """Return the plan without the ranges of weights."""
-        if self.ranges is None:
-            return self
-        ends = {key: end for key, end in self.ranges.ends.items() if key[0] != "weight"}
-        costs = {key: cost for key, cost in self.ranges.costs.items() if key[0] != "weight"}
-        return replace(self, ranges=ChosenRanges(ends, costs))
+        ranges = None if self.ranges is None else self.ranges.without(lambda key: key[0] == "weight")
+        return replace(self, ranges=ranges)
 
     def ranges_at(self, classes: ScaleClasses, z: Array) -> Ranges | None:
         """Return the chosen ranges that still fit where log-scales other than planned, (classes,), were applied."""
@@ -77,8 +74,7 @@ class EqualizationPlan:
             for slot in classes.slots
             if moved[slot.gain].any() or moved[slot.loss].any()
         }
-        ends = {key: end for key, end in self.ranges.ends.items() if key not in stale}
-        return ChosenRanges(ends, {key: cost for key, cost in self.ranges.costs.items() if key not in stale})
+        return self.ranges.without(stale.__contains__)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from equiquant.io.load import LoadedModel, ModelLike, load_model
 from equiquant.io.mapped import unload
 from equiquant.io.memory import memory_managed, release_memory
-from equiquant.io.places import check_makeable, check_writable, refuse_special
+from equiquant.io.places import check_makeable, check_writable
 from equiquant.io.runtime import InputSpec, Runner, expose, input_specs
 from equiquant.io.save import model_bytes, save_model, to_proto
-from equiquant.io.size import files_bytes, model_files
+from equiquant.io.size import model_files
 from equiquant.io.upgrade import TARGET_OPSET, raise_ir_version, upgrade_opset
 
 __all__ = [
@@ -18,14 +18,12 @@ __all__ = [
     "check_makeable",
     "check_writable",
     "expose",
-    "files_bytes",
     "input_specs",
     "load_model",
     "memory_managed",
     "model_bytes",
     "model_files",
     "raise_ir_version",
-    "refuse_special",
     "release_memory",
     "save_model",
     "to_proto",

@@ -44,7 +44,7 @@ def check_makeable(folder: str | Path) -> Path:
     path = Path(folder)
     existing = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not existing.is_dir():
-        raise OutputError(f"The folder {path} cannot be made: {existing} is a file.")
+        raise OutputError(f"Cannot write to {path}: {existing} is a file.")
     _check_folder(existing)
     return path
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 __all__ = ["ChosenRanges"]
@@ -20,3 +20,8 @@ class ChosenRanges:
 
     ends: Mapping[tuple[str, str], tuple[float, ...]]
     costs: Mapping[tuple[str, str], Mapping[int, float]] = field(default_factory=dict)
+
+    def without(self, drop: Callable[[tuple[str, str]], bool]) -> ChosenRanges:
+        """Return the ranges whose (kind, name) is not to be dropped, with their costs."""
+        ends = {key: end for key, end in self.ends.items() if not drop(key)}
+        return ChosenRanges(ends, {key: cost for key, cost in self.costs.items() if not drop(key)})

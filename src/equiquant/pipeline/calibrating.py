@@ -18,7 +18,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from equiquant import calibrate, target
-from equiquant.calibrate import Checkpoint, SampleView, TensorStats, Wanted, load_stats, model_hash, save_stats
+from equiquant.calibrate import Checkpoint, SampleView, TensorStats, Wanted, check_model, model_hash, save_stats
 from equiquant.errors import DataError, ModelError
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import PRESETS, Recipe
@@ -50,8 +50,9 @@ def statistics(state: RunState, model: ir.Model, survey: Survey, tensors: Sequen
     if file is None:
         return _collect(state, model, survey, tensors, progress)
     digest = model_hash(model)
-    if state.known:
-        stats = load_stats(file, digest)
+    stats = state.recalled
+    if stats is not None:
+        check_model(stats, file, digest)
         missing = [name for name in tensors if name not in stats.tensors]
         if missing:
             raise DataError(

@@ -29,20 +29,21 @@ from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.recipe import Recipe
 from equiquant.refine import Original, OutputMeans, Refinement, layers_of, output_means, refine
 
-__all__ = ["EQUAL_DB", "HELD_SHARE", "Judge", "Yardstick", "affordable_feeds"]
+__all__ = ["EQUAL_DB", "HELD_SHARE", "MOST_FITTED", "MOST_HELD", "Judge", "Yardstick", "affordable_feeds"]
 
 Array = npt.NDArray[Any]
 
 SECONDS = 1.5  # of float inference that the solvers' statistics may cost
 TRIAL_SECONDS = 0.5  # of float inference that a candidate may cost, calibration and measurement together
 EQUAL_DB = 0.7  # one draw of the rounding is worth as much
-HELD_SHARE = 4  # one in so many is held back where weights are rounded
+MOST_FITTED, MOST_HELD = 128, 32  # feeds where weights are rounded: those fitted to, and those held back
+HELD_SHARE = 4  # one in so many is held back then
 BEST_DB = 200.0  # where there is no noise at all: beyond what float32 can tell
 CORRECTED_FEEDS = 12  # that a candidate's biases are corrected on
 CORRECTION_SHARE = 4  # a correction may take half of a candidate's time
 CORRECTION = Refinement(correct_bias=True, round_weights=False)
 MOST_FEEDS, FEWEST_FEEDS = 48, 1
-MOST_HELD = 24  # feeds that candidates are measured on
+MOST_MEASURED = 24  # feeds that candidates are measured on
 MACS_PER_SECOND = 2e10  # multiplications a second in onnxruntime on two cores, as written, without fusions
 LEAST_MACS = 2e7  # a small network's time goes elsewhere
 
@@ -102,7 +103,7 @@ class Judge:
         known = stream.count_up_to(2 * feeds)
         share = known // 2 if known >= 2 * FEWEST_FEEDS else known
         trial = affordable_feeds(model, stream, TRIAL_SECONDS)
-        most = max(FEWEST_FEEDS, min(MOST_HELD, trial // 2))
+        most = max(FEWEST_FEEDS, min(MOST_MEASURED, trial // 2))
         self.fitted = SampleView(stream, 0, share)
         self.held = SampleView(stream, share, min(known, share + most)) if known > share else self.fitted
         first = max(0, share - most)

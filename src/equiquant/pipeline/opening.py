@@ -40,9 +40,9 @@ def begun(
         DataError: The file cannot be read, or its statistics are of made-up inputs and there are real ones.
     """
     file = None if stats_file is None else Path(stats_file)
-    known = file is not None and file.exists()
-    made_up = calibrate.load_stats(file).synthetic if file is not None and known else stream.synthetic
-    if known and made_up and not stream.synthetic:
+    recalled = calibrate.load_stats(file) if file is not None and file.exists() else None
+    made_up = stream.synthetic if recalled is None else recalled.synthetic
+    if made_up and not stream.synthetic:
         raise DataError(
             f"The statistics in {file} are of made-up inputs. Name another file, to calibrate with the data given."
         )
@@ -50,7 +50,7 @@ def begun(
     if unclipped:
         recipe = recipe.replace(calibration="minmax")
     path = str(loaded.path) if loaded.path else None
-    state = RunState(loaded.sha256, path, recipe, stream, stages, progress, quantize, file, known)
+    state = RunState(loaded.sha256, path, recipe, stream, stages, progress, quantize, file, recalled)
     if unclipped:
         state.decisions.append(Decision("calibrate", "no_data", "whole network", False, NO_CLIPPING))
     if stream.distilled is not None:
@@ -58,7 +58,7 @@ def begun(
     if stream.skipped:
         reason = f"{stream.skipped} files in the folder are of no kind that is read"
         state.decisions.append(Decision("calibrate", "data", "calibration data", False, reason))
-    if known:
+    if recalled is not None:
         state.decisions.append(Decision("calibrate", "statistics", "whole network", True, f"taken from {file}"))
     if made_up and quantize and not recipe.weight_only:
         state.warn(NO_DATA)

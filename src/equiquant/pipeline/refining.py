@@ -15,16 +15,14 @@ from equiquant.calibrate import SampleView
 from equiquant.decisions import Decision
 from equiquant.io import release_memory
 from equiquant.pipeline.equalizing import Equalized
-from equiquant.pipeline.judging import EQUAL_DB, HELD_SHARE, Yardstick, affordable_feeds
+from equiquant.pipeline.judging import EQUAL_DB, HELD_SHARE, MOST_FITTED, MOST_HELD, Yardstick, affordable_feeds
 from equiquant.pipeline.state import RunState
 from equiquant.refine import Layer, Original, Refinement, layers_of, refine, rounding_cost
 from equiquant.target import QuantPlan, target_of
 
 __all__ = ["refined"]
 
-MOST_FITTED = 128  # feeds that are fitted to where rounding is asked for
-MOST_AUTO = 48  # the same elsewhere: more gave no more dB where it was measured (docs/refinement.md)
-MOST_HELD = 32  # feeds held back where there are more than can be fitted to
+MOST_AUTO = 48  # feeds fitted to where rounding was not asked for: more gave no more dB (docs/refinement.md)
 FITTED_SECONDS = 0.75  # of float inference that the fitted feeds may cost, unless rounding is asked for
 HELD_SECONDS = 0.3  # the same of those held back
 LEAST_FITTED, LEAST_HELD = 16, 8  # where weights are rounded: for fewer, rounding fits what is no one else's

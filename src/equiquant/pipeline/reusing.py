@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.calibrate import AppliedScales, load_stats, model_hash
+from equiquant.calibrate import AppliedScales, model_hash
 from equiquant.errors import DataError
 from equiquant.hardware import FIELDS
+from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
 
 __all__ = ["new_scales", "recalled_scales", "solves"]
@@ -57,21 +57,19 @@ def _rewrites(then: Mapping[str, Any], recipe: Recipe) -> str:
     return ", ".join(f"{field}={then[field]!r}" for field in fields if then[field] != now[field])
 
 
-def recalled_scales(file: Path | None, model: ir.Model, recipe: Recipe) -> AppliedScales | None:
-    """Return the equalization in a file of statistics; None if there is no file, or none in it.
+def recalled_scales(state: RunState, model: ir.Model, recipe: Recipe) -> AppliedScales | None:
+    """Return the equalization among the statistics that were there when the run began; None if there is none.
 
     Args:
-        file: The file; None for none.
+        state: The run.
         model: The folded float model, not equalized.
         recipe: What is asked for.
 
     Raises:
         DataError: It is of another model, or of the same one equalized by other options.
     """
-    if file is None or not solves(recipe) or not file.exists():
-        return None
-    scales = load_stats(file).scales
-    if scales is None:
+    scales, file = None if state.recalled is None else state.recalled.scales, state.stats_file
+    if scales is None or not solves(recipe):
         return None
     digest = model_hash(model)
     if scales.model_hash != digest:

@@ -19,7 +19,7 @@ from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as, proof_feeds
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.joining import join_in_float
-from equiquant.pipeline.judging import HELD_SHARE
+from equiquant.pipeline.judging import HELD_SHARE, MOST_FITTED, MOST_HELD
 from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.mixing import Mix, mix_precision
 from equiquant.pipeline.opening import begun
@@ -38,7 +38,6 @@ from equiquant.verify import Comparison, Reference, compare_models
 __all__ = ["Outcome", "run"]
 
 QUALITY_FEEDS = 8  # feeds the quantized model is compared on
-MOST_SEEN = 160  # feeds: of more, the last of these are held back, as where weights are rounded
 PER_TENSOR_BELOW = 50_000_000  # bytes of weights; above, the comparison is limited to the outputs of a few feeds
 
 NO_RANGES = "the statistics hold no ranges that were chosen with these options: those of least squared error are taken"
@@ -162,16 +161,15 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
 
 def _rescaled(state: RunState, recipe: Recipe, model: ir.Model, reference: Reference) -> Equalized:
     """Equalize the model as the recipe asks, ranges chosen with the scales where wanted, or as a file recalls it."""
-    file = state.stats_file if state.quantize else None
-    scales = recalled_scales(file, model, recipe)
-    if file is not None and solves(recipe):
+    scales = recalled_scales(state, model, recipe) if state.quantize else None
+    if state.stats_file is not None and solves(recipe):
         state.scales = scales or new_scales(model, recipe)
     found = Equalized(model, factors={} if state.approximated else None)
     if scales is not None:
         found = equalize_as(state, model, reference, scales)
-    elif recipe.cle or (recipe.calibration == "noise" and not state.known):
+    elif recipe.cle or (recipe.calibration == "noise" and state.recalled is None):
         found = equalize(state, model, reference)
-    if state.known and recipe.calibration == "noise" and found.ranges is None:
+    if state.recalled is not None and recipe.calibration == "noise" and found.ranges is None:
         state.decisions.append(Decision("calibrate", "noise", "whole network", False, NO_RANGES))
     return found
 
@@ -210,7 +208,7 @@ def _measure(state: RunState, model: ir.Model, quantized: ir.Model, given: Refer
     state.progress("compare", 0, None)
     with state.stages("compare"):
         if model_bytes(model) < PER_TENSOR_BELOW:
-            known = state.stream.count_up_to(MOST_SEEN)
+            known = state.stream.count_up_to(MOST_FITTED + MOST_HELD)
             held = min(QUALITY_FEEDS, max(known // HELD_SHARE, 1))
             view = SampleView(state.stream, known - held, known)
             return compare_models(model, quantized, list(view)), known > held

@@ -49,6 +49,17 @@ class Scorer:
         if metric is not None:
             self.name = getattr(metric, "__qualname__", type(metric).__name__)
 
+    def match(self, samples: int, *, limited: bool) -> None:
+        """Check that there is a label for each sample; of samples that were limited the first labels count.
+
+        Raises:
+            DataError: There are more or fewer.
+        """
+        if self.labels is not None and limited:
+            self.labels = self.labels[:samples]
+        if self.labels is not None and len(self.labels) != samples:
+            raise DataError(f"There are {len(self.labels)} labels for {samples} samples.")
+
     def score(self, model: ir.Model, sqnr_db: float, held: SampleView) -> float:
         """Return the figure of a quantized model, higher is better.
 

@@ -215,10 +215,7 @@ class _Bench:
             raise DataError(
                 f"A search needs at least {FEWEST_FEEDS} samples, to calibrate on some and judge on others."
             )
-        if scorer.labels is not None and recipe.calibration_samples is not None:
-            scorer.labels = scorer.labels[: stream.samples]
-        if scorer.labels is not None and len(scorer.labels) != stream.samples:
-            raise DataError(f"There are {len(scorer.labels)} labels for {stream.samples} samples.")
+        scorer.match(stream.samples, limited=recipe.calibration_samples is not None)
         cut = feeds - min(feeds // 3, MOST_HELD)
         self._fitted, held = SampleView(stream, 0, cut), SampleView(stream, cut, feeds)
         folded = loaded.model
@@ -235,11 +232,9 @@ class _Bench:
     def _identity(self, recipe: Recipe, stream: SampleStream) -> str:
         """Return what makes trials comparable: the model, the samples, the first recipe and the metric."""
         digest = hashlib.sha256()
-        samples = FeedHash()
-        for feed in stream:
-            samples.add(feed)
         labels = b"" if self._scorer.labels is None else np.ascontiguousarray(self._scorer.labels).tobytes()
-        for part in (model_hash(self._source), samples.value(), json.dumps(recipe.to_dict()), self.metric_name):
+        samples = FeedHash.of(stream).value()
+        for part in (model_hash(self._source), samples, json.dumps(recipe.to_dict()), self.metric_name):
             digest.update(str(part).encode())
         digest.update(labels)
         return digest.hexdigest()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from equiquant.calibrate import AppliedScales, SampleStream
+from equiquant.calibrate import AppliedScales, SampleStream, TensorStats
 from equiquant.decisions import Decision
 from equiquant.recipe import Recipe
 from equiquant.report import Stages
@@ -33,7 +33,7 @@ class RunState:
         progress: Tells the user (stage, done, total).
         quantize: Quantize after equalizing.
         stats_file: Where the calibration statistics are kept; None for nowhere.
-        known: They were there when the run began.
+        recalled: Those that were there when the run began; None for none.
         decisions: What was done and refused so far.
         warnings: What the user must know.
         equalization: The equalization section of the report.
@@ -51,7 +51,7 @@ class RunState:
     progress: Progress
     quantize: bool
     stats_file: Path | None = None
-    known: bool = False
+    recalled: TensorStats | None = None
     decisions: list[Decision] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     equalization: dict[str, Any] = field(default_factory=dict)

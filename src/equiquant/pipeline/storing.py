@@ -18,7 +18,7 @@ from equiquant.calibrate import SampleView
 from equiquant.decisions import Decision
 from equiquant.graph.query import attribute, constant
 from equiquant.io import Runner, release_memory
-from equiquant.pipeline.judging import HELD_SHARE, Yardstick
+from equiquant.pipeline.judging import HELD_SHARE, MOST_FITTED, MOST_HELD, Yardstick
 from equiquant.pipeline.state import RunState
 from equiquant.refine.solve import LARGEST
 from equiquant.target import BlockPlan
@@ -27,7 +27,6 @@ __all__ = ["store_weights"]
 
 Array = npt.NDArray[Any]
 
-MOST_FITTED, MOST_HELD = 128, 32  # feeds
 MOMENTS_BYTES = 4 << 30  # of all second moments together
 NEAREST, OPTIMAL = "none", "rounding"
 

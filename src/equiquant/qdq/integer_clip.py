@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.graph.edit import add_initializer
-from equiquant.graph.query import constant, sole_consumer
+from equiquant.graph.query import clip_ends, constant, sole_consumer
 from equiquant.numerics.affine import INT_TYPES, QuantParams, quantize
 from equiquant.target.ranges import clip_bounds
 
@@ -48,7 +48,7 @@ def clip_integers(model: ir.Model, quantized: Collection[str], unique: Callable[
 
 def _ends(node: ir.Node, rounding: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the bounds as integers, None if they are unknown, those of the type, or of a type without a kernel."""
-    if any(value is not None and constant(value) is None for value in node.inputs[1:]):
+    if None in clip_ends(node):
         return None
     scale, zero = constant(rounding.inputs[1]), constant(rounding.inputs[2])
     if scale is None or zero is None or scale.size != 1:

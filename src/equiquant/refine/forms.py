@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.graph.query import attribute
+from equiquant.graph.query import attribute, static_shape
 from equiquant.graph.windows import window
 from equiquant.numerics.patches import Patches
 
@@ -142,9 +142,8 @@ def _window(node: ir.Node, kernel: tuple[int, ...]) -> Patches | str:
 
 def _spatial(value: ir.Value | None, rank: int) -> list[int] | None:
     """Return the sizes a window of that rank slides over, None unless all are known."""
-    if value is None or value.shape is None:
-        return None
-    sizes = [size for size in list(value.shape)[2:] if isinstance(size, int)]
+    shape = None if value is None else static_shape(value)
+    sizes = [size for size in (shape or ())[2:] if size is not None]
     return sizes if len(sizes) == rank else None
 
 

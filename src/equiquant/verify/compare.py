@@ -24,7 +24,7 @@ from equiquant.calibrate.feeds import batch_size
 from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by, varying
 from equiquant.graph.edit import infer_shapes
-from equiquant.graph.query import TEXT_KINDS, is_float
+from equiquant.graph.query import TEXT_KINDS, is_float, static_shape
 from equiquant.io.runtime import Runner
 from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
 from equiquant.verify.integer import IntegerAgreement
@@ -291,10 +291,10 @@ def _interface(model: ir.Model, kind: str) -> dict[str, ir.Value]:
 
 def _alike(one: ir.Value, other: ir.Value) -> bool:
     """True unless no tensor can have both shapes."""
-    if one.shape is None or other.shape is None:
+    ours, theirs = static_shape(one), static_shape(other)
+    if ours is None or theirs is None:
         return True
-    fixed = [(a, b) for a, b in zip(one.shape, other.shape, strict=False) if isinstance(a, int) and isinstance(b, int)]
-    return len(one.shape) == len(other.shape) and all(a == b for a, b in fixed)
+    return len(ours) == len(theirs) and all(None in (a, b) or a == b for a, b in zip(ours, theirs, strict=True))
 
 
 def _described(value: ir.Value) -> str:
