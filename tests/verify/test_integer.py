@@ -17,6 +17,7 @@ from equiquant.errors import DataError, ModelError
 from equiquant.graph.query import constant
 from equiquant.numerics.affine import INT_TYPES
 from equiquant.recipe import preset
+from equiquant.target import HARDWARE
 from equiquant.verify.integer import IntegerAgreement, IntegerModel, executor, integer_agreement
 from equiquant.verify.integer.exact import Exact, Unsupported, align, exact_of, halve_to_even, multiply
 from tests.qdq import support
@@ -90,9 +91,10 @@ GEOMETRY = [
 def quantized(
     text: str, shape: tuple[int, ...], opset: int = 17, bias_type: Any = "int8", **constants: Any
 ) -> ir.Model:
-    """Return the XINT8 model of a graph, without equalization."""
+    """Return the XINT8 model of a graph, without equalization, every operator of the target quantized."""
     model = support.parse(text, opset, **constants)
-    return support.quantize(model, preset("xint8", bias_type=bias_type), [{"x": noise(*shape, seed=5)}])[0]
+    recipe = preset("xint8", bias_type=bias_type, op_types_to_quantize=sorted(HARDWARE["npu_cnn"].quantized))
+    return support.quantize(model, recipe, [{"x": noise(*shape, seed=5)}])[0]
 
 
 def of_case(case: Case) -> ir.Model:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from equiquant.errors import OptionError, nearest
 from equiquant.recipe import Recipe
+from equiquant.target.float_regions import float_region
 from equiquant.target.ops import OPS
 from equiquant.target.targets import Target, target_of
 
@@ -84,13 +85,14 @@ def deselected(model: ir.Model, recipe: Recipe, target: Target) -> dict[str, str
 
 
 def left_float(model: ir.Model, recipe: Recipe) -> frozenset[str]:
-    """Return the names of the nodes the options leave float, whatever the target can run.
+    """Return the names of the nodes that stay float whatever the target can run: by the options, or between such nodes.
 
     Raises:
         OptionError: As `deselected`.
     """
     every = dataclasses.replace(target_of(recipe), quantized=frozenset(n.op_type for n in model.graph.all_nodes()))
-    return frozenset(deselected(model, recipe, every))
+    between = float_region(list(model.graph), recipe)
+    return frozenset(deselected(model, recipe, every)) | {node.name or "" for node in between}
 
 
 def _op_types(model: ir.Model, recipe: Recipe) -> frozenset[str] | None:

@@ -19,6 +19,7 @@ from equiquant.graph.decisions import decision_values
 from equiquant.graph.query import constant, infinite_constant, origin, sole_consumer
 from equiquant.hardware import is_hardware_factor
 from equiquant.recipe import Recipe
+from equiquant.target.float_regions import BETWEEN_FLOAT, float_region
 from equiquant.target.indices import BECOMES_INDEX, index_nodes
 from equiquant.target.layers import layers
 from equiquant.target.ops import OpRow, activation_inputs, data_outputs, has_weight, moves_data, row_of
@@ -96,7 +97,11 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
             chosen[node] = row
         else:
             kept[node.name or ""] = reason or "not in the op table"
-    fused = _fuse([node for node in nodes if node not in indices], chosen, kept, target)
+    computing = [node for node in nodes if node not in indices]
+    for node in float_region(computing, recipe):
+        if chosen.pop(node, None) is not None:
+            kept[node.name or ""] = BETWEEN_FLOAT
+    fused = _fuse(computing, chosen, kept, target)
     _drop_lazy(nodes, chosen, fused, kept, target)
     if not chosen:
         raise ModelError(_nothing(model, kept))

@@ -1,0 +1,101 @@
+"""What lies between operators in float: rounding there costs accuracy and gains nothing.
+
+A normalization or an activation function that an exporter wrote out, node by node, has operators among its nodes that
+no target runs on integers: the root, the exponential. Those beside them could be, and rounding them ruins the whole:
+the variance of a flat row is less than one 8-bit step of the largest one, and the inverse of its root explodes; a mask
+of −10000 leaves a softmax one step. Where one part is float, all of it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import onnx_ir as ir
+
+from equiquant.graph.query import constant, is_float, is_public, origin
+from equiquant.recipe import Recipe
+from equiquant.target.ops import has_weight, moves_data, row_of
+
+__all__ = ["BETWEEN_FLOAT", "float_region"]
+
+BETWEEN_FLOAT = "between operators in float, where rounding only adds noise"
+
+LINEAR = frozenset({"Constant", "BatchNormalization"})
+"""Op types without a row of their own beside which rounding is what it is elsewhere."""
+
+APART = frozenset({"Concat", "AveragePool", "Resize"})
+"""Op types without weights that are no step of a function written out: they stay what they are."""
+
+
+def float_region(nodes: Sequence[ir.Node], recipe: Recipe) -> set[ir.Node]:
+    """Return nodes to leave float although a target may run them; none where the recipe says by name what to quantize.
+
+    It starts at the operators no target runs, and at squares, which need twice the bits. A node without weights follows
+    them
+
+    - where nothing else reads its result;
+    - where one of its operands comes from there, and each of the others does too or is read there as well: the x of
+      x·f(x).
+
+    Args:
+        nodes: Those of a graph, in topological order; what computes indices left out.
+        recipe: The options.
+    """
+    start = {node for node in nodes if _is_float_only(node) or _is_square(node)}
+    if not start or recipe.nodes_to_quantize or recipe.op_types_to_quantize:
+        return set()
+    candidates = [_Candidate(node) for node in nodes if node not in start and _may_follow(node)]
+    region = set(start)
+    while found := [c.node for c in candidates if c.node not in region and c.follows(region)]:
+        region.update(found)
+    return {node for node in region if not _is_float_only(node)}
+
+
+class _Candidate:
+    """A node that may follow, with what it needs to know of its neighbours, moves of data looked through."""
+
+    def __init__(self, node: ir.Node) -> None:
+        self.node = node
+        operands = [value for value in node.inputs if value is not None and constant(value) is None]
+        self.operands = [(origin(value, moves_data), frozenset(_readers(value))) for value in operands]
+        self.readers = frozenset(_readers(node.outputs[0]))
+        self.public = any(map(is_public, _moved(node.outputs[0])))
+
+    def follows(self, region: Collection[ir.Node]) -> bool:
+        if self.readers and not self.public and all(reader in region for reader in self.readers):
+            return True
+        if not any(maker in region for maker, _ in self.operands):
+            return False
+        return all(maker in region or any(r in region for r in readers) for maker, readers in self.operands)
+
+
+def _is_float_only(node: ir.Node) -> bool:
+    """True for an operator that computes floats, and that no target runs on integers."""
+    row = row_of(node)
+    known = node.op_type in LINEAR if row is None else row.cpu or row.npu
+    return not known and any(map(is_float, node.outputs))
+
+
+def _may_follow(node: ir.Node) -> bool:
+    return not (row_of(node) is None or has_weight(node) or moves_data(node) or node.op_type in APART)
+
+
+def _is_square(node: ir.Node) -> bool:
+    return node.op_type == "Mul" and node.domain == "" and node.inputs[0] is node.inputs[1]
+
+
+def _moved(value: ir.Value) -> Iterator[ir.Value]:
+    """Yield a value, and what ops that only move data make of it."""
+    yield value
+    for use in value.uses():
+        if use.idx == 0 and moves_data(use.node):
+            for result in use.node.outputs:
+                yield from _moved(result)
+
+
+def _readers(value: ir.Value) -> Iterator[ir.Node]:
+    """Yield the nodes that compute floats from a value, or from where it is moved to."""
+    for copy in _moved(value):
+        for use in copy.uses():
+            if not (use.idx == 0 and moves_data(use.node)) and any(map(is_float, use.node.outputs)):
+                yield use.node
