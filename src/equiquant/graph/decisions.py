@@ -17,12 +17,11 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from equiquant.graph.query import constant, is_float, origin, reads
+from equiquant.graph.varying import SIZES, varying
 
-__all__ = ["decided_by", "decision_values", "varying"]
+__all__ = ["decided_by", "decision_values"]
 
 SQUASHING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
-COUNTING = frozenset({"NonMaxSuppression", "NonZero", "Compress", "Unique"})
-SIZES = frozenset({"Shape", "Size"})
 MOVING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
 
 
@@ -40,15 +39,6 @@ def decided_by(model: ir.Model) -> dict[str, list[str]]:
     unlike = varying(model)
     ends = {o: (end.name or "" for value in _floats(o, unlike) for end in _decided(value)) for o in model.graph.outputs}
     return {output.name or "": list(dict.fromkeys(names)) for output, names in ends.items()}
-
-
-def varying(model: ir.Model) -> set[ir.Value]:
-    """Return the values whose size depends on numbers, not on sizes alone."""
-    found: set[ir.Value] = set()
-    for node in model.graph:
-        if (node.domain == "" and node.op_type in COUNTING) or any(v in found for v in reads(node)):
-            found.update(node.outputs)
-    return found
 
 
 def _floats(output: ir.Value, unlike: set[ir.Value]) -> Iterator[ir.Value]:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
-from equiquant.graph.decisions import varying
 from equiquant.graph.query import LINEAR_OPS, constant, label, rank
+from equiquant.graph.varying import varying
 from equiquant.numerics.affine import QuantParams
 from equiquant.refine.forms import Form, form_of
 from equiquant.target.plan import QuantPlan

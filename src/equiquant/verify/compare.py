@@ -22,9 +22,10 @@ import onnx_ir as ir
 
 from equiquant.calibrate.feeds import batch_size
 from equiquant.errors import DataError, ModelError
-from equiquant.graph.decisions import decided_by, varying
+from equiquant.graph.decisions import decided_by
 from equiquant.graph.edit import infer_shapes
 from equiquant.graph.query import TEXT_KINDS, is_float, static_shape
+from equiquant.graph.varying import varying
 from equiquant.io.runtime import Runner
 from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
 from equiquant.verify.integer import IntegerAgreement

@@ -12,8 +12,8 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.graph.decisions import varying
 from equiquant.graph.query import is_float
+from equiquant.graph.varying import varying
 from equiquant.io.runtime import Runner
 from equiquant.numerics.sqnr import ErrorAccumulator
 
