@@ -41,14 +41,14 @@ def float_region(nodes: Sequence[ir.Node], recipe: Recipe) -> set[ir.Node]:
         nodes: Those of a graph, in topological order; what computes indices left out.
         recipe: The options.
     """
-    start = {node for node in nodes if _is_float_only(node) or _is_square(node)}
-    if not start or recipe.nodes_to_quantize or recipe.op_types_to_quantize:
+    floats = {node for node in nodes if _is_float_only(node)}
+    region = floats | {node for node in nodes if _is_square(node)}
+    if not region or recipe.nodes_to_quantize or recipe.op_types_to_quantize:
         return set()
-    candidates = [_Candidate(node) for node in nodes if node not in start and _may_follow(node)]
-    region = set(start)
+    candidates = [_Candidate(node) for node in nodes if node not in region and _may_follow(node)]
     while found := [c.node for c in candidates if c.node not in region and c.follows(region)]:
         region.update(found)
-    return {node for node in region if not _is_float_only(node)}
+    return region - floats
 
 
 class _Candidate:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from equiquant.errors import OptionError, nearest
 from equiquant.recipe import Recipe
 from equiquant.target.float_regions import float_region
+from equiquant.target.indices import index_nodes
 from equiquant.target.ops import OPS
 from equiquant.target.targets import Target, target_of
 
@@ -91,7 +92,9 @@ def left_float(model: ir.Model, recipe: Recipe) -> frozenset[str]:
         OptionError: As `deselected`.
     """
     every = dataclasses.replace(target_of(recipe), quantized=frozenset(n.op_type for n in model.graph.all_nodes()))
-    between = float_region(list(model.graph), recipe)
+    nodes = list(model.graph)
+    indices = index_nodes(nodes)
+    between = float_region([node for node in nodes if node not in indices], recipe)
     return frozenset(deselected(model, recipe, every)) | {node.name or "" for node in between}
 
 
