@@ -366,6 +366,10 @@ def _within(place: Path, folder: Path) -> bool:
 
 
 def _recipe(base: str | Recipe, overrides: dict[str, Any]) -> Recipe:
-    if isinstance(base, Recipe):
-        return base.replace(**overrides)
-    return preset(base, **overrides)
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    for name in overrides:
+        if name not in known:
+            from equiquant.options import unknown_field  # takes half a second to import
+
+            raise unknown_field(name, known)
+    return base.replace(**overrides) if isinstance(base, Recipe) else preset(base, **overrides)

@@ -6,7 +6,7 @@ An unknown name, a value of the wrong type and a feature that is not available y
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Literal
 
@@ -14,7 +14,7 @@ from equiquant.errors import OptionError, nearest
 from equiquant.option_kinds import Option
 from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS
 
-__all__ = ["Place", "check", "lookup", "markdown"]
+__all__ = ["Place", "check", "lookup", "markdown", "unknown_field"]
 
 Place = Literal["argument", "extra_options"]
 
@@ -42,6 +42,20 @@ def lookup(name: str, place: Place) -> Option:
         raise OptionError(f"'{name}' is {right}.")
     what = "argument of QuantizationConfig" if place == "argument" else "key of extra_options"
     raise OptionError(f"Unknown {what} '{name}'.{nearest(str(name), here)} docs/options.md lists them all.")
+
+
+def unknown_field(name: str, known: Iterable[str]) -> OptionError:
+    """Return the error for a name that is no recipe field; a documented name is told the fields it sets.
+
+    Args:
+        name: What was given.
+        known: The names that are accepted in its place.
+    """
+    option = ARGUMENTS.get(name) or EXTRA_OPTIONS.get(name)
+    fields = option.fields if option is not None else ()
+    told = " and ".join(f"'{field}'" for field in fields)
+    hint = f" What is documented as '{name}' is {told} here." if fields else nearest(name, known)
+    return OptionError(f"Unknown option '{name}'.{hint}")
 
 
 def check(option: Option, value: object) -> object:

@@ -89,6 +89,7 @@ def test_set_reaches_every_field_and_wins() -> None:
     ("setting", "says"),
     [
         ("cle_step=2", "Unknown option 'cle_step'. Did you mean 'cle_steps'"),
+        ("include_cle=false", "What is documented as 'include_cle' is 'cle' here."),
         ("cle_steps", "--set takes FIELD=VALUE"),
         ("cle_steps=two", "a whole number. Got 'two'"),
         ("image=x", "Unknown option 'image'"),

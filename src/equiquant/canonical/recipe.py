@@ -11,6 +11,7 @@ import onnx_ir as ir
 from equiquant.canonical.expand_pad import ExpandPad
 from equiquant.canonical.fold_batch_norm import FoldBatchNorm
 from equiquant.canonical.fold_batch_norm_next import FoldBatchNormNext
+from equiquant.canonical.fold_clip import FoldClip
 from equiquant.canonical.fold_constants import fold_constants
 from equiquant.canonical.fold_pad import FoldPad
 from equiquant.canonical.fold_scale import FoldScale
@@ -32,6 +33,7 @@ __all__ = ["FOLDS", "canonicalize", "settle_constants"]
 FOLDS = (
     RemoveIdentity(),
     RemoveDropout(),
+    FoldClip(),
     FuseMatMulAdd(),
     FoldBatchNorm(),
     FoldScale(),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from equiquant.errors import OptionError, nearest
+from equiquant.errors import OptionError
 from equiquant.recipe import IMAGE_RECIPES, ImageOptions, Recipe
 
 __all__ = [
@@ -218,7 +218,9 @@ def recipe_overrides(args: argparse.Namespace) -> dict[str, Any]:
         if not equals:
             raise OptionError(f"--set takes FIELD=VALUE. Got '{setting}' instead.")
         if key not in settable:
-            raise OptionError(f"Unknown option '{key}'.{nearest(key, settable)}")
+            from equiquant.options import unknown_field  # takes half a second to import
+
+            raise unknown_field(key, settable)
         value = parse_value(key, settable[key], text)
         if key in image_hints:
             image[key.removeprefix(IMAGE)] = value

@@ -23,7 +23,7 @@ LAYER_CHARS = 40
 NAMED = 3  # layers named beside a reason; --json names them all
 NOTICEABLE_DB = 0.5
 SHOWN = {"none": "as it is", "pairwise": "pairwise", "global": "global"}  # methods whose figures are told
-WIDE = 50  # a spread that costs most of eight bits: log2(50) = 5.6
+WIDE = 16  # a spread that costs a typical channel half of its eight bits
 
 
 def show_outlook(inspection: Inspection, worst: int) -> None:
@@ -74,7 +74,7 @@ def _layers(console: Console, layers: tuple[LayerOutlook, ...]) -> None:
     console.print()
     console.print(table)
     console.print(
-        "Free: channels that may be rescaled. Spread: largest over smallest channel range. SQNR: of the output, if this"
+        "Free: channels that may be rescaled. Spread: largest over median channel range. SQNR: of the output, if this"
         " were all that is rounded.",
         style="dim",
     )

@@ -79,7 +79,10 @@ class EqualizationPlan:
 
 @dataclass(frozen=True)
 class LayerSpread:
-    """Ratio of the largest to the smallest range among the channels of one weight; dead channels do not count.
+    """Ratio of the largest to the median range among the channels of one weight; dead channels do not count.
+
+    Its logarithm to base 2 is how many bits of the shared scale a typical channel goes without. The smallest range
+    would say less: a channel that hardly matters may have any.
 
     Attributes:
         node: The layer.
@@ -202,4 +205,4 @@ def _layer(slot: Slot, classes: ScaleClasses, z: Array) -> LayerSpread:
 
 def _ratio(rows: Array) -> float:
     live = rows[rows > DEAD * rows.max(initial=0.0)]
-    return float(live.max() / live.min()) if live.size else 1.0
+    return float(live.max() / np.median(live)) if live.size else 1.0

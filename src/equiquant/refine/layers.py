@@ -33,6 +33,7 @@ class Layer:
         weight_params: How the weight is quantized.
         bias_params: How the bias is quantized; None for a float bias, or where there is none.
         input_params: How the input is quantized.
+        late_bias: The bias is yet to come, and so is its scale: of `bias_params` only the type counts.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Layer:
     weight_params: QuantParams
     bias_params: QuantParams | None
     input_params: QuantParams
+    late_bias: bool = False
 
     @property
     def takes_bias(self) -> bool:

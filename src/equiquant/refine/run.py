@@ -101,7 +101,7 @@ def refine(
     qdq.insert(quantized, plan)
     original = original or Original(model, {})
     places, twins = _nodes(refined), _nodes(quantized)
-    layers = [dataclasses.replace(x, bias_params=None) if x.name in added else x for x in layers_of(refined, plan)[0]]
+    layers = [dataclasses.replace(x, late_bias=x.name in added) for x in layers_of(refined, plan)[0]]
     if wanted.round_weights:
         solved = _rounding(layers, original, quantized, feeds, wanted)
     else:

@@ -7,11 +7,12 @@ x is the input of the layer in the float network, x_q in the quantized one with 
 the second moments of x_q and the drift (`numerics.moments`). The layer is linear, so the means take one evaluation on
 the mean input. The regression on the drift is damped much more (ρ) than the rounding: along directions in which the
 inputs vary little, drift is what the samples happen to have, and making good for it does not generalize (measured). So
-much the more for inputs that hardly vary at all (ε, a part of the mean diagonal).
+much the more for inputs that hardly vary at all (ε, a part of the mean diagonal). And a sample that drifts more than
+most counts less: what the ranges cut off a few, weights could only make good at the expense of all others (measured).
 
 A bias finer than the noise (int32, float) takes what its column would lose: H is centered, the bias set last. An int8
 bias is rounded first, and the weights make good for what it lost; where the corrected bias leaves its range, its scale
-doubles.
+doubles. One that the layer did not have begins at 0: the weights keep the means, so that it stays small, and fine.
 Source: Nagel et al., arXiv:1906.04721, section 4.2 (bias correction); Frantar et al., arXiv:2210.17323 (rounding).
 """
 
@@ -93,6 +94,7 @@ def solve(layer: Layer, inputs: Sequence[list[Array]], wanted: Refinement, facto
     rows = _rows(layer)
     most = math.ceil(positions(form.inputs) / len(inputs))
     scale, zero = float(layer.input_params.scale), int(layer.input_params.zero_point)
+    trust = _trust(inputs, zero, scale, factor)
 
     def gather(first: int) -> tuple[InputMean, InputMean, Moments | None]:
         exact_mean, integer_mean = InputMean(), InputMean()
@@ -106,7 +108,8 @@ def solve(layer: Layer, inputs: Sequence[list[Array]], wanted: Refinement, facto
             if moments is not None:
                 shift = index * STRIDE
                 rounded = form.columns(_shifted(integers, zero), most, shift).astype(np.float32) * np.float32(scale)
-                moments.add(form.columns(exact, most, shift), rounded)
+                drift = form.columns(exact, most, shift) - rounded
+                moments.add(rounded + trust[index] * drift, rounded)
         return exact_mean, integer_mean, moments
 
     exact_mean, integer_mean, moments = _merged(parallel(gather, range(min(SHARES, len(inputs)))))
@@ -121,6 +124,19 @@ def solve(layer: Layer, inputs: Sequence[list[Array]], wanted: Refinement, facto
     if target is None:
         return Solution(weight, layer.bias.astype(np.float64), params)
     return Solution(weight, _bias(layer, weight, target, rounded), params)
+
+
+def _trust(inputs: Sequence[list[Array]], zero: int, scale: float, factor: Array | None) -> Array:
+    """Return what share of each sample's drift counts, (samples,) float32: the median drift over its own, or all."""
+
+    def drift(sample: list[Array]) -> float:
+        exact, integers = sample
+        rounded = _shifted(integers, zero) * np.float32(scale)
+        return float(np.square((exact if factor is None else exact * factor) - rounded).mean(dtype=np.float64))
+
+    each = np.asarray(parallel(drift, inputs))
+    share = np.median(each) / np.maximum(each, np.finfo(np.float64).tiny)
+    return np.asarray(np.minimum(1.0, share), np.float32)
 
 
 def _shifted(integers: Array, zero: int) -> Array:
@@ -184,7 +200,7 @@ def _wide_enough(layer: Layer, bias: Array) -> QuantParams | None:
     A coarser bias stays within what a shifter of the accumulator can do: 2^15 steps of s_x·s_w.
     """
     params = layer.bias_params
-    if params is None or layer.fine_bias:
+    if params is None or layer.fine_bias or layer.late_bias:
         return params
     limit = layer.accumulator_step * 2.0**MOST_SHIFT
     doubled = [dataclasses.replace(params, scale=params.scale * np.float32(2**n)) for n in range(DOUBLINGS + 1)]
@@ -208,7 +224,7 @@ def _rounded(
     centered, drift = moments.centered()
     aim = rows + regress(drift, ridged(centered, DRIFT_RIDGE))
     second = damped(centered if missing is not None and layer.fine_bias else moments.second())
-    if missing is not None and bias_params is not None and not layer.fine_bias:
+    if missing is not None and bias_params is not None and not (layer.fine_bias or layer.late_bias):
         lost = form.bias_gain * (missing - fake_quantize(missing, bias_params))
         aim = aim + lost.reshape(*rows.shape[:2], 1) * regress(moments.with_one()[:, None, :], second)
     scale, zero = params.aligned(layer.weight.ndim)

@@ -55,7 +55,7 @@ def sqnr_chart(tensors: Sequence[Mapping[str, Any]]) -> str:
 
 
 def spread_chart(tensors: Sequence[Mapping[str, Any]]) -> str:
-    """Return a row per layer: largest over smallest channel range, before and after equalization, on a log axis.
+    """Return a row per layer: largest over median channel range, before and after equalization, on a log axis.
 
     Args:
         tensors: `{tensor, channels, spread_before, spread_after}`; the `SPREAD_ROWS` widest are drawn, in graph order.

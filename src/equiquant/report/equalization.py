@@ -36,7 +36,7 @@ LEGEND = (
 )
 NOTE = (
     "Channels of one tensor share one scale, so a channel much smaller than its neighbours is rounded away. "
-    "Equalization evens them out{}; spread is the largest channel range over the smallest."
+    "Equalization evens them out{}; spread is the largest channel range over the median one."
 )
 KEPT, CHANGED = (
     " and leaves the float function as it was",

@@ -56,7 +56,7 @@ class LayerOutlook:
         op_type: Its op.
         channels: Output channels.
         free: Output channels that may be rescaled.
-        spread_before: Largest over smallest channel range of the weight; dead channels do not count.
+        spread_before: Largest over median channel range of the weight; dead channels do not count.
         spread_after: The same with the scales of the global solver.
         sqnr_before_db: Predicted SQNR at the network's output if this layer's weight and bias were all that is rounded;
             None for a layer that would stay float.

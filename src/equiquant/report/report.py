@@ -48,7 +48,7 @@ class Report:
         decisions: What each stage did or refused, and why.
         equalization: Empty when equalization was off. Keys read by the page, all optional: `method`, `steps`,
             `classes` (scale classes that were free to move), `tensors` (one `{tensor, channels, spread_before,
-            spread_after, free, pinned_by}` per layer; spread = largest over smallest channel range), `spread_before`
+            spread_after, free, pinned_by}` per layer; spread = largest over median channel range), `spread_before`
             and `spread_after` (the largest), `equivalence_error`, `tolerance`, `moved` (classes),
             `rolled_back` (a list of names), `trials` (one `{method, sqnr_db}` per candidate), `objective_db` (predicted
             noise by method), `noise` (the same per term), `replace_clip6_relu` (what that alone cost), `clip_sqnr_db`
