@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from equiquant.report.charts import NOISE_ROWS, noise_chart
-from equiquant.report.equalization import equalization
+from equiquant.report.equalization import equalization, method_text
 
 RECIPE = {"cle": True}
 SECTION: dict[str, Any] = {
@@ -80,3 +80,16 @@ def test_a_function_that_was_changed_on_purpose_is_said() -> None:
 def test_little_to_say(section: dict[str, Any]) -> None:
     assert "nan" not in equalization(section, RECIPE)
     assert "off in this run" in equalization({}, {"cle": False})
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("none+ranges", "not equalized, ranges clipped"),
+        ("global+powers", "global, powers of two"),
+        ("soft", "global, ReLU6 soft"),
+        ("pairwise", "pairwise"),
+    ],
+)
+def test_candidates_are_named_in_words(name: str, told: str) -> None:
+    assert method_text(name) == told

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from equiquant.cli.console import output, warn
 from equiquant.cli.latency import latencies
-from equiquant.report.equalization import METHODS
+from equiquant.report.equalization import method_text
 from equiquant.report.hardware import TITLES
 from equiquant.report.markup import (
     TIMES,
@@ -147,7 +147,7 @@ def _tried(cle: Mapping[str, Any]) -> Iterable[tuple[str, Text | str]]:
         )
     kept = cle.get("method")
     measured = [
-        f"{METHODS.get(name, name)} {decibels(trial['sqnr_db'])}{' (kept)' if name == kept else ''}"
+        f"{method_text(name)} {decibels(trial['sqnr_db'])}{' (kept)' if name == kept else ''}"
         for trial in cle.get("trials") or ()
         for name in [trial["method"]]
     ]

@@ -23,14 +23,14 @@ from equiquant.report.markup import (
     table,
 )
 
-__all__ = ["METHODS", "equalization"]
+__all__ = ["equalization", "method_text"]
 
 METHODS = {  # the names a reader understands; others are shown as they are
     "none": "not equalized",
     "before": "not equalized",
-    "global+ranges": "global, ranges clipped",
     "soft": "global, ReLU6 soft",
 }
+STEPS = {"ranges": ", ranges clipped", "powers": ", powers of two"}  # what comes after a +
 LEGEND = (
     '<div class="legend"><span><i class="dot before"></i>before</span><span><i class="dot after"></i>after</span></div>'
 )
@@ -57,8 +57,10 @@ def equalization(cle: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     )
 
 
-def _method(name: Any) -> str:
-    return METHODS.get(str(name), str(name))
+def method_text(name: Any) -> str:
+    """Return the name of a candidate as readers are told it."""
+    method, _, step = str(name).partition("+")
+    return METHODS.get(method, method) + STEPS.get(step, step)
 
 
 def _summary(cle: Mapping[str, Any]) -> str:
@@ -66,7 +68,7 @@ def _summary(cle: Mapping[str, Any]) -> str:
     error, tolerance = number(cle.get("equivalence_error")), number(cle.get("tolerance"))
     allowed = "asked for" if error > tolerance else f"allowed {figure(tolerance, 2)}"
     shown = {
-        "Kept": escape(_method(method)),
+        "Kept": escape(method_text(method)),
         "Sweeps" if method == "pairwise" else "Solver steps": "until converged" if steps == -1 else figure(steps),
         "Scale classes": figure(cle.get("classes")),
         "Of which rescaled": figure(cle.get("moved")),
@@ -103,7 +105,7 @@ def _trials(cle: Mapping[str, Any]) -> str:
     kept = cle.get("method")
     rows = [
         [
-            escape(_method(name)),
+            escape(method_text(name)),
             grade_pill(measured[name]) if name in measured else DASH,
             decibels(predicted.get(name)),
             '<span class="pill plain">kept</span>' if name == kept else "",
@@ -141,7 +143,7 @@ def _noise(cle: Mapping[str, Any]) -> str:
     )
     worst = sorted(rows, key=lambda row: or_low(row.get("before")))
     listing = table(
-        [("Tensor", ""), ("Kind", ""), *((_method(name), "num") for name in methods)],
+        [("Tensor", ""), ("Kind", ""), *((method_text(name), "num") for name in methods)],
         ([code(row["name"]), Cell(escape(row["kind"])), *(decibels(row.get(m)) for m in methods)] for row in worst),
     )
     all_rows = f"<details><summary>All {len(rows)} tensors, worst first</summary>{listing}</details>"
