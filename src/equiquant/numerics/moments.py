@@ -46,17 +46,17 @@ class Moments:
         self._waiting: list[tuple[Array, Array]] = []
         self.samples = 0
 
-    def add(self, exact: Array, rounded: Array) -> None:
+    def add(self, drift: Array, rounded: Array) -> None:
         """Add samples.
 
         Args:
-            exact: (N, G, K, P) float32 inputs in the float network.
-            rounded: The same in the quantized one.
+            drift: (N, G, K, P) float32 x − x_q.
+            rounded: (N, G, K, P) float32 x_q.
         """
-        if self._waiting and self._waiting[0][0].shape[1:] != exact.shape[1:]:
+        if self._waiting and self._waiting[0][0].shape[1:] != drift.shape[1:]:
             self._reduce()
-        self._waiting.append((exact, rounded))
-        self.samples += len(exact)
+        self._waiting.append((drift, rounded))
+        self.samples += len(drift)
         if sum(x.nbytes for x, _ in self._waiting) > BLOCK_BYTES:
             self._reduce()
 
@@ -75,15 +75,14 @@ class Moments:
         if not self._waiting:
             return
         positions = self._waiting[0][0].shape[3]
-        exact, rounded = (_side_by_side(parts) for parts in zip(*self._waiting, strict=True))
+        drift, rounded = (_side_by_side(parts) for parts in zip(*self._waiting, strict=True))
         self._waiting = []
         images = rounded.reshape(*rounded.shape[:2], -1, positions).mean(axis=3, dtype=np.float64)  # (G, K, N)
         transposed = rounded.swapaxes(1, 2)
         self._mean += images.sum(axis=2)
         self._second += (rounded @ transposed) / positions
         self._second += SAMPLE_WEIGHT * (images @ images.swapaxes(1, 2))
-        exact -= rounded
-        drift = self._rows @ exact
+        drift = self._rows @ drift
         self._drift += (drift @ transposed) / positions
         self._drift_mean += drift.sum(axis=2, dtype=np.float64) / positions
 

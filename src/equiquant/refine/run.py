@@ -115,7 +115,7 @@ def refine(
             _store(places[layer.name], twins[layer.name], 1, weight, layer.weight_params)
         if wanted.correct_bias and layer.takes_bias:
             bias, params = solution.bias.astype(np.float32), solution.bias_params
-            if layer.name in added:
+            if layer.late_bias:
                 known = dataclasses.replace(plan, constants=constants)
                 params = fit_bias(refined, known, target.shifts, (layer.name, 2), _new_bias(layer, bias, target))
             if params is not None:

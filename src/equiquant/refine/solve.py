@@ -108,8 +108,7 @@ def solve(layer: Layer, inputs: Sequence[list[Array]], wanted: Refinement, facto
             if moments is not None:
                 shift = index * STRIDE
                 rounded = form.columns(_shifted(integers, zero), most, shift).astype(np.float32) * np.float32(scale)
-                drift = form.columns(exact, most, shift) - rounded
-                moments.add(rounded + trust[index] * drift, rounded)
+                moments.add(trust[index] * (form.columns(exact, most, shift) - rounded), rounded)
         return exact_mean, integer_mean, moments
 
     exact_mean, integer_mean, moments = _merged(parallel(gather, range(min(SHARES, len(inputs)))))

@@ -30,7 +30,7 @@ METHODS = {  # the names a reader understands; others are shown as they are
     "before": "not equalized",
     "soft": "global, ReLU6 soft",
 }
-STEPS = {"ranges": ", ranges clipped", "powers": ", powers of two"}  # what comes after a +
+STEPS = {"+ranges": ", ranges clipped", "+powers": ", powers of two"}
 LEGEND = (
     '<div class="legend"><span><i class="dot before"></i>before</span><span><i class="dot after"></i>after</span></div>'
 )
@@ -59,8 +59,8 @@ def equalization(cle: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
 
 def method_text(name: Any) -> str:
     """Return the name of a candidate as readers are told it."""
-    method, _, step = str(name).partition("+")
-    return METHODS.get(method, method) + STEPS.get(step, step)
+    method, plus, step = str(name).partition("+")
+    return METHODS.get(method, method) + STEPS.get(plus + step, plus + step)
 
 
 def _summary(cle: Mapping[str, Any]) -> str:
