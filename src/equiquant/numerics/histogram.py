@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from equiquant.numerics.stride import coprime_stride
+
 __all__ = ["BINS", "DyadicHistogram", "HistogramBuilder", "absolute_exponent"]
 
 Array = npt.NDArray[Any]
@@ -139,7 +141,7 @@ class HistogramBuilder:
         if limit is None or flat.size <= limit:
             self._take(one, one.count(flat))
             return low, high
-        stride = _coprime_stride(flat.size, limit)
+        stride = coprime_stride(-(-flat.size // limit), flat.size)
         found = one.count(flat[::stride]) * stride
         bottom, top = one.tails(found, limit)
         far = one.count(one.beyond(flat, lows, highs, bottom, top))
@@ -220,14 +222,6 @@ class _Bins:
         if bottom:
             mask |= flat < under
         return np.compress(mask, flat)
-
-
-def _coprime_stride(size: int, limit: int) -> int:
-    """Return the smallest stride that leaves at most `limit` elements and visits every row and channel alike."""
-    stride = -(-size // limit)
-    while math.gcd(stride, size) > 1:
-        stride += 1
-    return stride
 
 
 def _coarsen(counts: Array, shift: int) -> Array:

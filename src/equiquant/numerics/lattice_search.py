@@ -4,8 +4,8 @@ The cost of a row is Σ_j ((w_j − q_j s_j) / U_jj)², where w_j holds what the
 candidate tries the two integers nearest to w_j; of all that makes, the ones of least cost so far go on. With a single
 candidate this is Babai's nearest plane, which is what GPTQ does.
 
-Candidates are worked on in blocks of columns: within one only its own columns follow the choices, and the rest is
-brought up to date at its end by a product of matrices.
+Columns come in blocks: what the columns before a block hand on to it is one product of matrices, and within it each
+choice is handed on at once. float32 is enough: only candidates of nearly the same cost could change places.
 Source: Guo and Nilsson, IEEE J. Sel. Areas Commun. 24 (2006), p. 491 (K-best); Babai, Combinatorica 6 (1986), p. 1.
 """
 
@@ -53,19 +53,18 @@ def search(exact: Array, upper: Array, grid: Array, low: Array, high: Array) -> 
     groups, rows, size = exact.shape
     most = width(groups, rows, size)
     block = max(BLOCK // most, SMALLEST_BLOCK)
-    table, cost = exact[:, :, None, :], np.zeros((groups, rows, 1))
+    start_from, factor, steps, least, highest = (np.asarray(x, np.float32) for x in (exact, upper, grid, low, high))
+    lost, cost = np.empty((groups, rows, 1, 0), np.float32), np.zeros((groups, rows, 1), np.float32)
     for start in range(0, size, block):
         end = min(start + block, size)
-        part = _Block(table[..., start:end].copy(), cost, upper[:, start:end, start:end])
+        handed_on = lost.reshape(groups, cost[0].size, start) @ factor[:, :start, start:end]
+        left = start_from[:, :, None, start:end] - handed_on.reshape(*cost.shape, end - start)
+        part = _Block(left, cost, factor[:, start:end, start:end])
         for j in range(end - start):
-            part.round(j, grid[:, :, start + j, None], low, high, most)
-        table, cost = _picked(table, part.origin), part.cost
-        table[..., start:end] = part.table
-        handed_on = part.table.reshape(groups, -1, end - start) @ upper[:, start:end, end:]
-        table[..., end:] -= handed_on.reshape(*cost.shape, -1)
-    best = cost.argmin(axis=2)[:, :, None, None]
-    lost = np.take_along_axis(table, best, axis=2)[:, :, 0]
-    return np.asarray(np.rint((exact - lost @ upper) / grid))
+            part.round(j, steps[:, :, start + j, None], least, highest, most)
+        lost, cost = np.concatenate([_picked(lost, part.origin), part.table], axis=3), part.cost
+    best = _picked(lost, cost.argmin(axis=2)[:, :, None])[:, :, 0]
+    return np.asarray(np.rint((exact - best @ upper) / grid))
 
 
 @dataclass(eq=False)
@@ -93,9 +92,9 @@ class _Block:
         off = (left - nearest * step) / pivot
         cost = self.cost + off**2
         if most > 1:
-            other = np.clip(nearest + np.where(off > 0, 1.0, -1.0), low, high)
+            other = np.clip(nearest + np.copysign(np.float32(1), off), low, high)
             away = (left - other * step) / pivot
-            farther = np.where(other == nearest, np.inf, self.cost + away**2)
+            farther = np.where(other == nearest, np.float32(np.inf), self.cost + away**2)
             off, cost = self._branch(np.concatenate([off, away], axis=2), np.concatenate([cost, farther], axis=2), most)
         self.cost = cost
         self.table[..., j] = off
@@ -106,17 +105,17 @@ class _Block:
         before, made = self.cost.shape[2], cost.shape[2]
         if made > most:
             chosen = np.argpartition(cost, most - 1, axis=2)[..., :most]
-            off, cost = np.take_along_axis(off, chosen, axis=2), np.take_along_axis(cost, chosen, axis=2)
+            off, cost = _picked(off, chosen), _picked(cost, chosen)
         else:
             chosen = np.broadcast_to(np.arange(made), cost.shape)
         parent = chosen % before
         self.table = _picked(self.table, parent)
-        self.origin = np.take_along_axis(self.origin, parent, axis=2)
+        self.origin = _picked(self.origin, parent)
         return off, cost
 
 
-def _picked(table: Array, which: Array) -> Array:
-    """Return candidates `which` (G, M, N) of a table (G, M, before, B)."""
-    groups, rows, before, columns = table.shape
+def _picked(values: Array, which: Array) -> Array:
+    """Return candidates `which` (G, M, N) of values (G, M, before, ...)."""
+    groups, rows, before, *rest = values.shape
     first = before * np.arange(groups * rows).reshape(groups, rows, 1)
-    return np.asarray(table.reshape(-1, columns).take(first + which, axis=0))
+    return np.asarray(values.reshape(groups * rows * before, *rest).take(first + which, axis=0))

@@ -54,32 +54,32 @@ class Moments:
             rounded: (N, G, K, P) float32 x_q.
         """
         if self._waiting and self._waiting[0][0].shape[1:] != drift.shape[1:]:
-            self._reduce()
+            self.reduce()
         self._waiting.append((drift, rounded))
         self.samples += len(drift)
         if sum(x.nbytes for x, _ in self._waiting) > BLOCK_BYTES:
-            self._reduce()
+            self.reduce()
 
     def merge(self, other: Moments) -> None:
         """Add what another one, of the same weights, has seen."""
-        self._reduce()
-        other._reduce()
+        self.reduce()
+        other.reduce()
         self._mean += other._mean
         self._second += other._second
         self._drift += other._drift
         self._drift_mean += other._drift_mean
         self.samples += other.samples
 
-    def _reduce(self) -> None:
-        """Add what is waiting, in few and large products of matrices."""
+    def reduce(self) -> None:
+        """Add what is waiting, in few and large products of matrices; whatever reads the sums does so first."""
         if not self._waiting:
             return
         positions = self._waiting[0][0].shape[3]
         drift, rounded = (_side_by_side(parts) for parts in zip(*self._waiting, strict=True))
         self._waiting = []
-        images = rounded.reshape(*rounded.shape[:2], -1, positions).mean(axis=3, dtype=np.float64)  # (G, K, N)
+        images = rounded.reshape(*rounded.shape[:2], -1, positions) @ np.full(positions, 1 / positions, np.float32)
         transposed = rounded.swapaxes(1, 2)
-        self._mean += images.sum(axis=2)
+        self._mean += images.sum(axis=2, dtype=np.float64)
         self._second += (rounded @ transposed) / positions
         self._second += SAMPLE_WEIGHT * (images @ images.swapaxes(1, 2))
         drift = self._rows @ drift
@@ -88,12 +88,12 @@ class Moments:
 
     def second(self) -> Array:
         """Return the second moments, (G, K, K)."""
-        self._reduce()
+        self.reduce()
         return self._second / self.samples
 
     def with_one(self) -> Array:
         """Return the second moments of every input with a constant input of 1, (G, K)."""
-        self._reduce()
+        self.reduce()
         return (1 + SAMPLE_WEIGHT) * self._mean / self.samples
 
     def centered(self) -> tuple[Array, Array]:
@@ -101,7 +101,7 @@ class Moments:
 
         That is the Schur complement of the constant input, whose weight the bias is, in the moments of [1; x_q].
         """
-        self._reduce()
+        self.reduce()
         mean = self._mean / self.samples
         second = self._second / self.samples - (1 + SAMPLE_WEIGHT) * mean[:, :, None] * mean[:, None, :]
         drift = self._drift / self.samples - (self._drift_mean / self.samples)[:, :, None] * mean[:, None, :]

@@ -42,18 +42,19 @@ class Patches:
     ends: tuple[int, ...]
     stuffing: tuple[int, ...]
 
-    def columns(self, x: Array, most: int | None = None, shift: int = 0) -> Array:
+    def columns(self, x: Array, most: int | None = None, shift: int = 0, fill: int = 0) -> Array:
         """Return the elements that every output position reads.
 
         Args:
             x: (N, C, *spatial).
             most: Take about this many positions a sample at most, on a regular grid; None takes all.
             shift: Moves that grid, so that different samples give different positions.
+            fill: What stands for 0: integers have a zero point.
 
         Returns:
             (N, C, K, P) in the type of `x`: K kernel elements, P positions, both row-major.
         """
-        counts, windows = self._windows(x, most, shift)
+        counts, windows = self._windows(x, most, shift, fill)
         result = np.empty((*x.shape[:2], math.prod(self.kernel), math.prod(counts)), x.dtype)
         target = result.reshape(*x.shape[:2], math.prod(self.kernel), *counts)
         for index, window in enumerate(windows):
@@ -62,12 +63,12 @@ class Patches:
 
     def mean_column(self, x: Array) -> Array:
         """Return the mean over all output positions of what they read, (N, C, K); no column is made for it."""
-        _, windows = self._windows(x, None, 0)
+        _, windows = self._windows(x, None, 0, 0)
         return np.stack([window.mean(axis=tuple(range(2, x.ndim))) for window in windows], axis=2)
 
-    def _windows(self, x: Array, most: int | None, shift: int) -> tuple[list[int], Iterator[Array]]:
+    def _windows(self, x: Array, most: int | None, shift: int, fill: int) -> tuple[list[int], Iterator[Array]]:
         """Return the positions along each axis, and for each kernel element a view of what they read there."""
-        padded = self._padded(x)
+        padded = self._padded(x, fill)
         reach = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
         sizes = [(n - r) // s + 1 for n, r, s in zip(padded.shape[2:], reach, self.strides, strict=True)]
         picks = _grid(sizes, most, shift)
@@ -81,13 +82,13 @@ class Patches:
 
         return [len(p) for p in picks], map(view, itertools.product(*(range(k) for k in self.kernel)))
 
-    def _padded(self, x: Array) -> Array:
+    def _padded(self, x: Array, fill: int) -> Array:
         spatial = x.shape[2:]
         wide = [(n - 1) * t + 1 for n, t in zip(spatial, self.stuffing, strict=True)]
         sizes = [b + n + e for b, n, e in zip(self.begins, wide, self.ends, strict=True)]
         if sizes == list(spatial) and not any(self.begins):
             return x
-        result = np.zeros((*x.shape[:2], *sizes), x.dtype)
+        result = np.full((*x.shape[:2], *sizes), fill, x.dtype)
         into, source = [slice(None)] * 2, [slice(None)] * 2
         for begin, count, step, size in zip(self.begins, spatial, self.stuffing, sizes, strict=True):
             first = max(0, -(begin // step))  # the first element that is not cut off

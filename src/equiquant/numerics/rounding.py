@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import lapack
 
 from equiquant.numerics.lattice_search import search
 
@@ -37,6 +36,7 @@ FURTHER = (0.0, 0.1, 1.0)  # of the mean diagonal, where a factorization fails
 MOST_ORDERED = 1024  # columns; of more, those of largest energy go first, for the order would take seconds
 SMALLEST_PIVOT = 1e-8  # of the largest moment; damping keeps pivots far above, where the matrix has a factor at all
 BLOCK = 64  # columns that follow every move of an integer among them
+SMALLEST_HALVED = 128  # columns of a triangular matrix up to which it is inverted as a whole
 FLOOR = 0.1  # of the mean diagonal: inputs that hardly ever vary are no ground to learn from
 
 
@@ -147,7 +147,7 @@ def _factored(second: Array) -> tuple[Array, Array]:
             lower = np.linalg.cholesky(used[:, ::-1, ::-1])
         except np.linalg.LinAlgError:
             continue
-        return used, _inverted(lower)
+        return used, np.ascontiguousarray(_inverted(lower)[:, ::-1, ::-1])
     diagonal = np.diagonal(second, axis1=-2, axis2=-1)
     alone = np.where(diagonal > 0, diagonal, 1.0)[:, :, None]
     each = np.eye(second.shape[-1])
@@ -155,9 +155,13 @@ def _factored(second: Array) -> tuple[Array, Array]:
 
 
 def _inverted(lower: Array) -> Array:
-    """Return U, upper triangular, of the lower factors (G, K, K) of mirrored matrices."""
-    if len(lower) > 1:
-        return np.ascontiguousarray(np.linalg.inv(lower)[:, ::-1, ::-1])
-    inverse, failed = lapack.dtrtri(np.ascontiguousarray(lower[0]).T, lower=0)  # the transpose, in LAPACK's order
-    assert not failed  # a Cholesky factor has no 0 on its diagonal
-    return np.ascontiguousarray(inverse.T[::-1, ::-1])[None]
+    """Return the inverses of lower triangular matrices (G, K, K); by halves, nearly all of it products of matrices."""
+    size = lower.shape[-1]
+    if size <= SMALLEST_HALVED:
+        return np.linalg.inv(lower)
+    half = size // 2
+    result = np.zeros_like(lower)
+    first, last = _inverted(lower[:, :half, :half]), _inverted(lower[:, half:, half:])
+    result[:, :half, :half], result[:, half:, half:] = first, last
+    result[:, half:, :half] = -(last @ lower[:, half:, :half] @ first)
+    return result

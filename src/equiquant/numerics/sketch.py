@@ -6,12 +6,13 @@ for its center, exact to 12 %. Counted are the values within 26 octaves of the l
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from equiquant.numerics.stride import coprime_stride
 
 __all__ = ["MagnitudeCounts", "MagnitudeSketch", "SketchBuilder"]
 
@@ -93,7 +94,8 @@ class SketchBuilder:
         size, positions = channels.shape
         if not self._counts.shape[1]:
             self._counts = np.zeros((2, size, BINS), np.int32)
-        some = np.ascontiguousarray(channels[:, :: _stride(size, positions)], dtype=np.float32)
+        stride = coprime_stride(size * positions // COUNTED, positions)
+        some = np.ascontiguousarray(channels[:, ::stride], dtype=np.float32)
         self._waiting.append((some.view(np.uint32) >> SHIFT).astype(np.uint16))
         self._pending += some.size
         self._seen += some.shape[1]
@@ -144,11 +146,3 @@ def _raised(counts: Array, bins: int) -> Array:
 def _count_type(seen: int) -> type[np.signedinteger[Any]]:
     """Return the type that holds counts of so many values."""
     return np.int32 if seen <= NARROW else np.int64
-
-
-def _stride(size: int, positions: int) -> int:
-    """Return which positions of each channel to count, every so many; so that all rows and columns have their turn."""
-    stride = max(1, size * positions // COUNTED)
-    while math.gcd(stride, positions) > 1:
-        stride += 1
-    return stride

@@ -81,16 +81,17 @@ class Form:
         only: Array = rows[0]
         return only if self.transposed else only.T
 
-    def columns(self, x: Array, most: int | None = None, shift: int = 0) -> Array:
+    def columns(self, x: Array, most: int | None = None, shift: int = 0, fill: int = 0) -> Array:
         """Return what the output positions read: (N, G, K, P) for an input as the node gets it.
 
         Args:
             x: The input.
             most: About as many positions a sample at most, None for all.
             shift: Chooses which ones.
+            fill: What stands for 0.
         """
         if self.patches is not None:
-            found = self.patches.columns(x, most, shift)
+            found = self.patches.columns(x, most, shift, fill)
             return found.reshape(len(x), self.groups, -1, found.shape[-1])
         if x.ndim < 3:
             return np.atleast_2d(x)[:, None, :, None]

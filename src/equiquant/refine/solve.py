@@ -31,6 +31,7 @@ from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
 from equiquant.numerics.moments import Moments
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.rounding import damped, regress, ridged, round_rows
+from equiquant.numerics.stride import coprime_stride
 from equiquant.refine.layers import Layer
 from equiquant.refine.means import InputMean
 
@@ -45,6 +46,7 @@ LARGEST = 8192  # inputs of an output, above which H would take gigabytes
 MOST_SHIFT = 15  # powers of two between the steps of a bias and of the accumulator (the documented limit)
 DOUBLINGS = 3
 SHARES = 2  # of the samples, summed side by side; fixed, so that sums do not depend on the machine
+MOST_SEEN = 1 << 16  # values of a sample that tell how much it drifts
 STRIDE = 7  # between the positions taken of one sample and those of the next
 
 
@@ -107,8 +109,12 @@ def solve(layer: Layer, inputs: Sequence[list[Array]], wanted: Refinement, facto
             integer_mean.add(integers)
             if moments is not None:
                 shift = index * STRIDE
-                rounded = form.columns(_shifted(integers, zero), most, shift).astype(np.float32) * np.float32(scale)
-                moments.add(trust[index] * (form.columns(exact, most, shift) - rounded), rounded)
+                rounded = _real_inputs(form.columns(integers, most, shift, fill=zero), zero, scale)
+                drift = form.columns(exact, most, shift) - rounded
+                drift *= trust[index]
+                moments.add(drift, rounded)
+        if moments is not None:
+            moments.reduce()
         return exact_mean, integer_mean, moments
 
     exact_mean, integer_mean, moments = _merged(parallel(gather, range(min(SHARES, len(inputs)))))
@@ -130,17 +136,23 @@ def _trust(inputs: Sequence[list[Array]], zero: int, scale: float, factor: Array
 
     def drift(sample: list[Array]) -> float:
         exact, integers = sample
-        rounded = _shifted(integers, zero) * np.float32(scale)
-        return float(np.square((exact if factor is None else exact * factor) - rounded).mean(dtype=np.float64))
+        if factor is not None:
+            exact = exact * factor
+        stride = coprime_stride(-(-exact.size // MOST_SEEN), exact.size)
+        some, rounded = exact.reshape(-1)[::stride], _real_inputs(integers.reshape(-1)[::stride], zero, scale)
+        return float(np.square(some - rounded).mean(dtype=np.float64))
 
     each = np.asarray(parallel(drift, inputs))
     share = np.median(each) / np.maximum(each, np.finfo(np.float64).tiny)
     return np.asarray(np.minimum(1.0, share), np.float32)
 
 
-def _shifted(integers: Array, zero: int) -> Array:
-    """Return the integers less their zero point, so that padding with 0 is padding with 0."""
-    return np.asarray(np.subtract(integers, zero, dtype=np.int16 if integers.itemsize == 1 else np.int32))
+def _real_inputs(integers: Array, zero: int, scale: float) -> Array:
+    """Return integers in real units, float32."""
+    result = integers.astype(np.float32)
+    result -= np.float32(zero)
+    result *= np.float32(scale)
+    return result
 
 
 def _merged(
