@@ -261,6 +261,15 @@ def test_an_output_that_is_always_zero_does_not_count() -> None:
     assert (gains.white > 0).all()
 
 
+def test_empty_outputs_stop_no_gradient() -> None:
+    """The state that a causal convolution with a kernel of one keeps."""
+    four, two = np.array([4], np.int64), np.array([2], np.int64)
+    model = parse(HEAD + "(float[] y, float[] z) { a = Neg (x)  y = Relu (a)  z = Slice (a, n, n, k) }", n=four, k=two)
+    gains = measure_gains(model, [{"x": noise(2, 3, 4)}], {"a": 1, "z": 0})
+    assert (gains["a"].white > 0).all()
+    assert not gains["z"].white.any()
+
+
 def test_infinite_gradients_are_left_out() -> None:
     model = parse(HEAD + "(float[] y) { a = Relu (x)  b = Sqrt (a)  y = Neg (b) }")
     assert set(measure_gains(model, [{"x": noise(2, 3, 4)}], {"a": 1, "b": 1})) == {"b"}

@@ -25,6 +25,12 @@ def test_arrays_become_contiguous() -> None:
     assert batch_size(feed) == 2
 
 
+def test_a_scalar_stays_one() -> None:
+    feed = checked({"rate": np.array(16000), "image": np.ones((3, 4, 5))}, [InputSpec("rate", "int64", ()), IMAGE], "s")
+    assert feed["rate"].shape == ()
+    assert batch_size(feed) == 1
+
+
 def test_float32_is_narrowed_for_a_half_precision_input() -> None:
     half = InputSpec("x", "float16", (None, 2))
     assert checked({"x": np.ones((1, 2), np.float32)}, [half], "sample 0")["x"].dtype == np.float16

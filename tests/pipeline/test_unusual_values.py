@@ -186,11 +186,25 @@ def test_a_function_of_the_model_in_an_old_operator_set() -> None:
     assert quality(model, "a8w8")["y"] > 15
 
 
-def test_where_the_optimizer_of_onnxruntime_fails_the_model_comes_with_a_warning() -> None:
-    nodes = [helper.make_node("AveragePool", ["s"], ["y"], name="pool", kernel_shape=[3, 3], dilations=[2, 2])]
-    model = network(nodes, [output(TensorProto.FLOAT, [1, 6, 4, 4])], opset=19)
+def test_where_the_optimizer_of_onnxruntime_fails_the_model_comes_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: Any) -> None:
+        raise ModelError("onnxruntime cannot run the model: no such kernel.")
+
+    monkeypatch.setattr("equiquant.pipeline.kernels.kernel_sqnr_db", fails)
+    model = network([], [output(TensorProto.FLOAT, [1, 6, 8, 8], "s")])
     with pytest.warns(UserWarning, match=r"graph optimizations fail on it .*ORT_DISABLE_ALL"):
         result = quantize(model, data=SAMPLES, preset="a8w8")
+    assert run(result.model, {"x": SAMPLES[:1]})[0].shape == (1, 6, 8, 8)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_an_average_with_dilations_stays_float(preset: str) -> None:
+    """onnxruntime would make an integer pool of it, which it then refuses."""
+    nodes = [helper.make_node("AveragePool", ["s"], ["y"], name="pool", kernel_shape=[3, 3], dilations=[2, 2])]
+    model = network(nodes, [output(TensorProto.FLOAT, [1, 6, 4, 4])], opset=19)
+    result = quantize(model, data=SAMPLES, preset=preset)
     assert run(result.model, {"x": SAMPLES[:1]})[0].shape == (1, 6, 4, 4)
 
 
@@ -259,3 +273,27 @@ def test_layers_behind_a_choice_are_quantized_as_they_are(preset: str) -> None:
     left = {d["where"] for d in report["decisions"] if "depends on the numbers" in d["reason"]}
     assert left == {"second", "third"}
     assert {"second[1]", "third[1]"} <= {row["name"] for row in report["tensors"]}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_inputs_may_be_scalars(preset: str) -> None:
+    """A number chooses how many channels are left: as a list of one it would be another split."""
+    nodes = [
+        helper.make_node("SplitToSequence", ["s", "n"], ["parts"], axis=1),
+        helper.make_node("SequenceAt", ["parts", "zero"], ["y"]),
+    ]
+    model = network(nodes, [output(TensorProto.FLOAT, [1, None, 8, 8])], zero=np.array(0))
+    model.graph.input.append(output(TensorProto.INT64, [], "n"))
+    data = [{"x": x[None], "n": np.array(3)} for x in SAMPLES]
+    result = quantize(model, data=data, preset=preset).model
+    assert run(result, data[0])[0].shape == (1, 3, 8, 8)
+
+
+def test_a_model_without_inputs_is_refused() -> None:
+    nodes = [helper.make_node("Identity", ["zero"], ["y"])]
+    constants = [numpy_helper.from_array(Z, "zero")]
+    graph = helper.make_graph(nodes, "g", [], [output(TensorProto.FLOAT, [])], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    for work in (quantize, equalize):
+        with pytest.raises(ModelError, match="no inputs"):
+            work(model)

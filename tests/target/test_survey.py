@@ -34,6 +34,15 @@ def test_data_movement_shares_one_group_with_one_source() -> None:
     assert found.calibrated == ("x", "a", "y")
 
 
+def test_an_average_with_dilations_has_no_integer_form() -> None:
+    pool = "AveragePool <kernel_shape = [2, 2], dilations = [2, 2]> (a)"
+    model = parse(
+        f"g (float[1, 4, 8, 8] x) => (float[] y) {{ a = Conv (x, w)  b = {pool}  y = Conv (b, w) }}", 19, w=WEIGHT
+    )
+    found = target.survey(model, preset("a8w8"))
+    assert found.kept_float["AveragePool_b"] == "onnxruntime has no integer AveragePool with dilations"
+
+
 @pytest.mark.parametrize(
     ("name", "members", "sources"), [("a8w8", {"c"}, {"c"}), ("xint8", {"a", "b", "c"}, {"a", "b"})]
 )

@@ -85,7 +85,7 @@ def _checked_array(value: Any, spec: InputSpec, where: str) -> Array:
         raise DataError(f"{where}: the array is empty, shape {shape_text(array.shape)}.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{where}: the data contain NaN or infinite values ({spec.dtype}); remove this sample.")
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")  # a scalar stays one
 
 
 def _checked_dtype(array: Array, spec: InputSpec, where: str) -> Array:

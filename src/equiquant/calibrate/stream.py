@@ -22,7 +22,7 @@ import onnx_ir as ir
 from equiquant.calibrate.feeds import Feed, batch_size, checked
 from equiquant.calibrate.made_up import made_up
 from equiquant.calibrate.sources import Source, open_source
-from equiquant.errors import DataError
+from equiquant.errors import DataError, ModelError
 from equiquant.io.runtime import InputSpec
 from equiquant.recipe import Recipe
 
@@ -234,7 +234,10 @@ def open_samples(
     Raises:
         DataError: The data are of no known kind or cannot be opened. What is wrong with a single sample shows when the
             stream reaches it.
+        ModelError: The model has no inputs.
     """
+    if not inputs:
+        raise ModelError("The model has no inputs: what it computes is a constant, and there is nothing to quantize.")
     if data is None:
         source = made_up(inputs, recipe, model, distill=distill, progress=progress)
     else:

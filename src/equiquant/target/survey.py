@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from equiquant.errors import ModelError, OptionError
 from equiquant.graph.decisions import decision_values
-from equiquant.graph.query import constant, infinite_constant, origin, sole_consumer
+from equiquant.graph.query import attribute, constant, infinite_constant, origin, sole_consumer
 from equiquant.hardware import is_hardware_factor
 from equiquant.recipe import Recipe
 from equiquant.target.float_regions import BETWEEN_FLOAT, float_region
@@ -163,6 +163,8 @@ def _refusal(node: ir.Node) -> str | None:
             return f"the caller can override its '{given.name}'"
     if (infinite := infinite_constant(node)) is not None:
         return f"its constant '{infinite.name}' is not finite"
+    if node.op_type == "AveragePool" and any(d != 1 for d in attribute(node, "dilations", ())):
+        return "onnxruntime has no integer AveragePool with dilations"
     inputs = [value for _, value in activation_inputs(node, row)]
     for value in (*inputs, *data_outputs(node)):
         dtype = _dtype(value)
