@@ -38,8 +38,18 @@ def test_a_float_model_is_kept_on_every_sample_given(method: str) -> None:
     assert [d["applied"] for d in report["decisions"] if d["rule"] == "clip_bound"] == [True]
 
 
-def test_what_only_the_first_samples_show_would_not_do() -> None:
-    """The seeded fault: with the bounds of the first half, the second half changes."""
+@pytest.mark.parametrize("method", ["pairwise", "global"])
+def test_a_float_model_is_kept_on_larger_samples_too(method: str) -> None:
+    source, samples = network()
+    result = equalize(source, data=samples[:4], method=method)
+    assert result.report.to_dict()["equalization"]["moved"] > 0
+    assert max(changes(source, result.model, samples[:, None])) < 1e-5
+
+
+def test_what_only_the_first_samples_show_would_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seeded fault: with the bounds of the first half and no margin, the second half changes."""
+    monkeypatch.setattr("equiquant.pipeline.solving.WIDE_MARGIN", 0.02)
+    monkeypatch.setattr("equiquant.pipeline.solving.FEW_SAMPLES", 0)
     source, samples = network()
     result = equalize(source, data=samples[:4], method="pairwise")
     found = changes(source, result.model, samples[:, None])

@@ -38,7 +38,6 @@ Array = npt.NDArray[Any]
 Bounds = tuple[Array, Array]
 Ranges = ChosenRanges
 
-CLIP_MARGIN = 0.02  # by which a channel's largest calibrated value must stay below a Clip's bound; 1/n² of few samples
 SAME = 0.02  # difference of two log-scales that a range need not follow
 
 
@@ -154,7 +153,7 @@ def plan_ranges(
     return EqualizationPlan(method, result.z, plan.steps + result.evaluations, result.ranges)
 
 
-def clip_bounds(classes: ScaleClasses, largest: Mapping[str, Array], samples: int) -> Bounds:
+def clip_bounds(classes: ScaleClasses, largest: Mapping[str, Array], margin: float) -> Bounds:
     """Return the smallest and largest log-scale of each class that no Clip(0, c) would notice.
 
     A channel whose largest calibrated value, with a margin, stays below c may grow until it meets c; one that comes
@@ -164,9 +163,8 @@ def clip_bounds(classes: ScaleClasses, largest: Mapping[str, Array], samples: in
         classes: The scale classes.
         largest: The largest value of each channel of what goes into the Clips, (C,), by tensor name; empty if nothing
             was calibrated.
-        samples: How many samples those are of.
+        margin: Part of it that other samples may lie beyond it.
     """
-    margin = 1 + max(CLIP_MARGIN, 1 / max(samples, 1) ** 2)
     lower, upper = np.full(classes.count, -np.inf), np.full(classes.count, np.inf)
     for site in classes.clips:
         lower[site.bound_id] = upper[site.bound_id] = 0.0
@@ -175,7 +173,7 @@ def clip_bounds(classes: ScaleClasses, largest: Mapping[str, Array], samples: in
         if seen is None or site.ids.size != seen.size:
             lower[site.ids] = upper[site.ids] = 0.0
             continue
-        ids, high = site.ids.reshape(-1), np.maximum(seen * margin, 1e-30)
+        ids, high = site.ids.reshape(-1), np.maximum(seen * (1 + margin), 1e-30)
         near = high >= site.bound
         lower[ids[near]] = 0.0
         np.minimum.at(upper, ids, np.where(near, 0.0, np.log(site.bound / high)))

@@ -183,8 +183,8 @@ def _reach(state: RunState, model: ir.Model, classes: ScaleClasses) -> ClipReach
     reach = clip_reach(model, classes, state.recipe, state.stream, lambda n: state.progress("equalize", n, known))
     if reach.largest:
         reason = (
-            f"a channel moves as far as it stays below the bound on all of the {reach.samples} samples, with a margin;"
-            " per_channel would keep the function on any input"
+            f"a channel moves as far as values {1 + reach.margin:.3g} times those of the {reach.samples} samples stay"
+            " below the bound; per_channel would keep the function on any input"
         )
     else:
         reason = (

@@ -36,6 +36,9 @@ __all__ = ["ClipReach", "channel_gains", "channel_statistics", "clip_reach", "qu
 Array = npt.NDArray[Any]
 
 BACKWARD_COST = 4  # a backward pass over a forward one
+LEAST_MARGIN = 0.02  # for the channels under a Clip, where rounding follows: what a few values change drowns in it
+WIDE_MARGIN = 2.0  # where none does: what is handed on must not change on samples not seen (docs/cle.md)
+FEW_SAMPLES = 32  # samples over which fewer than 16 say little: the margin grows
 MOST_DRAWS = 4  # random directions a feed, for the noise gains
 RANGES_BELOW = 100_000_000  # bytes of weights; above, weighing every large weight would cost more than it gives
 MEASURE_BELOW = 100_000_000  # bytes of weights; above, `auto` trusts the solver that global beats pairwise
@@ -48,10 +51,12 @@ class ClipReach:
     Attributes:
         largest: (C,) the largest value of each channel, by the name of what goes into the Clip; empty if nobody knows.
         samples: How many samples that was seen on.
+        margin: Part of it by which other samples are taken to exceed it.
     """
 
     largest: Mapping[str, Array]
     samples: int
+    margin: float
 
 
 def solve(
@@ -84,8 +89,9 @@ def solve(
     tensors = () if survey is None else survey.calibrated
     figures, sketches, count = channel_statistics(recipe, model, classes, tensors, samples)
     if reach is None:
-        reach = ClipReach({name: sides[0].high for name, sides in sketches.items()}, count)
-    bounds = clip_bounds(classes, reach.largest, reach.samples)
+        seen = {name: sides[0].high for name, sides in sketches.items()}
+        reach = ClipReach(seen, count, max(LEAST_MARGIN, 1 / max(count, 1) ** 2))
+    bounds = clip_bounds(classes, reach.largest, reach.margin)
     plans = [nothing]
     if recipe.cle:
         plans.append(plan_pairwise(classes, bounds, steps=recipe.cle_steps, append_bias=recipe.cle_append_bias))
@@ -148,6 +154,8 @@ def clip_reach(
 ) -> ClipReach:
     """Return how far the channels under each Clip reach on all the samples, in one pass; on made-up ones nobody knows.
 
+    The margin is wide: the model is handed on, and must stay the same function on samples not seen.
+
     Args:
         model: The folded float model; not changed.
         classes: Its scale classes.
@@ -156,9 +164,10 @@ def clip_reach(
         progress: Called with the number of samples done.
     """
     if stream.synthetic or not classes.clips:
-        return ClipReach({}, 0)
+        return ClipReach({}, 0, 0.0)
     stats = calibrate.collect(model, stream, (), _plain(recipe), channels=_clipped(classes), progress=progress)
-    return ClipReach({n: r.channels.high for n, r in stats.tensors.items() if r.channels is not None}, stats.samples)
+    largest = {n: r.channels.high for n, r in stats.tensors.items() if r.channels is not None}
+    return ClipReach(largest, stats.samples, max(WIDE_MARGIN, FEW_SAMPLES / stats.samples))
 
 
 def _clipped(classes: ScaleClasses) -> dict[str, int]:
