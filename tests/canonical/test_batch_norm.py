@@ -140,7 +140,7 @@ REFUSALS = {
         "not all constants",
     ),
     "weights are not constant": (
-        f"v = Relu(w) u = Mul(v, k) y = Conv(x, u) z = BatchNormalization(y, {BN})",
+        f"v = ReduceMax<keepdims=0>(c) u = Mul(w, v) y = Conv(x, u) z = BatchNormalization(y, {BN})",
         "float[] z",
         "is not a constant",
     ),

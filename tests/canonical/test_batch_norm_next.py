@@ -102,3 +102,12 @@ def test_public_result_of_a_matmul_keeps_its_name_when_a_bias_is_inserted() -> N
     nodes = f"a = BatchNormalization(x, {BN}) y = MatMul(a, w) z = Relu(y)"
     outcome = canonical(proto(nodes, "float[N,4] x", "float[] y, float[] z", weights(w=(4, 3)) | bn(4)))
     assert outcome.ops == ["Gemm", "Relu"]
+
+
+def test_one_that_standardizes_a_weight_is_computed_and_not_refused() -> None:
+    """As networks with standardized weights are exported: the Conv's weight comes out of it."""
+    nodes = f"s = BatchNormalization(w, {BN}) y = Conv(x, s)"
+    source = proto(nodes, "float[N,4,5,5] x", "float[] y", weights(w=(3, 4, 3, 3)) | bn(4))
+    outcome = canonical(source)
+    assert outcome.ops == ["Conv"]
+    assert not [d for d in outcome.decisions if d.rule == RULE]

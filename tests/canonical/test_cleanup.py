@@ -82,6 +82,20 @@ def test_a_transposed_weight_is_computed_once() -> None:
     assert len(outcome.applied("fold_constants")) == 1
 
 
+def test_large_weights_are_computed_through_many_steps() -> None:
+    """As networks with standardized weights are exported."""
+    nodes = """m = ReduceMean<axes=[1,2,3], keepdims=1>(w) c = Sub(w, m) q = Mul(c, c)
+        v = ReduceMean<axes=[1,2,3], keepdims=1>(q) s = Sqrt(v) u = Div(c, s) y = Conv(x, u)"""
+    outcome = canonical(proto(nodes, "float[N,64,5,5] x", "float[] y", weights(w=(64, 64, 3, 3))))
+    assert outcome.ops == ["Conv"]
+
+
+def test_what_differs_in_every_run_stays() -> None:
+    nodes = "r = RandomUniformLike(w) y = Conv(x, r)"
+    outcome = canonical(proto(nodes, "float[N,3,5,5] x", "float[] y", weights(w=(4, 3, 3, 3))))
+    assert outcome.ops == ["RandomUniformLike", "Conv"]
+
+
 def test_static_shape_arithmetic_is_computed() -> None:
     nodes = """s = Shape(x) i = Constant<value_ints=[0]>() n = Gather(s, i) m = Constant<value_ints=[-1]>()
         t = Concat<axis=0>(n, m) y = Reshape(x, t)"""

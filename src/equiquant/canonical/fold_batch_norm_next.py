@@ -13,7 +13,7 @@ from equiquant.canonical.absorb import BeforeLinear, IntoNext, linear_readers
 from equiquant.canonical.affine import batch_norm_at
 from equiquant.canonical.linear import Parameters, linear_producing
 from equiquant.canonical.rule import refuse
-from equiquant.graph.query import label
+from equiquant.graph.query import constant, label
 
 __all__ = ["FoldBatchNormNext"]
 
@@ -25,9 +25,9 @@ class FoldBatchNormNext(IntoNext):
     op_types = frozenset({"BatchNormalization"})
 
     def pattern(self, node: ir.Node) -> BeforeLinear | None:
-        """Match every BatchNormalization, except where the fold into the operator before has given its reason."""
+        """Match a BatchNormalization of what is computed, unless the fold into the operator before gave its reason."""
         affine = batch_norm_at(node)
-        if affine is None:
+        if affine is None or constant(affine.source) is not None:
             return None
         readers = linear_readers(affine)
         return None if not readers and linear_producing(affine.source) is not None else BeforeLinear(affine, readers)

@@ -1,4 +1,4 @@
-"""Nodes that only move or combine constants, computed once by onnxruntime: reshape targets, transposed or cast weights.
+"""Nodes that read nothing but constants, computed once by onnxruntime: reshape targets, cast or standardized weights.
 
 A Shape of a tensor whose shape is static counts as a constant. All such nodes are run in one session.
 """
@@ -21,9 +21,10 @@ from equiquant.io import Runner
 __all__ = ["fold_constants"]
 
 RULE = "fold_constants"
-FOLDABLE = frozenset(
-    {"Add", "Cast", "Concat", "Div", "Flatten", "Gather", "Identity", "Mul", "Neg", "Reciprocal", "Reshape", "Shape"}
-    | {"Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+LEFT = frozenset(
+    {"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"}  # another result in every run
+    | {"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"}  # quantized already
+    | {"If", "Loop", "Scan", "SequenceMap"}
 )
 SMALL = 1 << 16  # bytes; a larger result is kept only if it is no larger than its inputs in double precision
 
@@ -38,10 +39,10 @@ def fold_constants(model: ir.Model) -> list[Decision]:
         known |= _evaluate(model, [n for n in nodes if n.outputs[0] not in known], known)
     except ModelError as error:
         return [Decision(STAGE, RULE, label(node), False, str(error)) for node in nodes]
+    rooms = [sum(known[v].size * 8 for v in node.inputs if v in known) for node in nodes]  # before any is replaced
     decisions = []
-    for node in nodes:
+    for node, room in zip(nodes, rooms, strict=True):
         arrays = [known[v] for v in node.outputs]
-        room = sum(known[v].size * 8 for v in node.inputs if v in known)
         if sum(a.nbytes for a in arrays) > max(SMALL, room):
             decisions.append(Decision(STAGE, RULE, label(node), False, "its result is much larger than its inputs"))
             continue
@@ -59,7 +60,7 @@ def _foldable(graph: ir.Graph) -> tuple[list[ir.Node], dict[ir.Value, Array]]:
     known: dict[ir.Value, Array] = {}
     computed: set[ir.Value] = set()
     for node in graph:
-        if node.op_type not in FOLDABLE or node.domain != "" or any(o.is_graph_output() for o in node.outputs):
+        if node.op_type in LEFT or node.domain != "" or any(o.is_graph_output() for o in node.outputs):
             continue
         if node.op_type == "Shape":
             shape = _static(node)
@@ -68,7 +69,7 @@ def _foldable(graph: ir.Graph) -> tuple[list[ir.Node], dict[ir.Value, Array]]:
             known[node.outputs[0]] = shape
         else:
             found = {v: constant(v) for v in node.inputs if v is not None and v not in computed}
-            unknown = any(a is None for a in found.values()) or any(o.dtype is None for o in node.outputs)
+            unknown = any(a is None for a in found.values()) or not all(map(_is_tensor, node.outputs))
             if unknown or not node.inputs:
                 continue
             known |= {v: a for v, a in found.items() if a is not None}
@@ -83,6 +84,10 @@ def _static(node: ir.Node) -> Array | None:
     if shape is None or None in shape:
         return None
     return np.asarray(shape[attribute(node, "start", 0) : attribute(node, "end", None)], dtype=np.int64)
+
+
+def _is_tensor(value: ir.Value) -> bool:
+    return isinstance(value.type, ir.TensorType) and value.dtype is not None
 
 
 def _evaluate(model: ir.Model, nodes: list[ir.Node], known: dict[ir.Value, Array]) -> dict[ir.Value, Array]:
