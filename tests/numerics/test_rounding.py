@@ -69,6 +69,18 @@ def test_more_candidates_find_less_error(monkeypatch: pytest.MonkeyPatch, by_col
     assert errors[2] < errors[1] < 0.95 * errors[0]
 
 
+@pytest.mark.parametrize("by_column", [False, True])
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_units_do_not_matter(unit: float, by_column: bool) -> None:
+    _, second = correlated(2, 60)
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((2, 20, 60))
+    steps = rng.uniform(0.2, 0.3, (2, 20, 60) if by_column else (2, 20))
+    found = round_rows(rows, second, steps, -127, 127)
+    np.testing.assert_array_equal(round_rows(rows * unit, second, steps * unit, -127, 127), found)
+    np.testing.assert_array_equal(round_rows(rows, second * unit, steps, -127, 127), found)
+
+
 def test_inputs_that_do_not_go_together_are_rounded_to_nearest() -> None:
     rows = np.random.default_rng(1).standard_normal((2, 5, 200))
     second = np.tile(np.diag(np.arange(1.0, 201)), (2, 1, 1))

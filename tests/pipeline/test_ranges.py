@@ -65,3 +65,17 @@ def test_on_made_up_inputs_the_largest_values_do() -> None:
     wanted, _ = scales(trained(), None, calibration="minmax", **options)
     for name in found:
         assert np.array_equal(found[name], wanted[name])
+
+
+@pytest.mark.parametrize(("accept", "tried", "kept"), [("measured", 1, "none"), ("always", 0, "global")])
+def test_scales_that_move_float_layers_alone_are_not_tried(
+    data: np.ndarray, accept: str, tried: int, kept: str
+) -> None:
+    nodes = "[a] a = Conv(x, w1) r = Relu(a) [s] s = Conv(r, w2) t = Softmax<axis=1>(s) [y] y = Conv(t, w3)"
+    source = proto(
+        nodes, "float[N,3,12,12] x", "float[] y", weights(w1=(16, 3, 1, 1), w2=(8, 16, 1, 1), w3=(4, 8, 1, 1))
+    )
+    options = {"preset": "a8w8", "nodes_to_exclude": ("a", "s"), "calibration": "minmax", "cle_accept": accept}
+    _, report = scales(source, data, **options)
+    assert len(report["equalization"].get("trials", [])) == tried
+    assert report["equalization"]["method"] == kept

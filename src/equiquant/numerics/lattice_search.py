@@ -5,7 +5,8 @@ candidate tries the two integers nearest to w_j; of all that makes, the ones of 
 candidate this is Babai's nearest plane, which is what GPTQ does.
 
 Columns come in blocks: what the columns before a block hand on to it is one product of matrices, and within it each
-choice is handed on at once. float32 is enough: only candidates of nearly the same cost could change places.
+choice is handed on at once. float32 is enough, in units in which numbers are near 1: only candidates of nearly the
+same cost could change places.
 Source: Guo and Nilsson, IEEE J. Sel. Areas Commun. 24 (2006), p. 491 (K-best); Babai, Combinatorica 6 (1986), p. 1.
 """
 
@@ -53,12 +54,14 @@ def search(exact: Array, upper: Array, grid: Array, low: Array, high: Array) -> 
     groups, rows, size = exact.shape
     most = width(groups, rows, size)
     block = max(BLOCK // most, SMALLEST_BLOCK)
-    start_from, factor, steps, least, highest = (np.asarray(x, np.float32) for x in (exact, upper, grid, low, high))
+    unit = grid.max(axis=2, keepdims=True)
+    exact, grid, upper = exact / unit, grid / unit, upper / np.abs(upper).max(axis=(1, 2), keepdims=True)
+    begin, factor, steps, least, highest = (np.asarray(x, np.float32) for x in (exact, upper, grid, low, high))
     lost, cost = np.empty((groups, rows, 1, 0), np.float32), np.zeros((groups, rows, 1), np.float32)
     for start in range(0, size, block):
         end = min(start + block, size)
         handed_on = lost.reshape(groups, cost[0].size, start) @ factor[:, :start, start:end]
-        left = start_from[:, :, None, start:end] - handed_on.reshape(*cost.shape, end - start)
+        left = begin[:, :, None, start:end] - handed_on.reshape(*cost.shape, end - start)
         part = _Block(left, cost, factor[:, start:end, start:end])
         for j in range(end - start):
             part.round(j, steps[:, :, start + j, None], least, highest, most)

@@ -111,6 +111,8 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         measured = survey is not None and _measured(state) and not _clear(model, plans, noise)
         if not measured:
             plans = plans[-1:]
+        elif state.quantize and noise["none"]:  # one that moves float layers alone would measure the same
+            plans = [p for p in plans if p.method == "none" or p.ranges is not None or noise[p.method] != noise["none"]]
     only = len(plans) == 1
     trials = [_try(state, model, classes, plan, reference, judge if measured else None, keep=only) for plan in plans]
     best = _choose(state, trials)
