@@ -267,7 +267,7 @@ def test_empty_outputs_stop_no_gradient() -> None:
     model = parse(HEAD + "(float[] y, float[] z) { a = Neg (x)  y = Relu (a)  z = Slice (a, n, n, k) }", n=four, k=two)
     gains = measure_gains(model, [{"x": noise(2, 3, 4)}], {"a": 1, "z": 0})
     assert (gains["a"].white > 0).all()
-    assert not gains["z"].white.any()
+    assert "z" not in gains
 
 
 def test_infinite_gradients_are_left_out() -> None:

@@ -297,3 +297,15 @@ def test_a_model_without_inputs_is_refused() -> None:
     for work in (quantize, equalize):
         with pytest.raises(ModelError, match="no inputs"):
             work(model)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_an_output_may_be_empty(preset: str) -> None:
+    """The state that a causal convolution with a kernel of one keeps."""
+    nodes = [
+        helper.make_node("Slice", ["s", "end", "end", "axis"], ["state"], name="slice"),
+        helper.make_node("Relu", ["s"], ["y"], name="r2"),
+    ]
+    outputs = [output(TensorProto.FLOAT, [1, 6, 8, 8]), output(TensorProto.FLOAT, [1, 6, 8, 0], "state")]
+    model = network(nodes, outputs, end=np.array([8]), axis=np.array([3]))
+    assert run(quantize(model, data=SAMPLES, preset=preset).model, {"x": SAMPLES[:1]})[1].shape == (1, 6, 8, 0)

@@ -58,7 +58,7 @@ def build(model: ir.Model, feed: Feed, tensors: Mapping[str, int]) -> BackwardGr
     reached = []
     for name, value in wanted.items():
         gradient = tape.gradient(value)
-        if gradient is not None:
+        if gradient is not None and 0 not in shape(value):
             reached.append(name)
             outputs += _sums(tape, gradient, shape(value), tensors[name], batch)
     for value in outputs:

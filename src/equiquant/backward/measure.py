@@ -51,7 +51,7 @@ def measure_gains(
         draws: Directions a feed. The error falls with the root of samples times draws.
 
     Returns:
-        Gains by name. Tensors no gradient reaches, and those with infinite gradients, are absent.
+        Gains by name. Tensors no gradient reaches, empty ones and those with infinite gradients are absent.
     """
     samples = list(feeds) if isinstance(feeds, Iterator) else feeds
     rng = np.random.default_rng(seed)

@@ -112,7 +112,7 @@ class Tape:
 
     def reshape(self, value: ir.Value, sizes: Iterable[int]) -> ir.Value:
         """Append a Reshape to static sizes."""
-        return self.op("Reshape", value, self.ints(sizes), allowzero=1)  # 0 is a size
+        return self.op("Reshape", value, self.ints(sizes))
 
     def sum(self, value: ir.Value, axes: Iterable[int], *, keepdims: bool = True) -> ir.Value:
         """Append a ReduceSum; no axes leave the value alone."""
