@@ -36,7 +36,7 @@ FURTHER = (0.0, 0.1, 1.0)  # of the mean diagonal, where a factorization fails
 MOST_ORDERED = 1024  # columns; of more, those of largest energy go first, for the order would take seconds
 SMALLEST_PIVOT = 1e-8  # of the largest moment; damping keeps pivots far above, where the matrix has a factor at all
 BLOCK = 64  # columns that follow every move of an integer among them
-SMALLEST_HALVED = 128  # columns of a triangular matrix up to which it is inverted as a whole
+LARGEST_WHOLE = 128  # columns of a triangular matrix up to which it is inverted as a whole
 FLOOR = 0.1  # of the mean diagonal: inputs that hardly ever vary are no ground to learn from
 
 
@@ -157,7 +157,7 @@ def _factored(second: Array) -> tuple[Array, Array]:
 def _inverted(lower: Array) -> Array:
     """Return the inverses of lower triangular matrices (G, K, K); by halves, nearly all of it products of matrices."""
     size = lower.shape[-1]
-    if size <= SMALLEST_HALVED:
+    if size <= LARGEST_WHOLE:
         return np.linalg.inv(lower)
     half = size // 2
     result = np.zeros_like(lower)

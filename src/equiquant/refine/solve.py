@@ -148,7 +148,7 @@ def _trust(inputs: Sequence[list[Array]], zero: int, scale: float, factor: Array
 
 
 def _real_inputs(integers: Array, zero: int, scale: float) -> Array:
-    """Return integers in real units, float32."""
+    """Return what `affine.dequantize` would, bit for bit, without its float64: this is done to every input there is."""
     result = integers.astype(np.float32)
     result -= np.float32(zero)
     result *= np.float32(scale)
