@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, SHARED, last_json, markdown, noise, write_json
+from benchmarks.networks import NETWORKS
 
 METHODS = ("minmax", "channels", "minmse", "percentile", "entropy", "mse")
 REAL = ("kws_dscnn", "mobilenetv1_025", "ultraface_rfb_320", "posenet_mnv1_075")
@@ -135,7 +136,9 @@ def exactness_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Calibration as a ratio to plain inference, as a markdown table.")
-    parser.add_argument("--networks", nargs="*", default=["mobilenet_v2", "resnet50", "resnet152"])
+    parser.add_argument(
+        "--networks", nargs="*", choices=sorted(NETWORKS), default=["mobilenet_v2", "resnet50", "resnet152"]
+    )
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)

@@ -96,7 +96,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ["mobilenetv1_025", "posenet_mnv1_075", "ultraface_rfb_320", "kws_dscnn"]
     parser.add_argument("--models", nargs="*", default=names if (SHARED / "data").is_dir() else [])
-    parser.add_argument("--networks", nargs="*", default=["mobilenet_v2", "resnet152"])
+    parser.add_argument(
+        "--networks", nargs="*", choices=sorted(networks.NETWORKS), default=["mobilenet_v2", "resnet152"]
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     speeds = [speed(name) for name in arguments.networks]

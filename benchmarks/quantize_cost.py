@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, SHARED, last_json, markdown, noise, write_json
+from benchmarks.networks import NETWORKS
 
 FIGURES = ("quantize_s", "import_s", "peak_rss_mb")
 
@@ -118,7 +119,9 @@ def main() -> int:
         print(json.dumps(measure_here(model, out, given.samples)))
         return 0
     parser = argparse.ArgumentParser(description="Time and peak memory of quantization, as a markdown table.")
-    parser.add_argument("--networks", nargs="+", default=["mobilenet_v2", "resnet50", "resnet152"])
+    parser.add_argument(
+        "--networks", nargs="+", choices=sorted(NETWORKS), default=["mobilenet_v2", "resnet50", "resnet152"]
+    )
     parser.add_argument("--samples", nargs="+", type=int, default=[4, 100])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peer-python", default=os.environ.get("EQUIQUANT_PEER_PYTHON"), help="a python with the peer")

@@ -23,6 +23,7 @@ ORDER = (
     ("decisions",),
     ("field_checks",),
     ("recipe",),
+    ("idle_options",),
     ("numerics",),
     ("graph",),
     ("io",),

@@ -117,7 +117,8 @@ _INTRODUCTION = """\
 
 Every option AMD documents for Quark ONNX, some of our own (which say so), and what EquiQuant does with them. An unknown
 name is an error that names the nearest known one; so is a value of the wrong type, a contradiction, or a feature that
-is not available yet. The recipe field is what the option sets in `equiquant.recipe.Recipe`, which the report saves.
+is not available yet. What others leave without effect is named in a warning. The recipe field is what the option sets
+in `equiquant.recipe.Recipe`, which the report saves.
 This page is generated from `src/equiquant/option_table.py`:
 
     python -c "import pathlib, equiquant.options as o; pathlib.Path('docs/options.md').write_text(o.markdown())"

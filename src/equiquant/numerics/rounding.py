@@ -104,17 +104,20 @@ def _order(second: Array) -> Array:
     each = np.arange(groups)
     least = SMALLEST_PIVOT * np.abs(second).max(axis=(1, 2))
     left = diagonal.astype(np.float64)  # what varies of each column when those behind it are known
-    factor = np.zeros((groups, size, size))
-    for known in range(size):
-        place = left.argmin(axis=1)
-        order[:, size - 1 - known] = place
-        seen = factor[each, place, :known, None]
-        pivot = left[each, place]
-        column = second[each, :, place] - (factor[:, :, :known] @ seen)[..., 0]
-        column *= np.where(pivot > least, 1 / np.sqrt(np.maximum(pivot, least)), 0.0)[:, None]
-        factor[:, :, known] = column
-        left -= column**2
-        left[each, place] = np.inf
+    rest = second.astype(np.float64)  # and what of it varies with the others, before the block
+    for start in range(0, size, BLOCK):
+        factor = np.zeros((groups, size, min(BLOCK, size - start)))
+        for known in range(factor.shape[2]):
+            place = left.argmin(axis=1)
+            order[:, size - 1 - start - known] = place
+            seen = factor[each, place, :known, None]
+            pivot = left[each, place]
+            column = rest[each, :, place] - (factor[:, :, :known] @ seen)[..., 0]
+            column *= np.where(pivot > least, 1 / np.sqrt(np.maximum(pivot, least)), 0.0)[:, None]
+            factor[:, :, known] = column
+            left -= column**2
+            left[each, place] = np.inf
+        rest -= factor @ factor.swapaxes(1, 2)
     return order
 
 

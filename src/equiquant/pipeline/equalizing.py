@@ -26,6 +26,7 @@ from equiquant.equalization import (
 from equiquant.errors import DataError, ModelError
 from equiquant.graph import edit, query
 from equiquant.io import model_bytes, release_memory
+from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.judging import EQUAL_DB, Judge, Yardstick
@@ -101,7 +102,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         asked = recipe if state.quantize else recipe.replace(bias_correction=False)  # another tool's biases stay
         survey = target.survey(model, asked) if state.quantize else _survey(state, model, asked)
         reach = None if state.quantize else _reach(state, model, classes)
-        plans, terms = solve(model, classes, asked, survey, judge.fitted, judge.affordable, reach)
+        plans, terms = _solved(state, model, classes, asked, survey, judge, reach)
         # Where no class is free, all the methods say what the first says: nothing.
         plans = [plan for plan in plans if plan is plans[0] or plan.z.any() or plan.ranges is not None]
         noise = {p.method: parallel(lambda term, z=p.z: term.exact(z), terms) for p in plans}  # type: ignore[misc]
@@ -177,6 +178,26 @@ def _survey(state: RunState, model: ir.Model, recipe: Recipe) -> target.Survey |
         reason = f"its noise cannot be predicted, so ranges alone count, as in the pairwise solver. {error}"
         state.decisions.append(Decision("equalize", "global_solver", "whole network", False, reason))
         return None
+
+
+def _solved(
+    state: RunState,
+    model: ir.Model,
+    classes: ScaleClasses,
+    recipe: Recipe,
+    survey: target.Survey | None,
+    judge: Judge,
+    reach: ClipReach | None,
+) -> tuple[list[EqualizationPlan], list[NoiseTerm]]:
+    """Return the plans and the noise terms; only the pairwise plan and no terms where no gradients can be computed."""
+    try:
+        return solve(model, classes, recipe, survey, judge.fitted, judge.affordable, reach)
+    except ModelError as error:
+        if survey is None:
+            raise
+        reason = f"ranges alone count, as in the pairwise solver: the noise at the outputs cannot be measured. {error}"
+        state.decisions.append(Decision("equalize", "global_solver", "whole network", False, reason))
+        return solve(model, classes, recipe, None, judge.fitted, judge.affordable, reach)
 
 
 def _reach(state: RunState, model: ir.Model, classes: ScaleClasses) -> ClipReach:

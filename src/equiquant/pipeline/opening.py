@@ -9,6 +9,7 @@ from equiquant import calibrate
 from equiquant.calibrate import SampleStream
 from equiquant.decisions import Decision
 from equiquant.errors import DataError
+from equiquant.idle_options import idle_options
 from equiquant.io import LoadedModel
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.recipe import ImageOptions, Recipe
@@ -64,6 +65,8 @@ def begun(
         state.warn(NO_DATA)
     if not stream.synthetic and not stream.images and recipe.image != ImageOptions():
         state.warn(NO_IMAGES)
+    if quantize and (idle := idle_options(recipe)):
+        state.warn(" ".join(f"{name} has no effect: {reason}." for name, reason in idle.items()))
     return state
 
 

@@ -9,12 +9,12 @@ import onnx_ir as ir
 
 from equiquant.decisions import Decision
 from equiquant.io import model_bytes
-from equiquant.pipeline.equalizing import LARGE
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Reference, float_noise
 
 __all__ = ["reference_kept"]
 
+MEASURED_BELOW = 1_000_000_000  # bytes of weights; a second copy of more is not worth having
 ROUNDINGS = 4.0  # times the noise of weights moved by one unit: a rewrite rounds activations anew as well
 
 
@@ -30,7 +30,7 @@ def reference_kept(state: RunState, model: ir.Model, reference: Reference, stage
     result = reference.measure(model)
     if result.error <= state.recipe.equivalence_tolerance:
         return reference
-    if state.quantize and model_bytes(model) <= LARGE:
+    if state.quantize and model_bytes(model) < MEASURED_BELOW:
         own = Reference.of(model, reference.feeds)
         noise = float_noise(model, own).error
         if result.error <= ROUNDINGS * noise:

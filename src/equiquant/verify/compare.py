@@ -27,6 +27,7 @@ from equiquant.graph.edit import infer_shapes
 from equiquant.graph.query import TEXT_KINDS, is_float, static_shape
 from equiquant.graph.varying import varying
 from equiquant.io.runtime import Runner
+from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
 from equiquant.verify.integer import IntegerAgreement
 
@@ -205,9 +206,9 @@ class _Judge:
             got = candidate.run(feed)
             for name, output in zip(names, got, strict=False):
                 self._add_output(name, expected[name], output)
-            for pair, output in zip(group, got[len(names) :], strict=True):
-                self._add_tensor(pair, expected[pair.name] if pair.name in expected else feed[pair.name], output)
-            del expected, got  # before the next feed's are made
+            references = [expected[p.name] if p.name in expected else feed[p.name] for p in group]
+            parallel(self._add_tensor, zip(group, references, got[len(names) :], strict=True))
+            del expected, got, references  # before the next feed's are made
             yield batch_size(feed)
 
     def _results(self, wanted: Sequence[str]) -> Callable[[Feed], Sequence[Array]]:
@@ -231,7 +232,8 @@ class _Judge:
             self._agree[name][0] += int(same)
             self._agree[name][1] += len(expected)
 
-    def _add_tensor(self, pair: _Pair, expected: Array, output: Array) -> None:
+    def _add_tensor(self, values: tuple[_Pair, Array, Array]) -> None:
+        pair, expected, output = values
         _check_shapes("tensor", pair.name, expected, output)
         try:
             self._tensor_sums[pair.name].add(expected, output)

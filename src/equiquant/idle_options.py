@@ -1,0 +1,79 @@
+"""Options that were set and do nothing, because of others: said, not refused, for documented scripts set many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from equiquant.recipe import PRESETS, Recipe
+
+__all__ = ["idle_options"]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Fields that do nothing under one condition.
+
+    Attributes:
+        fields: Of `Recipe`.
+        idle: True if they do nothing.
+        reason: Why, for the user.
+    """
+
+    fields: tuple[str, ...]
+    idle: Callable[[Recipe], bool]
+    reason: str
+
+
+SIMULATED = (
+    "dpu_leaky_relu",
+    "dpu_sigmoid",
+    "dpu_hard_sigmoid",
+    "dpu_average_pool",
+    "dpu_reduce_mean",
+    "dpu_clip",
+)
+REWRITTEN = ("bn_to_conv", "reduce_mean_to_pool", "split_large_pool", "split_to_slice")
+GROUPS = (
+    _Group(("block_size",), lambda r: not r.weight_only, "only the presets w4 and w8 store weights in blocks"),
+    _Group(
+        ("npu_limits", "limits_off", "simulate_dpu", *SIMULATED, *REWRITTEN),
+        lambda r: not r.npu,
+        "the target is not the NPU, whose preset is xint8",
+    ),
+    _Group(SIMULATED, lambda r: r.npu and not r.simulate_dpu, "simulate_dpu is off"),
+    _Group(("limits_off",), lambda r: r.npu and not r.npu_limits, "npu_limits is off, and with it every limit"),
+    _Group(
+        ("cle_steps", "cle_append_bias", "clip_mode", "replace_clip6_relu"), lambda r: not r.cle, "equalization is off"
+    ),
+    _Group(
+        ("cle_method", "cle_accept"),
+        lambda r: not r.cle and r.calibration != "noise",
+        "equalization is off, and ranges are not chosen by the noise they leave",
+    ),
+    _Group(("percentile",), lambda r: r.calibration != "percentile", "calibration is not 'percentile'"),
+    _Group(
+        ("histogram_bins",),
+        lambda r: r.calibration not in ("percentile", "entropy"),
+        "calibration is neither 'percentile' nor 'entropy'",
+    ),
+    _Group(("minmse_mode",), lambda r: r.calibration != "minmse", "calibration is not 'minmse'"),
+    _Group(("nonoverflow_rounding",), lambda r: r.calibration != "nonoverflow", "calibration is not 'nonoverflow'"),
+    _Group(("moving_average_constant",), lambda r: not r.moving_average, "moving_average is off"),
+)
+
+
+def idle_options(recipe: Recipe) -> dict[str, str]:
+    """Return the fields that were set and do nothing, with the reason; set is what differs from the preset's value.
+
+    >>> idle_options(PRESETS["xint8"].replace(block_size=64))
+    {'block_size': 'only the presets w4 and w8 store weights in blocks'}
+    """
+    usual = PRESETS.get(recipe.name, Recipe())
+    return {
+        field: group.reason
+        for group in GROUPS
+        if group.idle(recipe)
+        for field in group.fields
+        if getattr(recipe, field) != getattr(usual, field)
+    }
