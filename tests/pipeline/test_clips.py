@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,6 +10,8 @@ import pytest
 
 from equiquant import equalize, quantize
 from tests.canonical.support import error, proto, run, weights
+
+PLAIN: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest"}
 
 
 def network() -> tuple[onnx.ModelProto, np.ndarray]:
@@ -116,3 +119,20 @@ def test_channels_are_found_where_they_are(tail: str, preset: str) -> None:
     )
     report = quantize(source, data=samples, preset=preset).report.to_dict()
     assert report["quality"]["outputs"][0]["sqnr_db"] > 6
+
+
+@pytest.mark.parametrize("preset", ["a8w8", "xint8", "a8w8_per_channel", "a16w8"])
+def test_bounds_far_above_what_channels_reach_do_not_coarsen_the_others(preset: str) -> None:
+    """A channel that hardly varies is scaled up, its bound with it: of bounds from 6 to 60 000 only 6 matters here."""
+    parameters = weights(w1=(8, 3, 1, 1), b1=(8,), w2=(4, 8, 1, 1), b2=(4,))
+    parameters["w1"] *= np.logspace(0.6, -4, 8, dtype=np.float32).reshape(8, 1, 1, 1)
+    parameters["b1"] *= 0
+    parameters["w2"] *= np.logspace(0, 4, 8, dtype=np.float32).reshape(1, 8, 1, 1)
+    parameters |= {"low": np.array(0, np.float32), "high": np.array(6, np.float32)}
+    source = proto(
+        "a = Conv(x, w1, b1) c = Clip(a, low, high) y = Conv(c, w2, b2)", "float[N,3,6,6] x", "float[] y", parameters
+    )
+    samples = np.random.default_rng(0).standard_normal((8, 3, 6, 6), np.float32)
+    report = quantize(source, data=samples, preset=preset, clip_mode="per_channel", **PLAIN).report.to_dict()
+    assert report["equalization"]["moved"] > 0
+    assert report["quality"]["outputs"][0]["sqnr_db"] > (28 if preset == "xint8" else 35)

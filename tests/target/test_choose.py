@@ -61,6 +61,19 @@ def test_the_bound_of_the_producer_cuts_the_range() -> None:
     assert plan.activations["y"] == QuantParams.make(6 / 255, 0, "uint8")
 
 
+@pytest.mark.parametrize("kind", ["Min", "Max"])
+def test_the_constant_of_a_min_or_max_lies_on_the_grid_of_the_result(kind: str) -> None:
+    """However far it lies from that: what is rounded to the grid afterwards is the same for the constant as it was."""
+    bounds = np.array([2e4, 1.2345, -0.3, -7e3], np.float32).reshape(1, 4, 1, 1)
+    model = parse(f"g (float[1, 4, 8, 8] x) => (float[] y) {{ y = {kind} (x, b) }}", b=bounds)
+    plan = _choose(model, {"x": (-2.0, 2.0), "y": (-2.0, 2.0)}, "xint8")
+    result = plan.activations["y"]
+    assert plan.constants[f"{kind}_y", 1] == result
+    x, compare = noise(1, 4, 8, 8), {"Min": np.minimum, "Max": np.maximum}[kind]
+    stored = fake_quantize(bounds, result)
+    assert np.array_equal(fake_quantize(compare(x, stored), result), fake_quantize(compare(x, bounds), result))
+
+
 def test_xint8_is_power_of_two_around_128() -> None:
     plan = _choose(_conv(w=W, b=B), RANGES, "xint8")
     for params in (*plan.activations.values(), *plan.constants.values()):

@@ -1,7 +1,8 @@
 """From statistics to parameters: one scale a group of activations, one a weight, one a bias.
 
 A constant operand of an Add or a Concat is quantized like an activation, from its own values; one that an op merely
-moves, or that is aligned, takes the parameters of its group.
+moves, or that is aligned, takes the parameters of its group, and one of a Min or Max those of the result: bounds per
+channel may lie orders of magnitude above it, where nothing reaches them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from equiquant.target.weights import bias_params, fit_weight_to_bias, weight_par
 __all__ = ["choose", "counts_decide", "in_doubt", "missing"]
 
 NOTHING_GIVEN = ChosenRanges({})
+ORDERED = ("Min", "Max")  # a constant loses nothing on the grid of the result, on which everything is rounded anyway
 HEADROOM = 1.5  # of outputs over what made-up inputs show: a network is surest of itself on what it was trained on
 
 
@@ -242,6 +244,8 @@ class _Chooser:
             if array is None:
                 continue
             shared = activations.get(value.name or "")
+            if shared is None and node.op_type in ORDERED:
+                shared = activations.get(node.outputs[0].name or "")
             if shared is None:
                 evidence = Evidence.of_array(array, self._target)
                 params = activation_params(evidence, self._target, self._recipe, value.name or "")
