@@ -98,6 +98,18 @@ def test_channels_that_reach_6_are_held_by_their_clip(tmp_path: Path) -> None:
     assert outlook.layers[0].free == 4 - held.channels
 
 
+def test_what_bounds_per_channel_would_free_is_foreseen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = network(tmp_path / "m.onnx", UNEVEN, "Clip")
+    outlook = api.inspect(model, DATA, preset="a8w8").outlook
+    assert outlook is not None
+    assert outlook.sqnr_db["per_channel"] > outlook.sqnr_db["global"] + 1
+    done = equalize(model, data=DATA, clip_mode="per_channel").report.equalization["objective_db"]
+    assert outlook.sqnr_db["per_channel"] == pytest.approx(done["global"], abs=0.5)
+    assert main(["inspect", str(model)]) == 0
+    assert "--clip-mode per_channel" in capsys.readouterr().out
+    assert "per_channel" not in api.inspect(network(tmp_path / "r.onnx", UNEVEN), DATA).outlook.sqnr_db  # type: ignore[union-attr]
+
+
 def test_what_cannot_be_told_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = network(tmp_path / "m.onnx", UNEVEN)
     assert main(["quantize", str(model), "-o", str(tmp_path / "q.onnx"), "-q"]) == 0

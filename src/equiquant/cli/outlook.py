@@ -40,7 +40,7 @@ def show_outlook(inspection: Inspection, worst: int) -> None:
         console.print(line)
     _layers(console, outlook.layers)
     _tensors(console, outlook.tensors, worst)
-    _held(console, outlook.layers)
+    _held(console, outlook.layers, outlook.sqnr_db.get("per_channel"))
     if outlook.synthetic:
         console.print("\nInputs were made up: give real samples with --data for figures to rely on.", style="yellow")
 
@@ -101,8 +101,8 @@ def _tensors(console: Console, tensors: tuple[TensorOutlook, ...], worst: int) -
     console.print(table)
 
 
-def _held(console: Console, layers: tuple[LayerOutlook, ...]) -> None:
-    """Show what must keep its scale, one line a reason."""
+def _held(console: Console, layers: tuple[LayerOutlook, ...], freed: float | None) -> None:
+    """Show what must keep its scale, one line a reason; `freed`: dB of the output if no Clip held any."""
     reasons: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
     for layer in layers:
         for part in layer.held:
@@ -116,6 +116,11 @@ def _held(console: Console, layers: tuple[LayerOutlook, ...]) -> None:
         more = f" and {len(parts) - NAMED} more" if len(parts) > NAMED else ""
         console.print(Text(f"{channels:,} channels, {reason}: {names}{more}"), soft_wrap=True)
     if any("Clip(0," in reason for reason in reasons):
+        told = Text() if freed is None else Text.assemble(" (", graded(freed), " of the output)")
         console.print(
-            "--clip-mode soft, or per_channel where the backend takes a Min, frees those at a Clip.", style="dim"
+            Text.assemble(
+                "--clip-mode per_channel, where the backend takes a Min, frees those at a Clip",
+                told,
+                "; so does soft, in part.",
+            )
         )

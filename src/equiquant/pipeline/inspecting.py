@@ -16,7 +16,7 @@ import onnx_ir as ir
 from equiquant import calibrate, target
 from equiquant.calibrate import SampleStream, SampleView
 from equiquant.calibrate.feeds import batch_size
-from equiquant.equalization import LayerSpread, ScaleClasses, find_classes, spread
+from equiquant.equalization import LayerSpread, ScaleClasses, find_classes, plan_global, spread
 from equiquant.equalization.builder import ClipSite
 from equiquant.errors import DataError, EquiQuantError
 from equiquant.graph import query
@@ -72,6 +72,10 @@ def _foresee(loaded: LoadedModel, stream: SampleStream, recipe: Recipe) -> Outlo
     plans, terms = solve(model, classes, recipe, target.survey(model, recipe), samples, affordable)
     scales = {plan.method: plan.z for plan in plans}
     before, after = scales["none"], scales.get("global", plans[-1].z)
+    predicted = {name: decibels(1.0, objective(terms, z)) for name, z in scales.items()} if terms else {}
+    if terms and classes.clips:
+        free = np.full(classes.count, np.inf)
+        predicted["per_channel"] = decibels(1.0, objective(terms, plan_global(terms, after, (-free, free)).z))
     noise = _noise_of_layers(terms, before, after)
     clips = _clip_of_classes(classes, after)
     outputs = {query.label(slot.node): slot.node.outputs[0] for slot in classes.slots if slot.role == "weight"}
@@ -88,7 +92,7 @@ def _foresee(loaded: LoadedModel, stream: SampleStream, recipe: Recipe) -> Outlo
         preset=recipe.name,
         samples=sum(batch_size(feed) for feed in samples),
         synthetic=stream.synthetic,
-        sqnr_db={name: decibels(1.0, objective(terms, z)) for name, z in scales.items()} if terms else {},
+        sqnr_db=predicted,
         layers=tuple(layers),
         tensors=tuple(tensors),
     )

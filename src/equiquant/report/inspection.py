@@ -99,7 +99,8 @@ class Outlook:
         samples: Samples the prediction stands on.
         synthetic: They were made up.
         sqnr_db: Predicted SQNR of the whole network in dB, all rounding together, by method: `none`,
-            `pairwise` (not of a large model), `global`; empty if nothing can be predicted.
+            `pairwise` (not of a large model), `global`, and where there is a ReLU6 `per_channel`, `global` with a bound
+            of its own for every channel; empty if nothing can be predicted.
         layers: In graph order.
         tensors: Activation tensors, in graph order.
     """
