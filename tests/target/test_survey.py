@@ -185,3 +185,12 @@ def test_nor_where_the_options_leave_it_float_anyway() -> None:
 
 def _number(value: float) -> Array:
     return np.array(value, np.float32)
+
+
+@pytest.mark.parametrize(("divisor", "kept"), [([6.0], False), ([2.0, 3.0, 4.0, 5.0], False), ([0.01, 1, -2, 9], True)])
+def test_uneven_divisors_stay_float(divisor: list[float], kept: bool) -> None:
+    """Of 0.01 and 9 with one scale of 8 bits the former is 0, and what it divides infinite."""
+    text = "a = Relu (x)  b = Div (a, d)  y = Conv (b, w)"
+    found = _survey(text, "xint8", d=np.array(divisor, np.float32).reshape(1, -1, 1, 1))
+    assert ("Div_b" in found.kept_float) == kept
+    assert ("Div_b" in found.nodes) != kept

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
+import numpy as np
 import onnx_ir as ir
 
 from equiquant.errors import ModelError, OptionError
@@ -28,6 +29,8 @@ from equiquant.target.signs import never_negative
 from equiquant.target.targets import Target, target_of
 
 __all__ = ["Group", "Survey", "survey"]
+
+MOST_UNEVEN = 8  # largest over smallest divisor
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ def _refusal(node: ir.Node) -> str | None:
         return f"its constant '{infinite.name}' is not finite"
     if node.op_type == "AveragePool" and any(d != 1 for d in attribute(node, "dilations", ())):
         return "onnxruntime has no integer AveragePool with dilations"
+    if node.op_type == "Div" and _uneven(node.inputs[1]):
+        return "its divisors are too uneven: rounded with one scale, the smallest would be far off"
     inputs = [value for _, value in activation_inputs(node, row)]
     for value in (*inputs, *data_outputs(node)):
         dtype = _dtype(value)
@@ -178,6 +183,15 @@ def _refusal(node: ir.Node) -> str | None:
     if all(constant(value) is not None for value in inputs):
         return "all its inputs are constant"
     return None
+
+
+def _uneven(divisor: ir.Value | None) -> bool:
+    """True of constant divisors whose smallest would lose more than 3% to rounding with the scale of the largest."""
+    array = None if divisor is None else constant(divisor)
+    if array is None or not array.size:
+        return False
+    size = np.abs(array.astype(np.float64))
+    return bool(size.min() * MOST_UNEVEN < size.max())
 
 
 def _dtype(value: ir.Value) -> ir.DataType | None:
