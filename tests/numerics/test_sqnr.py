@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from typing import Any
 
@@ -106,7 +107,13 @@ def test_channel_axis_beyond_the_rank_means_no_channels() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match="shapes differ"):
         figures(np.zeros(3), np.zeros(4))
-    accumulator = ErrorAccumulator(1)
-    accumulator.add(np.zeros((1, 3)), np.zeros((1, 3)))
-    with pytest.raises(ValueError, match="number of channels"):
-        accumulator.add(np.zeros((1, 4)), np.zeros((1, 4)))
+
+
+def test_an_axis_whose_size_changes_is_no_channel_axis() -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.standard_normal((1, size, 5)).astype(np.float32) for size in (3, 3, 4, 3)]
+    uneven, whole = ErrorAccumulator(1), ErrorAccumulator()
+    for part in parts:
+        uneven.add(part, 0.9 * part)
+        whole.add(part, 0.9 * part)
+    assert dataclasses.astuple(uneven.figures()) == pytest.approx(dataclasses.astuple(whole.figures()))

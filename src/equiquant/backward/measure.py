@@ -51,13 +51,15 @@ def measure_gains(
         draws: Directions a feed. The error falls with the root of samples times draws.
 
     Returns:
-        Gains by name. Tensors no gradient reaches, empty ones and those with infinite gradients are absent.
+        Gains by name. Tensors no gradient reaches, empty ones, those with infinite gradients and those whose number of
+        channels differs from sample to sample are absent.
     """
     samples = list(feeds) if isinstance(feeds, Iterator) else feeds
     rng = np.random.default_rng(seed)
     scales: dict[str, np.float32] = {}
     white: dict[str, Array] = {}
     constant: dict[str, Array] = {}
+    uneven: set[str] = set()
     power = 0.0  # of a single output
 
     def prepare(graph: BackwardGraph) -> None:
@@ -72,12 +74,16 @@ def measure_gains(
                 feed[name] = np.asarray(rng.choice(SIGNS, sizes) * scales[value])
             sums = [s.astype(np.float64) for s in runner.run({i.name: feed[i.name] for i in runner.inputs})]
             for index, tensor in enumerate(graph.tensors):
-                white[tensor] = white.get(tensor, 0.0) + sums[2 * index].sum(axis=0) / draws
-                constant[tensor] = constant.get(tensor, 0.0) + np.square(sums[2 * index + 1]).sum(axis=0) / draws
+                each = sums[2 * index].sum(axis=0), np.square(sums[2 * index + 1]).sum(axis=0)
+                if tensor in white and white[tensor].shape != each[0].shape:
+                    uneven.add(tensor)
+                    continue
+                white[tensor] = white.get(tensor, 0.0) + each[0] / draws
+                constant[tensor] = constant.get(tensor, 0.0) + each[1] / draws
             if draw == 0:
                 power += sum(map(_power, sums[2 * len(graph.tensors) :]))
     unit = np.square(_inverse_root(power)) if len(scales) == 1 else 1.0
-    found = {name: Gains(white[name] * unit, constant[name] * unit) for name in white}
+    found = {name: Gains(white[name] * unit, constant[name] * unit) for name in white.keys() - uneven}
     return {n: g for n, g in found.items() if np.isfinite(g.white).all() and np.isfinite(g.constant).all()}
 
 

@@ -78,7 +78,7 @@ class Accumulator:
         self._name, self._wanted, self._axis = name, wanted, axis
         self._low, self._high, self._count = math.inf, -math.inf, 0
         self._histogram = HistogramBuilder() if wanted.histogram else None
-        self._channels = None if axis is None else ChannelBuilder(name, axis)
+        self._channels = None if axis is None else ChannelBuilder(axis)
         self._sketch = SketchBuilder() if sketch else None
         self._votes: Counter[tuple[int, int]] = Counter()
 
@@ -103,6 +103,8 @@ class Accumulator:
             raise DataError(
                 f"The float model computes NaN or infinite values in tensor '{self._name}' on the calibration data."
             )
+        if self._channels is not None and self._channels.uneven:
+            self._sketch = None
         if self._sketch is not None and self._axis is not None:
             for part in np.split(x, batch) if self._axis else [x]:
                 self._sketch.add(np.moveaxis(part, self._axis, 0).reshape(x.shape[self._axis], -1))

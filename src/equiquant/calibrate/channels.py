@@ -2,6 +2,8 @@
 
 Constant is what a sample's mean makes: Σ over samples of (Σ_positions x)² / positions.
 
+An axis whose size differs from sample to sample, like the time of recordings, is no channel axis: then there are none.
+
 Within one sample the positions of a channel are summed in float32 (float64 where channels are last); samples are then
 added without rounding (`numerics.exact_sum`). Neither the order nor the batching of the samples changes a bit.
 """
@@ -14,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.calibrate.stats import ChannelSums
-from equiquant.errors import DataError
 from equiquant.numerics.exact_sum import ExactSum
 
 __all__ = ["ChannelBuilder"]
@@ -28,12 +29,15 @@ class ChannelBuilder:
     """Accumulates `ChannelSums` along one axis.
 
     Args:
-        name: The tensor, for errors.
-        axis: Its channel axis, >= 0.
+        axis: The channel axis, >= 0.
+
+    Attributes:
+        uneven: The size of the axis changed from one sample to the next.
     """
 
-    def __init__(self, name: str, axis: int) -> None:
-        self._name, self._axis = name, axis
+    def __init__(self, axis: int) -> None:
+        self.uneven = False
+        self._axis = axis
         self._count = 0
         self._low: Array | None = None
         self._high: Array = np.zeros(0)
@@ -45,20 +49,16 @@ class ChannelBuilder:
         Args:
             x: The values, float32 or float64.
             samples: How many samples lie along axis 0; 1 where it is no batch.
-
-        Raises:
-            DataError: The number of channels changed from one sample to the next.
         """
         channels = x.shape[self._axis]
         blocks = x.reshape(int(np.prod(x.shape[: self._axis])), channels, -1)  # (outer, C, inner)
         if self._low is None:
             self._low, self._high = np.full(channels, np.inf), np.full(channels, -np.inf)
             self._sum, self._square, self._constant = ExactSum(channels), ExactSum(channels), ExactSum(channels)
-        elif self._low.size != channels:
-            raise DataError(
-                f"The tensor '{self._name}' has {channels} channels for one sample and {self._low.size} for another."
-            )
         low, high = _extremes(blocks)
+        self.uneven |= low.size != self._low.size
+        if self.uneven:
+            return float(low.min()), float(high.max())
         self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
         self._count += blocks.shape[0] * blocks.shape[2]
         smallest, largest = float(low.min()), float(high.max())
@@ -79,8 +79,10 @@ class ChannelBuilder:
         self._sum.add(sums)
         self._constant.add(np.square(sums) / positions)
 
-    def result(self) -> ChannelSums:
-        """Return the figures of everything added so far."""
+    def result(self) -> ChannelSums | None:
+        """Return the figures of everything added so far; None if there are no channels."""
+        if self.uneven:
+            return None
         low = self._low if self._low is not None else np.zeros(0)
         sums = (s.digits() for s in (self._sum, self._square, self._constant))
         return ChannelSums(self._axis, self._count, low, self._high, *sums)

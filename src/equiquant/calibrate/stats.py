@@ -99,15 +99,15 @@ class TensorRecord:
         return self.sketch.sides(self.sums.low, self.sums.high)
 
     def merge(self, other: TensorRecord) -> TensorRecord:
-        """Return the record of all values of both; what only one of them holds is dropped."""
+        """Return the record of all values of both; what only one of them holds, or of other channels, is dropped."""
         if not (self.count and other.count):
             return self if self.count else other
         histogram, sums, sketch = None, None, None
         if self.histogram is not None and other.histogram is not None:
             histogram = self.histogram.merge(other.histogram)
-        if self.sums is not None and other.sums is not None:
+        if self.sums is not None and other.sums is not None and self.sums.low.size == other.sums.low.size:
             sums = self.sums.merge(other.sums)
-        if self.sketch is not None and other.sketch is not None:
+        if self.sketch is not None and other.sketch is not None and sums is not None:
             sketch = self.sketch.merge(other.sketch)
         votes = {key: self.votes.get(key, 0) + other.votes.get(key, 0) for key in {*self.votes, *other.votes}}
         low, high = min(self.low, other.low), max(self.high, other.high)

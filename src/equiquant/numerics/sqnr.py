@@ -65,7 +65,8 @@ class ErrorAccumulator:
     """Adds up one tensor's error over any number of batches, in constant memory.
 
     Args:
-        channel_axis: Axis of the channels for the aligned SQNR; None for none.
+        channel_axis: Axis of the channels for the aligned SQNR; None for none. Where its size differs from batch to
+            batch there are none either.
     """
 
     def __init__(self, channel_axis: int | None = None) -> None:
@@ -81,7 +82,7 @@ class ErrorAccumulator:
         """Add one batch of two arrays of the same shape.
 
         Raises:
-            ValueError: The shapes differ, or the number of channels changed between batches.
+            ValueError: The shapes differ.
         """
         if reference.shape != output.shape:
             raise ValueError(f"shapes differ: {reference.shape} and {output.shape}")
@@ -106,13 +107,15 @@ class ErrorAccumulator:
         if not reference.size:
             return
         axis = self._axis if self._axis is not None and self._axis < reference.ndim else None
+        if axis is not None and self._count and reference.shape[axis] != self._signal.size:
+            sums = (self._signal, self._energy, self._dot)
+            self._signal, self._energy, self._dot = (each.sum(keepdims=True) for each in sums)
+            self._axis = axis = None
         shape = (1, 1, reference.size)
         if axis is not None:
             shape = (math.prod(reference.shape[:axis]), reference.shape[axis], math.prod(reference.shape[axis + 1 :]))
         outer, channels, inner = shape
-        if self._signal.size != channels:
-            if self._count:
-                raise ValueError(f"the number of channels changed from {self._signal.size} to {channels}")
+        if not self._count:
             self._signal, self._energy, self._dot = np.zeros((3, channels))
         r, q = reference.reshape(shape), output.reshape(shape)
         positions = min(inner, BLOCK)
