@@ -136,3 +136,24 @@ def test_bounds_far_above_what_channels_reach_do_not_coarsen_the_others(preset: 
     report = quantize(source, data=samples, preset=preset, clip_mode="per_channel", **PLAIN).report.to_dict()
     assert report["equalization"]["moved"] > 0
     assert report["quality"]["outputs"][0]["sqnr_db"] > (28 if preset == "xint8" else 35)
+
+
+@pytest.mark.parametrize("tail", ["rows", "as many rows as channels", "any number of rows", "channels last"])
+def test_bounds_per_channel_lie_where_the_channels_do(tail: str) -> None:
+    nodes, inputs = TAILS["rows" if tail.startswith("any") else tail]
+    if tail.startswith("any"):
+        inputs = "float[1,N,3] x"
+    parameters = weights(w1=(3, 8), w2=(8, 4), w4=(8, 3, 1, 1))
+    parameters["w1"] *= np.logspace(1.5, -1.5, 8, dtype=np.float32)
+    parameters["w4"] *= np.logspace(1.5, -1.5, 8, dtype=np.float32).reshape(8, 1, 1, 1)
+    parameters |= {"low": np.array(0, np.float32), "high": np.array(6, np.float32)}
+    source = proto(nodes, inputs, "float[] y", {n: a for n, a in parameters.items() if re.search(rf"\b{n}\b", nodes)})
+    shape = [dim.dim_value or 10 for dim in source.graph.input[0].type.tensor_type.shape.dim]
+    samples = [np.random.default_rng(k).standard_normal(shape).astype(np.float32) for k in range(4)]
+    result = equalize(source, data=samples, clip_mode="per_channel")
+    report = result.report.to_dict()
+    assert [d["applied"] for d in report["decisions"] if d["rule"] == "per_channel_clip"] == [True]
+    assert report["equalization"]["moved"] == 8
+    (bound,) = [i for i in result.model.graph.initializer if i.name.endswith("_bound")]
+    assert sorted(bound.dims)[-2:] == [1, 8]
+    assert max(changes(source, result.model, [100 * sample for sample in samples])) < 1e-5

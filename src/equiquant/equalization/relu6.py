@@ -1,7 +1,7 @@
 """Rewrites of ReLU6: as ReLU, which changes the function, or with a bound for every channel, which does not.
 
-After `split_clips` a Clip(0, c) is Relu and Min with a constant of shape (1, C, 1, …); the constant absorbs the scale
-of its channels like any other, so that all of them may move.
+After `split_clips` a Clip(0, c) is Relu and Min with a constant of shape (1, C, 1, …), or C wherever the channels lie;
+the constant absorbs the scale of its channels like any other, so that all of them may move.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
+from equiquant.equalization.builder import Ids
+from equiquant.equalization.classes import find_classes
 from equiquant.graph import query
 from equiquant.graph.edit import Names, add_initializer
 
@@ -31,9 +33,10 @@ def replace_clip6(model: ir.Model) -> list[Decision]:
 def split_clips(model: ir.Model, count: int | None = None) -> list[Decision]:
     """Give the first `count` Clip(0, c) of the main graph (all of them for None) a bound per channel.
 
-    A Clip whose number of channels (axis 1) is unknown is refused.
+    A Clip whose number of channels is unknown is refused.
     """
     decisions: list[Decision] = []
+    classes = find_classes(model).values
     names = Names(model.graph)
     done = 0
     for node in list(model.graph):
@@ -46,21 +49,30 @@ def split_clips(model: ir.Model, count: int | None = None) -> list[Decision]:
         shape = query.static_shape(out)
         dtype = out.dtype
         where = query.label(node)
-        if shape is None or len(shape) < 2 or shape[1] is None or dtype is None:
+        axis = _varying_axis(classes.get(out))
+        channels = None if shape is None or len(shape) <= axis else shape[axis]
+        if shape is None or channels is None or dtype is None:
             reason = "its number of channels is unknown; the Clip stays"
             decisions.append(Decision("equalize", "per_channel_clip", where, False, reason))
             continue
-        table = np.full((1, shape[1], *[1] * (len(shape) - 2)), high, dtype=dtype.numpy())
+        sizes = [channels if index == axis else 1 for index in range(len(shape))]
+        table = np.full(sizes, high, dtype=dtype.numpy())
         bound = add_initializer(model.graph, names.fresh(f"{out.name}_bound"), table)
         relu = ir.node("Relu", [node.inputs[0]], num_outputs=1, name=names.fresh(f"{where}_relu"))
         relu.outputs[0].name = names.fresh(f"{out.name}_relu")
         relu.outputs[0].shape, relu.outputs[0].type = out.shape, out.type
         minimum = ir.node("Min", [relu.outputs[0], bound], num_outputs=1, name=node.name)
         _put(model.graph, node, [relu, minimum])
-        reason = f"Clip(0, {high:g}) became Relu and a Min with a bound for each of {shape[1]} channels"
+        reason = f"Clip(0, {high:g}) became Relu and a Min with a bound for each of {channels} channels"
         decisions.append(Decision("equalize", "per_channel_clip", where, True, reason))
         done += 1
     return decisions
+
+
+def _varying_axis(ids: Ids | None) -> int:
+    """Return the axis along which a value's classes differ, 1 where none does."""
+    varying = [] if ids is None else [axis for axis, size in enumerate(ids.shape) if size > 1]
+    return varying[0] if len(varying) == 1 else 1
 
 
 def _put(graph: ir.Graph, node: ir.Node, replacement: list[ir.Node]) -> None:
