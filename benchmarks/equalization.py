@@ -74,8 +74,8 @@ def speed(name: str) -> dict[str, Any]:
         classes_s = time.perf_counter() - start
         chosen = survey(model, recipe)
         figures, sketches, count = solving.channel_statistics(recipe, model, classes, chosen.calibrated, samples)
-        largest = {name: sides[0].high for name, sides in sketches.items()}
-        bounds = clip_bounds(classes, largest, max(solving.LEAST_MARGIN, 1 / count**2))
+        reach = solving.reach_seen(sketches, count)
+        bounds = clip_bounds(classes, reach.largest, reach.margin)
         start = time.perf_counter()
         pairwise = plan_pairwise(classes, bounds)
         pairwise_s = time.perf_counter() - start

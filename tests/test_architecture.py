@@ -23,7 +23,6 @@ ORDER = (
     ("decisions",),
     ("field_checks",),
     ("recipe",),
-    ("idle_options",),
     ("numerics",),
     ("graph",),
     ("io",),

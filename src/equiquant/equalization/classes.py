@@ -32,6 +32,12 @@ class ScaleClasses:
     clips: tuple[ClipSite, ...]
     pins: Mapping[ir.Value, Pin]
 
+    def varying_axis(self, value: ir.Value) -> int | None:
+        """Return the axis along which a tensor's classes differ; None where there is none, or more than one."""
+        ids = self.values.get(value)
+        varying = [] if ids is None else [axis for axis, size in enumerate(ids.shape) if size > 1]
+        return varying[0] if len(varying) == 1 else None
+
 
 def find_classes(model: ir.Model) -> ScaleClasses:
     """Walk the graph once and return its scale classes. The model is not changed.

@@ -117,13 +117,13 @@ def plan_pairwise(
     return EqualizationPlan("pairwise", result.z, result.sweeps)
 
 
-def plan_global(terms: Sequence[NoiseTerm], start: Array, bounds: Bounds) -> EqualizationPlan:
+def plan_global(terms: Sequence[NoiseTerm], start: Array, bounds: Bounds | None) -> EqualizationPlan:
     """Choose the log-scales that minimise the noise of the whole network, ranges reaching the largest values.
 
     Args:
         terms: From `noise_terms`.
         start: (classes,) where to begin.
-        bounds: From `clip_bounds`.
+        bounds: From `clip_bounds`; None where nothing is bounded.
     """
     result = solve_global(terms, start, bounds)
     return EqualizationPlan("global", result.z, result.evaluations)

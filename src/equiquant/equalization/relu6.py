@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
-from equiquant.equalization.builder import Ids
 from equiquant.equalization.classes import find_classes
 from equiquant.graph import query
 from equiquant.graph.edit import Names, add_initializer
@@ -36,7 +35,7 @@ def split_clips(model: ir.Model, count: int | None = None) -> list[Decision]:
     A Clip whose number of channels is unknown is refused.
     """
     decisions: list[Decision] = []
-    classes = find_classes(model).values
+    classes = find_classes(model)
     names = Names(model.graph)
     done = 0
     for node in list(model.graph):
@@ -49,7 +48,8 @@ def split_clips(model: ir.Model, count: int | None = None) -> list[Decision]:
         shape = query.static_shape(out)
         dtype = out.dtype
         where = query.label(node)
-        axis = _varying_axis(classes.get(out))
+        varying = classes.varying_axis(out)
+        axis = 1 if varying is None else varying
         channels = None if shape is None or len(shape) <= axis else shape[axis]
         if shape is None or channels is None or dtype is None:
             reason = "its number of channels is unknown; the Clip stays"
@@ -67,12 +67,6 @@ def split_clips(model: ir.Model, count: int | None = None) -> list[Decision]:
         decisions.append(Decision("equalize", "per_channel_clip", where, True, reason))
         done += 1
     return decisions
-
-
-def _varying_axis(ids: Ids | None) -> int:
-    """Return the axis along which a value's classes differ, 1 where none does."""
-    varying = [] if ids is None else [axis for axis, size in enumerate(ids.shape) if size > 1]
-    return varying[0] if len(varying) == 1 else 1
 
 
 def _put(graph: ir.Graph, node: ir.Node, replacement: list[ir.Node]) -> None:

@@ -86,7 +86,10 @@ class ErrorAccumulator:
         """
         if reference.shape != output.shape:
             raise ValueError(f"shapes differ: {reference.shape} and {output.shape}")
-        for part, r, q in self._blocks(reference, output):
+        if not reference.size:
+            return
+        shape = self._laid_out(reference.shape)
+        for part, r, q in _blocks(reference.reshape(shape), output.reshape(shape)):
             r, q = _agreeing(r.astype(np.float64), q.astype(np.float64))
             difference = r - q
             self._signal[part] += np.einsum("nci,nci->c", r, r)
@@ -102,28 +105,19 @@ class ErrorAccumulator:
         """True if the reference was nothing but zeros so far: there is no signal to compare noise with."""
         return not self._signal.any()
 
-    def _blocks(self, reference: Array, output: Array) -> Iterator[tuple[slice, Array, Array]]:
-        """Yield which channels, and views shaped (outer, channels, inner) of about `BLOCK` elements."""
-        if not reference.size:
-            return
-        axis = self._axis if self._axis is not None and self._axis < reference.ndim else None
-        if axis is not None and self._count and reference.shape[axis] != self._signal.size:
+    def _laid_out(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Return a batch's shape as (outer, channels, inner), and make the sums fit its channels."""
+        axis = self._axis if self._axis is not None and self._axis < len(shape) else None
+        if axis is not None and self._count and shape[axis] != self._signal.size:
             sums = (self._signal, self._energy, self._dot)
             self._signal, self._energy, self._dot = (each.sum(keepdims=True) for each in sums)
             self._axis = axis = None
-        shape = (1, 1, reference.size)
+        outer, channels, inner = 1, 1, math.prod(shape)
         if axis is not None:
-            shape = (math.prod(reference.shape[:axis]), reference.shape[axis], math.prod(reference.shape[axis + 1 :]))
-        outer, channels, inner = shape
+            outer, channels, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
         if not self._count:
             self._signal, self._energy, self._dot = np.zeros((3, channels))
-        r, q = reference.reshape(shape), output.reshape(shape)
-        positions = min(inner, BLOCK)
-        rows = min(channels, max(1, BLOCK // positions))
-        samples = max(1, BLOCK // (rows * positions)) if rows == channels else 1
-        for n, c, i in product(range(0, outer, samples), range(0, channels, rows), range(0, inner, positions)):
-            block = np.s_[n : n + samples, c : c + rows, i : i + positions]
-            yield block[1], r[block], q[block]
+        return outer, channels, inner
 
     def figures(self) -> ErrorFigures:
         """Return the figures of everything added so far."""
@@ -142,6 +136,17 @@ class ErrorAccumulator:
         scale = math.sqrt(signal) * math.sqrt(energy) if math.isfinite(energy) and energy >= 0 else math.nan
         cosine = dot / scale if scale > 0 else (1.0 if signal == energy == 0 else 0.0)
         return ErrorFigures(self._count, sqnr, aligned, self._largest, cosine)
+
+
+def _blocks(reference: Array, output: Array) -> Iterator[tuple[slice, Array, Array]]:
+    """Yield which channels, and views shaped (outer, channels, inner) of about `BLOCK` elements."""
+    outer, channels, inner = reference.shape
+    positions = min(inner, BLOCK)
+    rows = min(channels, max(1, BLOCK // positions))
+    samples = max(1, BLOCK // (rows * positions)) if rows == channels else 1
+    for n, c, i in product(range(0, outer, samples), range(0, channels, rows), range(0, inner, positions)):
+        block = np.s_[n : n + samples, c : c + rows, i : i + positions]
+        yield block[1], reference[block], output[block]
 
 
 def _agreeing(r: Array, q: Array) -> tuple[Array, Array]:

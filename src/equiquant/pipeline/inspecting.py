@@ -74,8 +74,7 @@ def _foresee(loaded: LoadedModel, stream: SampleStream, recipe: Recipe) -> Outlo
     before, after = scales["none"], scales.get("global", plans[-1].z)
     predicted = {name: decibels(1.0, objective(terms, z)) for name, z in scales.items()} if terms else {}
     if terms and classes.clips:
-        free = np.full(classes.count, np.inf)
-        predicted["per_channel"] = decibels(1.0, objective(terms, plan_global(terms, after, (-free, free)).z))
+        predicted["per_channel"] = decibels(1.0, objective(terms, plan_global(terms, after, None).z))
     noise = _noise_of_layers(terms, before, after)
     clips = _clip_of_classes(classes, after)
     outputs = {query.label(slot.node): slot.node.outputs[0] for slot in classes.slots if slot.role == "weight"}

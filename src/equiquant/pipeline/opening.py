@@ -9,8 +9,8 @@ from equiquant import calibrate
 from equiquant.calibrate import SampleStream
 from equiquant.decisions import Decision
 from equiquant.errors import DataError
-from equiquant.idle_options import idle_options
 from equiquant.io import LoadedModel
+from equiquant.pipeline.idle_options import idle_options
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.recipe import ImageOptions, Recipe
 from equiquant.report import Stages

@@ -31,7 +31,7 @@ from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.recipe import Recipe
 
-__all__ = ["ClipReach", "channel_gains", "channel_statistics", "clip_reach", "quantizer_model", "solve"]
+__all__ = ["ClipReach", "channel_gains", "channel_statistics", "clip_reach", "quantizer_model", "reach_seen", "solve"]
 
 Array = npt.NDArray[Any]
 
@@ -89,8 +89,7 @@ def solve(
     tensors = () if survey is None else survey.calibrated
     figures, sketches, count = channel_statistics(recipe, model, classes, tensors, samples)
     if reach is None:
-        seen = {name: sides[0].high for name, sides in sketches.items()}
-        reach = ClipReach(seen, count, max(LEAST_MARGIN, 1 / max(count, 1) ** 2))
+        reach = reach_seen(sketches, count)
     bounds = clip_bounds(classes, reach.largest, reach.margin)
     plans = [nothing]
     if recipe.cle:
@@ -147,6 +146,12 @@ def _with_ranges(
     if _ranged(recipe, None):
         return [*plans, *added]
     return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]
+
+
+def reach_seen(sketches: Mapping[str, Sketches], samples: int) -> ClipReach:
+    """Return how far the channels under each Clip reach on the samples the scales are found on."""
+    largest = {name: sides[0].high for name, sides in sketches.items()}
+    return ClipReach(largest, samples, max(LEAST_MARGIN, 1 / max(samples, 1) ** 2))
 
 
 def clip_reach(
@@ -213,13 +218,12 @@ def _channel_axis(value: ir.Value, classes: ScaleClasses) -> int | None:
     rank = len(value.shape) if value.shape is not None else 0
     if rank == 0:
         return None
-    ids = classes.values.get(value)
-    varying = [] if ids is None else [axis for axis, size in enumerate(ids.shape) if size > 1]
     producer = value.producer()
     if producer is not None and producer.op_type == "MatMul":
         return rank - 1  # as its noise gains are measured
-    if len(varying) == 1:
-        return varying[0]
+    varying = classes.varying_axis(value)
+    if varying is not None:
+        return varying
     return rank - 1 if any(node.op_type == "MatMul" for node in value.consumers()) else min(1, rank - 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from equiquant.hardware import EXACT, VALUES
 from equiquant.recipe import PRESETS, Recipe
 
 __all__ = ["idle_options"]
@@ -25,15 +26,8 @@ class _Group:
     reason: str
 
 
-SIMULATED = (
-    "dpu_leaky_relu",
-    "dpu_sigmoid",
-    "dpu_hard_sigmoid",
-    "dpu_average_pool",
-    "dpu_reduce_mean",
-    "dpu_clip",
-)
-REWRITTEN = ("bn_to_conv", "reduce_mean_to_pool", "split_large_pool", "split_to_slice")
+SIMULATED = tuple(rule.name for rule in VALUES)
+REWRITTEN = tuple(rule.name for rule in EXACT)
 GROUPS = (
     _Group(("block_size",), lambda r: not r.weight_only, "only the presets w4 and w8 store weights in blocks"),
     _Group(

@@ -11,7 +11,7 @@ import pytest
 
 from equiquant import ModelQuantizer, QuantizationConfig, quantize
 from equiquant.config import Config
-from equiquant.idle_options import GROUPS, idle_options
+from equiquant.pipeline.idle_options import GROUPS, idle_options
 from equiquant.recipe import PRESETS, Recipe, preset
 from tests.canonical.support import proto, weights
 
