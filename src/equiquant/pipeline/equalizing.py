@@ -29,6 +29,7 @@ from equiquant.io import model_bytes, release_memory
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import decibels
+from equiquant.pipeline.input_grids import input_ranges, on_grids
 from equiquant.pipeline.judging import EQUAL_DB, Judge, Yardstick
 from equiquant.pipeline.solving import ClipReach, clip_reach, solve
 from equiquant.pipeline.state import RunState
@@ -103,6 +104,9 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         survey = target.survey(model, asked) if state.quantize else _survey(state, model, asked)
         reach = None if state.quantize else _reach(state, model, classes)
         plans, terms = _solved(state, model, classes, asked, survey, judge, reach)
+        exact, found = input_ranges(model, survey, asked, judge.fitted) if survey and state.quantize else ({}, [])
+        state.decisions += found
+        terms = [term for term in terms if (term.kind, term.name) not in exact]
         # Where no class is free, all the methods say what the first says: nothing.
         plans = [plan for plan in plans if plan is plans[0] or plan.z.any() or plan.ranges is not None]
         noise = {p.method: parallel(lambda term, z=p.z: term.exact(z), terms) for p in plans}  # type: ignore[misc]
@@ -114,6 +118,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
             plans = plans[-1:]
         elif state.quantize and noise["none"]:  # one that moves float layers alone would measure the same
             plans = [p for p in plans if p.method == "none" or p.ranges is not None or noise[p.method] != noise["none"]]
+    plans = on_grids(plans, exact)
     only = len(plans) == 1
     trials = [_try(state, model, classes, plan, reference, judge if measured else None, keep=only) for plan in plans]
     best = _choose(state, trials)

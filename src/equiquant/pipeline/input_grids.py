@@ -1,0 +1,70 @@
+"""Give inputs that lie on a grid of 8 bits, as pixels and quantized features do, the scale that loses nothing.
+
+A range chosen for least noise would come near it, and round every value anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from equiquant.calibrate import SampleView
+from equiquant.decisions import Decision
+from equiquant.equalization import EqualizationPlan, Ranges
+from equiquant.numerics.grid import Grid, grid_of
+from equiquant.recipe import Recipe
+from equiquant.target import Survey
+
+__all__ = ["input_ranges", "on_grids"]
+
+Ends = Mapping[tuple[str, str], tuple[float, ...]]
+
+
+def input_ranges(model: ir.Model, survey: Survey, recipe: Recipe, samples: SampleView) -> tuple[Ends, list[Decision]]:
+    """Return the ranges of the inputs whose values all lie on a grid, as `ChosenRanges.ends`, and the decisions.
+
+    Args:
+        model: The model; only read.
+        survey: What will be quantized.
+        recipe: Whether ranges are chosen for least noise with scales of any size; others are as asked for.
+        samples: What to look at; made-up ones tell nothing.
+    """
+    target = survey.target
+    if recipe.calibration != "noise" or target.scale_kind != "float" or samples.synthetic:
+        return {}, []
+    symmetric = target.activation_symmetric
+    zero = target.activation.center if symmetric else target.activation.qmin
+    levels = int(target.activation.qmax) - zero
+    alone = {group.sources[0] for group in survey.groups if len(group.sources) == 1 and not group.wide}
+    ends, decisions = {}, []
+    for value in model.graph.inputs:
+        name = value.name or ""
+        if name not in alone:
+            continue
+        grid = grid_of((feed[name] for feed in samples), 2 * levels if symmetric else levels)
+        if grid is None or not grid.fits(levels, symmetric=symmetric):
+            continue
+        ends["activation", name] = _ends(grid, levels, symmetric=symmetric)
+        reason = f"its values are multiples of {grid.step:.6g}, which are kept as they are"
+        decisions.append(Decision("calibrate", "input_grid", name, True, reason))
+    return ends, decisions
+
+
+def _ends(grid: Grid, levels: int, *, symmetric: bool) -> tuple[float, ...]:
+    if symmetric:
+        return (grid.symmetric_range(levels),)
+    low, high = grid.range_of(levels)
+    return (high, -low)
+
+
+def on_grids(plans: Sequence[EqualizationPlan], ends: Ends) -> list[EqualizationPlan]:
+    """Return the plans with the ranges of these inputs."""
+    if not ends:
+        return list(plans)
+    return [replace(plan, ranges=_with(plan.ranges, ends)) for plan in plans]
+
+
+def _with(ranges: Ranges | None, ends: Ends) -> Ranges:
+    return Ranges(dict(ends)) if ranges is None else Ranges({**ranges.ends, **ends}, ranges.costs)
