@@ -45,6 +45,7 @@ def collect(
     progress: Callable[[int], None] | None = None,
     histograms: bool | None = None,
     exact: Collection[str] = (),
+    sampled: bool = False,
     checkpoint: Checkpoint | None = None,
 ) -> TensorStats:
     """Return the statistics of the named tensors over all samples of the stream.
@@ -59,6 +60,7 @@ def collect(
         progress: Called after every batch with the number of samples done, all passes together.
         histograms: Keep histograms; None where the recipe's method needs them.
         exact: Those whose histograms count every element, whatever the recipe says.
+        sampled: Histograms of the other large tensors count a sample, whatever the recipe says.
         checkpoint: Where to save what is done from time to time, and to go on from.
 
     Raises:
@@ -69,6 +71,8 @@ def collect(
     names = list(dict.fromkeys([*tensors, *axes]))
     keep = needs_histogram(recipe) if histograms is None else histograms
     wanted = Wanted.by(recipe, histogram=keep)
+    if sampled:
+        wanted = replace(wanted, limit=HISTOGRAM_LIMIT)
     first = next(iter(stream))
     limit = default_memory_limit() if recipe.calibration_memory is None else recipe.calibration_memory << 20
     alone = recipe.moving_average or model_bytes(model) > ALONE_ABOVE

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from equiquant.calibrate.distilling import distilled
 from equiquant.calibrate.feeds import batch_size
 from equiquant.calibrate.matching import matching_texture
+from equiquant.calibrate.pixels import pixel_texture
 from equiquant.calibrate.sizing import sized
 from equiquant.calibrate.sources import Source, numbered
 from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES, synthetic_feeds
@@ -43,12 +44,17 @@ def made_up(
     """
     specs = inputs if model is None else sized(model, inputs, recipe.seed)
     model = None if model is None else _settled(model)
-    texture = matching_texture(model, specs[0], recipe.seed) if model is not None and len(specs) == 1 else None
+    matching = pixels = None
+    if model is not None and len(specs) == 1:
+        matching = matching_texture(model, specs[0], recipe.seed)
+        pixels = pixel_texture(model, specs[0], recipe.seed) if matching is None else None
     count = min(recipe.calibration_samples or SYNTHETIC_SAMPLES, SYNTHETIC_SAMPLES)
-    feeds = partial(synthetic_feeds, specs, recipe.seed, count, texture)
+    feeds = partial(synthetic_feeds, specs, recipe.seed, count, matching or pixels)
     found = distilled(model, feeds(), progress) if distill and model is not None else None
     if found is None:
-        return Source(lambda: numbered(feeds()), replayable=False, synthetic=True, count=count)
+        return Source(
+            lambda: numbered(feeds()), replayable=False, synthetic=True, pixels=pixels is not None, count=count
+        )
     kept = sum(map(batch_size, found.feeds))
     return Source(lambda: numbered(found.feeds), replayable=True, synthetic=True, distilled=found, count=kept)
 

@@ -59,11 +59,12 @@ class _Search:
 
     def best(self, candidates: list[tuple[float, float]]) -> tuple[float, float]:
         """Return the range of least error; of equals the first."""
-        return candidates[int(np.argmin([self._error(*c) for c in candidates]))]
+        lows, highs = np.transpose(candidates)
+        params = params_from_range(lows, highs, self._kind, symmetric=self._symmetric)
+        errors = [self._error(*one) for one in zip(params.scale, params.zero_point.tolist(), strict=True)]
+        return candidates[int(np.argmin(errors))]
 
-    def _error(self, low: float, high: float) -> float:
-        params = params_from_range(low, high, self._kind, symmetric=self._symmetric)
-        step, zero = np.float32(params.scale), int(params.zero_point)
+    def _error(self, step: np.float32, zero: int) -> float:
         scaled = self._values / step
         levels = np.rint(scaled)
         np.clip(levels, self._kind.qmin - zero, self._kind.qmax - zero, out=levels)

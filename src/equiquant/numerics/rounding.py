@@ -129,17 +129,23 @@ def _settle(integers: Array, exact: Array, second: Array, grid: Array, low: Arra
     clipped = ((integers == low) | (integers == high)).any(axis=2)
     if not clipped.any():
         return
-    pull = (exact - integers * grid) @ second
-    for start in range(0, integers.shape[2], BLOCK):
+    groups = np.flatnonzero(clipped.any(axis=1))
+    some = np.ix_(groups, np.flatnonzero(clipped.any(axis=0)))
+    grid, second = np.broadcast_to(grid, exact.shape)[some], second[groups]
+    clipped, low, high = clipped[some], low[some][..., 0], high[some][..., 0]
+    moved = integers[some]
+    pull = (exact[some] - moved * grid) @ second
+    for start in range(0, moved.shape[2], BLOCK):
         end = start + BLOCK
-        whole, near, step = integers[..., start:end], pull[..., start:end], grid[..., start:end]
+        whole, near, step = moved[..., start:end], pull[..., start:end], grid[..., start:end]
         before, own = whole.copy(), second[:, start:end, start:end]
         for j in range(whole.shape[2]):
             ideal = whole[..., j] + np.rint(near[..., j] / (own[:, None, j, j] * step[..., j]))
-            change = np.where(clipped, np.clip(ideal, low[..., 0], high[..., 0]) - whole[..., j], 0.0)
+            change = np.where(clipped, np.clip(ideal, low, high) - whole[..., j], 0.0)
             whole[..., j] += change
             near -= (change * step[..., j])[..., None] * own[:, None, j]
         pull[..., end:] -= ((whole - before) * step) @ second[:, start:end, end:]
+    integers[some] = moved
 
 
 def _factored(second: Array) -> tuple[Array, Array]:

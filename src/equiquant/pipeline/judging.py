@@ -131,9 +131,8 @@ class Judge:
         """
         recipe = recipe or self._recipe
         survey = target.survey(model, recipe)
-        stats = calibrate.collect(
-            model, self._ranged, target.missing(survey, ranges, synthetic=self._ranged.synthetic), recipe
-        )
+        open_ = target.missing(survey, ranges, synthetic=self._ranged.synthetic)
+        stats = calibrate.collect(model, self._ranged, open_, recipe, sampled=True)  # ranges near the best will do
         plan = target.choose(model, survey, stats, recipe, ranges)
         if recipe.bias_correction and len(self._corrected):
             aim = original or Original(model, {})
