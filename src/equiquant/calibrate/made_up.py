@@ -10,10 +10,10 @@ import onnx_ir as ir
 from equiquant.calibrate.distilling import distilled
 from equiquant.calibrate.feeds import batch_size
 from equiquant.calibrate.matching import matching_texture
-from equiquant.calibrate.pixels import pixel_texture
 from equiquant.calibrate.sizing import sized
 from equiquant.calibrate.sources import Source, numbered
 from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES, synthetic_feeds
+from equiquant.calibrate.units import guessed_units
 from equiquant.canonical import settle_constants
 from equiquant.errors import ModelError
 from equiquant.io.runtime import InputSpec
@@ -44,17 +44,17 @@ def made_up(
     """
     specs = inputs if model is None else sized(model, inputs, recipe.seed)
     model = None if model is None else _settled(model)
-    matching = pixels = None
+    texture, units = None, ""
     if model is not None and len(specs) == 1:
-        matching = matching_texture(model, specs[0], recipe.seed)
-        pixels = pixel_texture(model, specs[0], recipe.seed) if matching is None else None
+        texture = matching_texture(model, specs[0], recipe.seed)
+        guess = guessed_units(model, specs[0], recipe.seed) if texture is None else None
+        if guess is not None:
+            texture, units = guess
     count = min(recipe.calibration_samples or SYNTHETIC_SAMPLES, SYNTHETIC_SAMPLES)
-    feeds = partial(synthetic_feeds, specs, recipe.seed, count, matching or pixels)
+    feeds = partial(synthetic_feeds, specs, recipe.seed, count, texture)
     found = distilled(model, feeds(), progress) if distill and model is not None else None
     if found is None:
-        return Source(
-            lambda: numbered(feeds()), replayable=False, synthetic=True, pixels=pixels is not None, count=count
-        )
+        return Source(lambda: numbered(feeds()), replayable=False, synthetic=True, units=units, count=count)
     kept = sum(map(batch_size, found.feeds))
     return Source(lambda: numbered(found.feeds), replayable=True, synthetic=True, distilled=found, count=kept)
 

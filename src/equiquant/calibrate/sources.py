@@ -54,7 +54,7 @@ class Source:
         replayable: Every pass gives the same feeds cheaply, straight from memory or from a file.
         synthetic: The inputs are made up.
         distilled: How they came to fit the model, where they do.
-        pixels: They are made up as pixels, because the model's biases say so.
+        units: Why they are made up in other units than usual; empty where they are not.
         count: Samples it will give, if that is known beforehand.
         images: They are prepared as the image options say.
         skipped: Files of the folder that hold no samples.
@@ -64,7 +64,7 @@ class Source:
     replayable: bool
     synthetic: bool = False
     distilled: Distilled | None = None
-    pixels: bool = False
+    units: str = ""
     count: int | None = None
     images: bool = False
     skipped: int = 0

@@ -42,14 +42,14 @@ class SampleStream:
     Attributes:
         synthetic: The feeds are made up.
         distilled: How they came to fit the model, where they do.
-        pixels: They are made up as pixels.
+        units: Why they are made up in other units than usual; empty where they are not.
         images: They are prepared as the image options say.
         skipped: Files of the folder that hold no samples.
     """
 
     def __init__(self, source: Source, specs: Sequence[InputSpec], limit: int | None = None) -> None:
         self.synthetic, self.distilled = source.synthetic, source.distilled
-        self.pixels, self.images, self.skipped = source.pixels, source.images, source.skipped
+        self.units, self.images, self.skipped = source.units, source.images, source.skipped
         self._source, self._specs, self._limit = source, tuple(specs), limit
         self._samples: int | None = None
         self._spool = None if source.replayable else _Spool(self._read())

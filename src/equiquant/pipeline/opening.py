@@ -22,10 +22,6 @@ NO_DATA = (
     " Give a few dozen real samples (data=…, --data PATH, or a calibration_data_reader)."
 )
 NO_IMAGES = "The image options say how image files become inputs; the data given are arrays, and taken as they are."
-PIXELS = (
-    "normalized images, of deviation 1, would leave the first layers nothing but their biases: the inputs made up are"
-    " pixels, from below 0 (less the mean of their color) to 255"
-)
 NO_CLIPPING = "made-up inputs do not say which large values are rare: ranges reach them all ('minmax', not 'noise')"
 
 
@@ -60,8 +56,8 @@ def begun(
         state.decisions.append(Decision("calibrate", "no_data", "whole network", False, NO_CLIPPING))
     if stream.distilled is not None:
         state.decisions.append(Decision("calibrate", "distill", "whole network", True, _fitted(stream.distilled)))
-    if stream.pixels:
-        state.decisions.append(Decision("calibrate", "pixels", "whole network", True, PIXELS))
+    if stream.units:
+        state.decisions.append(Decision("calibrate", "units", "whole network", True, f"made-up images {stream.units}"))
     if stream.skipped:
         reason = f"{stream.skipped} files in the folder are of no kind that is read"
         state.decisions.append(Decision("calibrate", "data", "calibration data", False, reason))
