@@ -25,7 +25,9 @@ def images(scale: float = 1.0, offset: float = 0.0, channels: int = 3) -> np.nda
 PIXELS = 64.0, 128.0
 
 
-def trained_on(seen: np.ndarray, layers: int = 4, *, biases: bool = True, loud: float = 1.0) -> ir.Model:
+def trained_on(
+    seen: np.ndarray, layers: int = 4, *, biases: bool = True, loud: float = 1.0, louder: float = 1.0
+) -> ir.Model:
     """Return Convs with Relus between them whose outputs have means of about their deviations on the images.
 
     Args:
@@ -33,6 +35,7 @@ def trained_on(seen: np.ndarray, layers: int = 4, *, biases: bool = True, loud: 
         layers: How many.
         biases: Whether they have any.
         loud: Deviation of the first one's channels.
+        louder: That of the others.
     """
     channels, body, weights, source = seen.shape[1], "", {}, "x"
     for k in range(layers):
@@ -43,7 +46,7 @@ def trained_on(seen: np.ndarray, layers: int = 4, *, biases: bool = True, loud: 
     text = f"g (float[N,{channels},32,32] x) => (float[N,12,32,32] {source}) {{ {body} }}"
     for k in range(layers if biases else 0):
         (before,) = Runner(parse(text, 17, **weights), [f"y{k}"]).run({"x": seen})
-        mean, deviation = before.mean((0, 2, 3)), before.std((0, 2, 3)) / (1 if k else loud)
+        mean, deviation = before.mean((0, 2, 3)), before.std((0, 2, 3)) / (louder if k else loud)
         weights[f"w{k}"] = weights[f"w{k}"] / deviation[:, None, None, None]
         weights[f"b{k}"] = noise(12, seed=10 + k) - mean / deviation
     return parse(text, 17, **weights)
@@ -68,6 +71,7 @@ def test_one_whose_first_layer_is_loud_gets_pixels_of_0_to_1() -> None:
     assert -0.8 < feed["x"].min() < 0.1
     assert 0.9 < feed["x"].max() < 1.7
     assert "one of 29" in found[1]  # about 8 / 0.25
+    assert guessed_units(trained_on(images(0.25, 0.5), loud=8.0, louder=100.0), spec_of(), 0) is None
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (0.5, 0.0), (0.25, 0.5)])
@@ -81,8 +85,8 @@ def test_where_nothing_tells_it_does_not_either() -> None:
     assert guessed_units(trained_on(pixels, biases=False), spec_of(), 0) is None
     assert guessed_units(trained_on(images(*PIXELS, channels=7)), spec_of(7), 0) is None  # no colors
     assert guessed_units(trained_on(pixels), spec_of(dtype="uint8"), 0) is None
-    tiny = trained_on(images(1e6))  # neither
-    assert guessed_units(tiny, spec_of(), 0) is None
+    assert guessed_units(trained_on(images(1e6)), spec_of(), 0) is None  # neither
+    assert guessed_units(trained_on(pixels, loud=0.01), spec_of(), 0) is None  # weights and biases are tiny
 
 
 @pytest.mark.filterwarnings("ignore:No calibration data")

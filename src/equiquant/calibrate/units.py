@@ -7,7 +7,8 @@ Two usual inputs are far enough from images of mean 0 and deviation 1 to be told
   biases: on two networks that take pixels the median of |mean| / deviation over its channels was 30 and 37 with them,
   0.6 with pixels; on thirteen others 3.5 or less, but for one where most channels are dead, and pixels change nothing.
 - Pixels of 0 to 1 are four times smaller. With images of deviation 1 the median deviation of the first layer's channels
-  was 22 and 35 on two detectors that take those; on twelve others 5 or less.
+  was 22 and 35 on two detectors that take those; on twelve others 5 or less. Where the layers behind it are louder
+  still, the network was not trained with normalizations, and nothing follows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CHANNELS = (1, 3, 4)
 PROBES = 3  # inputs
 LAYERS, FEWEST = 10, 3  # first layers with a bias that are looked at
 STIFF = 10.0  # |mean| / deviation of the first layer's channels that no right input gives
-LOUD = 16.0  # deviation of the first layer's channels that no right input gives
+LOUD = 16.0  # deviation of the first layer's channels that no right input gives, nor its inverse
 BYTES = 64.0, 80.0  # mean and deviation that cover 0 to 255, and those less the mean of their color
 SHARES = 0.45, 0.27  # of pixels over 255
 
@@ -54,16 +55,16 @@ def guessed_units(model: ir.Model, spec: InputSpec, seed: int) -> tuple[Texture,
     try:
         runner = Runner(model, outputs, optimize=False)
         deviation, stiffness = _figures(runner, synthetic_feeds([spec], seed, PROBES))
-        if deviation[0] > LOUD:
+        if deviation[0] > max(LOUD, np.median(deviation)):
             reason = f"of deviation 1 would give the first layer's channels one of {deviation[0]:.0f}: they are 0 to 1"
             return _texture(channels, *SHARES), reason
         if stiffness[0] < STIFF:
             return None
         pixels = _texture(channels, *BYTES)
-        _, raw = _figures(runner, synthetic_feeds([spec], seed, PROBES, pixels))
+        loudness, raw = _figures(runner, synthetic_feeds([spec], seed, PROBES, pixels))
     except ModelError:
         return None
-    if raw[0] >= STIFF or np.median(raw) >= np.median(stiffness):
+    if raw[0] >= STIFF or np.median(raw) >= np.median(stiffness) or not 1 / LOUD < loudness[0] < LOUD:
         return None
     return pixels, "of deviation 1 would leave the first layer hardly anything but its biases: they are 0 to 255"
 
@@ -92,7 +93,8 @@ def _figures(runner: Runner, feeds: Iterator[Feed]) -> tuple[Array, Array]:
 
 def _medians(outputs: Sequence[npt.NDArray[np.float32]]) -> tuple[float, float]:
     rows = np.concatenate([o.swapaxes(0, 1).reshape(o.shape[1], -1) for o in outputs], axis=1, dtype=np.float64)
-    mean, deviation = np.abs(rows.mean(axis=1)), rows.std(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):  # of infinite values nothing follows
+        mean, deviation = np.abs(rows.mean(axis=1)), rows.std(axis=1)
     live = deviation > np.finfo(np.float32).eps * mean
     if not live.any():
         return 0.0, np.inf
