@@ -43,13 +43,11 @@ class GlobalResult:
     Attributes:
         z: (classes,) float64 log-scale of each class; 0 for class 0.
         value: Exact J at z.
-        start: Exact J at the start.
         evaluations: Evaluations of J.
     """
 
     z: Array
     value: float
-    start: float
     evaluations: int
 
 
@@ -65,10 +63,9 @@ def solve_global(terms: Sequence[NoiseTerm], start: Array, bounds: tuple[Array, 
     lower, upper = np.maximum(lower, -LARGEST_LOG_SCALE), np.minimum(upper, LARGEST_LOG_SCALE)
     lower[0] = upper[0] = 0.0
     z = np.clip(start, lower, upper)
-    first = best_value = objective(terms, z)
-    best, evaluations = z, 0
-    if first == 0.0 or start.size == 1:
-        return GlobalResult(z, first, first, 0)
+    best, best_value, evaluations = z, objective(terms, z), 0
+    if best_value == 0.0 or start.size == 1:
+        return GlobalResult(best, best_value, 0)
     for p in NORMS:
         radius = RADIUS
         smoothed = Smoothed(terms, best, p)
@@ -89,7 +86,7 @@ def solve_global(terms: Sequence[NoiseTerm], start: Array, bounds: tuple[Array, 
             del smoothed  # before the next is made: of a large network it is large
             smoothed = Smoothed(terms, best, p)
         del smoothed
-    return GlobalResult(best, best_value, first, evaluations)
+    return GlobalResult(best, best_value, evaluations)
 
 
 def _descend(smoothed: Smoothed, start: Array, box: optimize.Bounds) -> tuple[Array, int]:

@@ -35,12 +35,10 @@ class PairwiseResult:
     Attributes:
         z: (classes,) float64 log-scale of each class; 0 for class 0.
         sweeps: Sweeps done.
-        change: Largest |Δz| of the last sweep.
     """
 
     z: Array
     sweeps: int
-    change: float
 
 
 def solve_pairwise(
@@ -76,7 +74,7 @@ def solve_pairwise(
             change = max(change, float(np.abs(moved - z[ids]).max(initial=0)))
             z[ids] = moved
         sweeps += 1
-    return PairwiseResult(z, sweeps, 0.0 if np.isinf(change) else change)
+    return PairwiseResult(z, sweeps)
 
 
 @dataclass(frozen=True, eq=False)
