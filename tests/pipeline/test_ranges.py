@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from equiquant import quantize
+from equiquant.calibrate import load_stats
 from tests.calibrate.support import trained
 from tests.canonical.support import proto, weights
 
@@ -79,3 +81,15 @@ def test_scales_that_move_float_layers_alone_are_not_tried(
     _, report = scales(source, data, **options)
     assert len(report["equalization"].get("trials", [])) == tried
     assert report["equalization"]["method"] == kept
+
+
+def test_the_gains_of_biases_come_with_the_ranges(model: onnx.ModelProto, data: np.ndarray, tmp_path: Path) -> None:
+    """A file of statistics gives the same biases again: it keeps how much each channel of them counts."""
+    file = tmp_path / "stats.npz"
+    quantize(model, data=data, preset="xint8", cle_accept="always", calibration_cache=file)
+    kept = load_stats(file).scales
+    assert kept is not None
+    assert kept.ranges is not None
+    (gains,) = kept.ranges.gains.values()
+    assert len(gains) == 16
+    assert min(gains) > 0

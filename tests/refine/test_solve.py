@@ -31,7 +31,7 @@ def layer(bias_type: str = "int32") -> Layer:
     assert isinstance(form, Form)
     weights = QuantParams.make(np.abs(weight).max() / 20, 0, "int8")
     bias = QuantParams.make(float(weights.scale) / 32, 0, bias_type)
-    return Layer("conv", form, weight, np.zeros(5, np.float32), weights, bias, INPUT)
+    return Layer("conv", form, weight, np.zeros(5, np.float32), weights, bias, INPUT, np.ones(5))
 
 
 def solved(given: Layer, samples: list[Array]) -> Solution:
@@ -60,3 +60,20 @@ def test_a_late_int8_bias_stays_small() -> None:
         real = np.asarray(dequantize(found.weight, given.weight_params) - given.weight, np.float64)
         shift = real.sum(axis=(1, 2, 3)) * np.mean(samples)
         np.testing.assert_allclose(found.bias, -shift, atol=0.05)
+
+
+def test_a_bias_that_hardly_matters_is_clipped_and_the_others_keep_their_step() -> None:
+    samples = [np.zeros((1, 4, 6, 6), np.float32)] * 8
+    given = layer("int8")
+    assert given.bias_params is not None
+    step = float(given.bias_params.scale)
+    bias = (np.array([0.3, 1.4, -2.6, 180.0, 3.3]) * step).astype(np.float32)
+    given = dataclasses.replace(given, bias=bias)
+    alike, knowing = (
+        solve(one, [[x, quantize(x, one.input_params)] for x in samples], Refinement(True, False)).bias_params
+        for one in (given, dataclasses.replace(given, bias_gains=np.array([1.0, 1.0, 1.0, 1e-5, 1.0])))
+    )
+    assert alike is not None
+    assert knowing is not None
+    assert float(alike.scale) == 2 * step
+    assert float(knowing.scale) == step

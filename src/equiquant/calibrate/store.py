@@ -154,7 +154,8 @@ def _pack(name: str, record: TensorRecord, arrays: dict[str, Array], index: int)
 def _pack_scales(scales: AppliedScales) -> dict[str, Any]:
     chosen = scales.ranges
     ranges = chosen and [
-        [*key, list(ends), sorted(chosen.costs.get(key, {}).items())] for key, ends in sorted(chosen.ends.items())
+        [*key, list(ends), sorted(chosen.costs.get(key, {}).items()), list(chosen.gains.get(key, ()))]
+        for key, ends in sorted(chosen.ends.items())
     ]
     plain = {name: getattr(scales, name) for name in SCALES}
     return {**plain, "ranges": ranges}
@@ -163,9 +164,14 @@ def _pack_scales(scales: AppliedScales) -> dict[str, Any]:
 def _unpack_scales(row: dict[str, Any], z: Array) -> AppliedScales:
     ranges = None
     if row["ranges"] is not None:
-        ends = {(kind, name): tuple(values) for kind, name, values, _ in row["ranges"]}
-        costs = {(kind, name): {int(e): noise for e, noise in table} for kind, name, _, table in row["ranges"] if table}
-        ranges = ChosenRanges(ends, costs)
+        ends, costs, gains = {}, {}, {}
+        for kind, name, values, table, gain in row["ranges"]:
+            ends[kind, name] = tuple(values)
+            if table:
+                costs[kind, name] = {int(e): noise for e, noise in table}
+            if gain:
+                gains[kind, name] = tuple(gain)
+        ranges = ChosenRanges(ends, costs, gains)
     return AppliedScales(**{name: row[name] for name in SCALES}, z=z, ranges=ranges)
 
 

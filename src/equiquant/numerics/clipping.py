@@ -209,7 +209,10 @@ class RangeProblem:
         ranges: dict[tuple[str, str], tuple[float, ...]] = {}
         for key, end in zip(self.keys, ends, strict=True):
             ranges[key] = (*ranges.get(key, ()), end)
-        return ClippedResult(z, ChosenRanges(ranges, costs or {}), float(np.exp(self._value)), self._evaluations)
+        biases = [t for t in self._tensors if t.kind == "bias"]
+        gains = {(t.kind, t.name): tuple((t.gain * np.exp(-2 * z[t.ids])).tolist()) for t in biases}
+        chosen = ChosenRanges(ranges, costs or {}, gains)
+        return ClippedResult(z, chosen, float(np.exp(self._value)), self._evaluations)
 
 
 def _sides(weight: WeightRange) -> tuple[Ids, Ids]:

@@ -67,4 +67,4 @@ def on_grids(plans: Sequence[EqualizationPlan], ends: Ends) -> list[Equalization
 
 
 def _with(ranges: Ranges | None, ends: Ends) -> Ranges:
-    return Ranges(dict(ends)) if ranges is None else Ranges({**ranges.ends, **ends}, ranges.costs)
+    return Ranges(dict(ends)) if ranges is None else replace(ranges, ends={**ranges.ends, **ends})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ __all__ = ["Layer", "layers_of"]
 
 Array = npt.NDArray[Any]
 
+LEAST_GAIN = 0.01  # of the mean gain of a layer's biases
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -33,6 +36,7 @@ class Layer:
         weight_params: How the weight is quantized.
         bias_params: How the bias is quantized; None for a float bias, or where there is none.
         input_params: How the input is quantized.
+        bias_gains: (outputs,) how much an error of each channel's bias counts; ones where nobody knows.
         late_bias: The bias is yet to come, and so is its scale: of `bias_params` only the type counts.
     """
 
@@ -43,6 +47,7 @@ class Layer:
     weight_params: QuantParams
     bias_params: QuantParams | None
     input_params: QuantParams
+    bias_gains: Array
     late_bias: bool = False
 
     @property
@@ -96,4 +101,13 @@ def _layer(node: ir.Node, plan: QuantPlan) -> Layer | str:
         return "its bias is a matrix"
     full = np.zeros(form.outputs, np.float32) if bias is None else np.broadcast_to(bias.ravel(), (form.outputs,))
     params = plan.constants.get((name, 2))
-    return Layer(name, form, weight, full, plan.constants[name, 1], params, plan.activations[source.name or ""])
+    gains = _bias_gains(plan.bias_gains.get(name, ()), form.outputs)
+    return Layer(name, form, weight, full, plan.constants[name, 1], params, plan.activations[source.name or ""], gains)
+
+
+def _bias_gains(known: Sequence[float], outputs: int) -> Array:
+    """Return the gain of each output; those that no sample showed may still matter a little on others."""
+    gains = np.asarray(known, np.float64)
+    if gains.size != outputs or not gains.any():
+        return np.ones(outputs)
+    return np.asarray(np.maximum(gains, LEAST_GAIN * gains.mean()))

@@ -208,7 +208,9 @@ def _real(layer: Layer, weight: Array) -> Array:
 def _wide_enough(layer: Layer, bias: Array) -> QuantParams | None:
     """Return the parameters of a corrected bias: a scale of its own may double, while that loses less than clipping.
 
-    A coarser bias stays within what a shifter of the accumulator can do: 2^15 steps of s_x·s_w.
+    An error counts as much as it does at the network's output, where that is known: a channel that hardly matters may
+    have by far the largest bias, and clipping it costs nothing. A coarser bias stays within what a shifter of the
+    accumulator can do: 2^15 steps of s_x·s_w.
     """
     params = layer.bias_params
     if params is None or layer.fine_bias or layer.late_bias:
@@ -216,7 +218,7 @@ def _wide_enough(layer: Layer, bias: Array) -> QuantParams | None:
     limit = layer.accumulator_step * 2.0**MOST_SHIFT
     doubled = [dataclasses.replace(params, scale=params.scale * np.float32(2**n)) for n in range(DOUBLINGS + 1)]
     allowed = [p for p in doubled if p is doubled[0] or p.scale <= limit]
-    return min(allowed, key=lambda p: float(np.square(bias - fake_quantize(bias, p)).sum()))
+    return min(allowed, key=lambda p: float(np.dot(layer.bias_gains, np.square(bias - fake_quantize(bias, p)))))
 
 
 def _rounded(

@@ -85,6 +85,7 @@ def choose(
         {key: t.params for key, t in constants.items()},
         survey.nodes,
         survey.kept_float,
+        bias_gains={name: gains for (_, name), gains in (given or NOTHING_GIVEN).gains.items()},
         limits=limits,
         remarks=() if limits is None else tuple(map(_broken, limits.broken)),
     )

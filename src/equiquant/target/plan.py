@@ -23,6 +23,7 @@ class QuantPlan:
         kept_float: Node name to the reason it stays float.
         grids: (node name, input index) to the parameters whose values a constant takes before it is stored with those
             of `constants`: an int8 bias written as int32.
+        bias_gains: Node name to the noise gain at the network's output of each channel of its bias, where known.
         integer_clips: Relu and Clip behind a quantized node work on its integers.
         remarks: What the user should know of single nodes.
         limits: What the limits of the target did, None where it has none.
@@ -33,6 +34,7 @@ class QuantPlan:
     nodes: tuple[str, ...]
     kept_float: Mapping[str, str]
     grids: Mapping[tuple[str, int], QuantParams] = field(default_factory=dict)
+    bias_gains: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     integer_clips: bool = False
     remarks: tuple[Decision, ...] = ()
     limits: LimitReport | None = None
