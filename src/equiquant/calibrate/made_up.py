@@ -47,8 +47,7 @@ def made_up(
     texture, units = None, ""
     if model is not None and len(specs) == 1:
         texture = matching_texture(model, specs[0], recipe.seed)
-        guess = guessed_units(model, specs[0], recipe.seed) if texture is None else None
-        if guess is not None:
+        if texture is None and (guess := guessed_units(model, specs[0], recipe.seed)):
             texture, units = guess
     count = min(recipe.calibration_samples or SYNTHETIC_SAMPLES, SYNTHETIC_SAMPLES)
     feeds = partial(synthetic_feeds, specs, recipe.seed, count, texture)

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from scipy.optimize import nnls
 
 from equiquant.calibrate.feeds import float_dtype
-from equiquant.calibrate.synthetic import COMPONENTS, Texture, channel_axis, component, filled_shape
+from equiquant.calibrate.synthetic import COMPONENTS, USUAL_POWERS, Texture, channel_axis, component, filled_shape
 from equiquant.graph import query
 from equiquant.io.runtime import InputSpec, Runner
 
@@ -131,10 +131,9 @@ def _offset(slopes: Array, wanted: Array) -> Array:
 
 def _powers(responses: Array) -> Array:
     """Return the power of every component, `(K,)`, for responses relative to the variance wanted."""
-    usual = np.array([p for _, _, p in COMPONENTS])
-    plain = responses @ usual
+    plain = responses @ USUAL_POWERS
     size = plain.sum() / max(np.square(plain).sum(), 1e-30)  # of the usual mixture, by least squares
     weight = np.sqrt(PULL * len(responses))
-    matrix = np.concatenate([responses * size, weight * np.eye(usual.size)])
-    result: Array = size * nnls(matrix, np.concatenate([np.ones(len(responses)), weight * usual]))[0]
+    matrix = np.concatenate([responses * size, weight * np.eye(USUAL_POWERS.size)])
+    result: Array = size * nnls(matrix, np.concatenate([np.ones(len(responses)), weight * USUAL_POWERS]))[0]
     return result

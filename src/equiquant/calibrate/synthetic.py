@@ -24,6 +24,7 @@ from equiquant.io.runtime import InputSpec
 __all__ = [
     "COMPONENTS",
     "SYNTHETIC_SAMPLES",
+    "USUAL_POWERS",
     "Texture",
     "channel_axis",
     "component",
@@ -41,6 +42,7 @@ COMPONENTS = (  # of a texture: exponent of 1/f (infinite: constant), common to 
     *((exponent, True, 0.8 * (exponent == 1.0)) for exponent in (0.0, 0.5, 1.0, 1.5, math.inf)),
     *((exponent, False, 0.2 * (exponent == 1.0)) for exponent in (0.0, 0.5, 1.0, 1.5, math.inf)),
 )
+USUAL_POWERS = np.array([usual for _, _, usual in COMPONENTS])
 LARGEST_ID = 100  # integer inputs stay below: every vocabulary has that many entries
 
 

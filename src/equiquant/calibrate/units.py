@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.calibrate.feeds import Feed, float_dtype
-from equiquant.calibrate.synthetic import COMPONENTS, Texture, channel_axis, filled_shape, synthetic_feeds
+from equiquant.calibrate.synthetic import USUAL_POWERS, Texture, channel_axis, filled_shape, synthetic_feeds
 from equiquant.errors import ModelError
 from equiquant.graph import query
 from equiquant.io.runtime import InputSpec, Runner
@@ -70,14 +70,14 @@ def guessed_units(model: ir.Model, spec: InputSpec, seed: int) -> tuple[Texture,
 
 
 def _texture(channels: int, mean: float, deviation: float) -> Texture:
-    return Texture(np.full(channels, mean), np.array([deviation**2 * usual for *_, usual in COMPONENTS]))
+    return Texture(np.full(channels, mean), deviation**2 * USUAL_POWERS)
 
 
 def _first_layers(model: ir.Model) -> list[str]:
     """Return the outputs of the first layers that have a bias; their channels lie along axis 1."""
     found = []
     for node in model.graph:
-        if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.inputs) > 2:
+        if node.op_type in query.LINEAR_OPS and len(node.inputs) > 2:
             bias = query.constant(node.inputs[2])
             if bias is not None and bias.any():
                 found.append(node.outputs[0].name or "")

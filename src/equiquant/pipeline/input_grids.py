@@ -34,9 +34,7 @@ def input_ranges(model: ir.Model, survey: Survey, recipe: Recipe, samples: Sampl
     target = survey.target
     if recipe.calibration != "noise" or target.scale_kind != "float" or samples.synthetic:
         return {}, []
-    symmetric = target.activation_symmetric
-    zero = target.activation.center if symmetric else target.activation.qmin
-    levels = int(target.activation.qmax) - zero
+    symmetric, levels = target.activation_symmetric, target.activation_levels
     alone = {group.sources[0] for group in survey.groups if len(group.sources) == 1 and not group.wide}
     ends, decisions = {}, []
     for value in model.graph.inputs:

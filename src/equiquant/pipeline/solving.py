@@ -247,12 +247,11 @@ def channel_gains(
 def quantizer_model(survey: target.Survey, *, bias_corrected: bool) -> QuantizerModel:
     """Describe the quantizer that will follow to the solver."""
     chosen = survey.target
-    zero = chosen.activation.center if chosen.activation_symmetric else chosen.activation.qmin
     return QuantizerModel(
         nodes=frozenset(survey.nodes),
         tensors=frozenset(survey.calibrated) - survey.wide,
         weight_levels=float(chosen.weight.qmax - chosen.weight.center),
-        activation_levels=float(chosen.activation.qmax - zero),
+        activation_levels=float(chosen.activation_levels),
         symmetric=chosen.activation_symmetric,
         per_channel=chosen.per_channel,
         unsigned=survey.unsigned,

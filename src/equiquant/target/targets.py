@@ -59,6 +59,12 @@ class Target:
     aligned: Mapping[str, str]
     shifts: tuple[Shift, ...]
 
+    @property
+    def activation_levels(self) -> int:
+        """Steps of an activation's range; of one side of 0 where it is symmetric."""
+        zero = self.activation.center if self.activation_symmetric else self.activation.qmin
+        return self.activation.qmax - zero
+
 
 def target_of(recipe: Recipe) -> Target:
     """Return the target a recipe describes.
