@@ -35,7 +35,8 @@ def tensor(
         share = rng.random((channels, bins)) * (rng.random((channels, bins)) > 0.2)
         made.append((values, share / bins, np.broadcast_to(values, share.shape).max(axis=1)))
     ids = rng.integers(0, CLASSES, channels)
-    return RangeNoise(f"t{channels}x{bins}", ids, rng.random(channels), tuple(made), 255.0 / (3 - sides), bound, 1)
+    gain, clip_gain = rng.random(channels), COHERENCE * rng.random(channels)
+    return RangeNoise(f"t{channels}x{bins}", ids, gain, clip_gain, tuple(made), 255.0 / (3 - sides), bound, 1)
 
 
 def network(seed: int = 0) -> tuple[list[WeightRange], list[RangeNoise]]:
@@ -71,7 +72,7 @@ def tensor_formula(t: RangeNoise, z: Array, ends: Array) -> float:
         for (values, share, _), end in zip(t.sides, ends, strict=True):
             size = np.broadcast_to(values, share.shape)[channel]
             off = np.minimum(size, min(end, t.bound * np.exp(z[t.bound_id])) * fade) - np.minimum(size, t.bound)
-            total += t.gain[channel] * COHERENCE * float(share[channel] @ off**2)
+            total += t.clip_gain[channel] * float(share[channel] @ off**2)
     return total
 
 

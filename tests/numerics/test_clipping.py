@@ -19,7 +19,8 @@ SHARE = np.array([[0.4, 0.3, 0.2, 0.1], [0.7, 0.1, 0.1, 0.1]])
 
 def clipped_tensor() -> RangeNoise:
     side = (SIZES, SHARE, np.array([8.0, 8.0]))
-    return RangeNoise("x", np.array([1, 2]), np.array([1.0, 2.0]), (side,), LEVELS, BOUND, 3)
+    gain = np.array([1.0, 2.0])
+    return RangeNoise("x", np.array([1, 2]), gain, COHERENCE * gain, (side,), LEVELS, BOUND, 3)
 
 
 def expected(end: float, bound: float) -> float:

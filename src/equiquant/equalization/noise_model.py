@@ -2,6 +2,12 @@
 
 The terms follow the quantizer that comes after: which nodes and tensors are quantized, with how many levels, symmetric
 or not, per tensor or per channel, with an int8 bias or an int32 one (whose rounding does not count).
+
+What a range cuts off an activation has one sign, and fills the positions of a channel as far as its activity does: that
+part counts as noise that is constant over space. A rounded bias shifts the means of everything behind it alike for all
+samples; where biases are corrected those of the later layers take most of that away. A channel that is dead on the
+samples may come to life if its bias is cut off, so none is free of gain. The three constants are measured, on the noise
+of single tensors and on finished networks (docs/cle.md).
 """
 
 from __future__ import annotations
@@ -24,12 +30,15 @@ from equiquant.numerics.coupling import grouped
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
 from equiquant.numerics.parallel import parallel
-from equiquant.numerics.range_noise import RangeNoise, WeightRange
+from equiquant.numerics.range_noise import COHERENCE, RangeNoise, WeightRange
 from equiquant.numerics.sketch import MagnitudeSketch
 
 __all__ = ["QuantizerModel", "Sketches", "noise_terms", "range_terms"]
 
 Array = npt.NDArray[Any]
+CUT, CUT_STEADY = 2.0, 0.25  # gain of what a range cuts off: of what is white over space, and of what is steady
+BIAS_LEFT = 0.3  # of the noise of a rounded bias, once later biases are corrected
+LEAST_BIAS_GAIN = 0.1  # of the mean gain of a layer's biases
 Sketches = tuple[MagnitudeSketch, MagnitudeSketch]
 """The positive and the negative side of a tensor."""
 
@@ -92,7 +101,7 @@ def noise_terms(
         if name in wanted and name in figures and name in gains:
             sketch = (sketches or {}).get(seen.get(name, name))
             occupied = 1.0 if sketch is None else _occupied(sketch, clipped=name in seen)
-            terms.append(_tensor_term(value, classes, figures[name], gains[name].white * occupied, quantizer))
+            terms.append(_tensor_term(value, classes, figures[name], gains[name], occupied, quantizer))
     return terms
 
 
@@ -131,7 +140,8 @@ def range_terms(
             weights.append(WeightRange(term, grouped(array, slot.groups, slot.out_axis)))
         elif term.kind == "bias":
             side = (term.high[:, None], np.ones((term.high.size, 1)), term.high)
-            tensors.append(RangeNoise(term.name, term.ids, term.gain, (side,), term.levels, kind="bias"))
+            gains = term.gain, term.clip_gain
+            tensors.append(RangeNoise(term.name, term.ids, *gains, (side,), term.levels, kind="bias"))
         else:
             site = clips.get(term.name)
             source = term.name if site is None else _name(site.node.inputs[0])
@@ -154,7 +164,8 @@ def _range(term: TensorNoise, sketches: Sketches, site: ClipSite | None) -> Rang
         both = (positive, negative) if negative.high.any() else (positive,)
         sides = [(side.values, side.share, side.high) for side in both]
     bound, bound_id = (np.inf, 0) if site is None else (site.bound, int(site.bound_id))
-    return RangeNoise(term.name, term.ids, term.gain, tuple(sides), term.levels, bound, bound_id)
+    gains = term.gain, term.clip_gain
+    return RangeNoise(term.name, term.ids, *gains, tuple(sides), term.levels, bound, bound_id)
 
 
 def _capped(side: MagnitudeSketch) -> MagnitudeSketch:
@@ -199,11 +210,18 @@ def _layer_terms(
         )
     ]
     if quantizer.bias_levels is not None and coupling.bias is not None:
-        rows = coupling.rows.reshape(-1)
-        size = np.asarray(coupling.bias, dtype=np.float64).reshape(-1)
-        levels = quantizer.bias_levels
-        terms.append(TensorNoise(name, rows, size, size, constant.reshape(-1), levels, symmetric=True, kind="bias"))
+        terms.append(_bias_term(name, coupling.rows, coupling.bias, constant, quantizer))
     return terms
+
+
+def _bias_term(name: str, rows: Array, bias: Array, gain: Array, quantizer: QuantizerModel) -> TensorNoise:
+    assert quantizer.bias_levels is not None
+    size = np.asarray(bias, dtype=np.float64).reshape(-1)
+    gain = np.maximum(gain, LEAST_BIAS_GAIN * gain.mean()).reshape(-1)
+    left = BIAS_LEFT if quantizer.bias_corrected else 1.0
+    return TensorNoise(
+        name, rows.reshape(-1), size, size, left * gain, quantizer.bias_levels, True, COHERENCE * gain, kind="bias"
+    )
 
 
 def _powers(figure: ChannelFigures, quantizer: QuantizerModel) -> tuple[Array, Array]:
@@ -223,7 +241,12 @@ def _table(values: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _tensor_term(
-    value: ir.Value, classes: ScaleClasses, figure: ChannelFigures, gain: Array, quantizer: QuantizerModel
+    value: ir.Value,
+    classes: ScaleClasses,
+    figure: ChannelFigures,
+    gains: Gains,
+    occupied: Array | float,
+    quantizer: QuantizerModel,
 ) -> TensorNoise:
     size = figure.mean.size
     ids = classes.values.get(value, np.zeros((), dtype=np.int64))
@@ -232,14 +255,16 @@ def _tensor_term(
     ids = np.ascontiguousarray(
         np.broadcast_to(ids.reshape(-1) if ids.size in (1, size) else ids.reshape(-1)[:1], (size,))
     )
-    white = gain if gain.size == size else np.full(size, gain.mean())
+    white, constant = (g if g.size == size else np.full(size, g.mean()) for g in (gains.white, gains.constant))
+    steady = figure.constant_square / np.maximum(figure.mean_square, np.finfo(np.float64).tiny)
     unsigned = (value.name or "") in quantizer.unsigned
     return TensorNoise(
         value.name or "",
         ids,
         np.maximum(figure.high, 0.0),
         np.maximum(-figure.low, 0.0),
-        white,
+        white * occupied,
         quantizer.unsigned_levels if unsigned else quantizer.activation_levels,
         quantizer.symmetric and not unsigned,
+        CUT * white + CUT_STEADY * steady * np.maximum(constant - white, 0.0),
     )

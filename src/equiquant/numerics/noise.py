@@ -41,6 +41,7 @@ class TensorNoise:
         gain: (C,) noise gain G from each channel to the output.
         levels: Steps in the range: 127 symmetric, 255 asymmetric.
         symmetric: The range is symmetric about 0.
+        clip_gain: (C,) noise gain of what a range cuts off, whose errors have one sign.
         kind: `activation` or `bias`.
     """
 
@@ -51,6 +52,7 @@ class TensorNoise:
     gain: Array
     levels: float
     symmetric: bool
+    clip_gain: Array
     kind: str = "activation"
 
     def sides(self) -> tuple[Array, ...]:

@@ -44,7 +44,8 @@ def weight_curve(weight: WeightRange, z: Array, tries: Array) -> Array:
 def tensor_curve(tensor: RangeNoise, z: Array, ends: Array, side: int, tries: Array) -> Array:
     """Return the noise of a tensor at z for each end of `tries` of one side, (tries,); the other side keeps its end."""
     local = z[tensor.ids]
-    gain = tensor.gain * np.exp(-2 * local)
+    fade = np.exp(-2 * local)
+    gain, clip_gain = tensor.gain * fade, tensor.clip_gain * fade
     width = ends.sum() - ends[side] + tries
     noise = (width / tensor.levels) ** 2 / 12 * gain.sum()
     for index, (values, share, _) in enumerate(tensor.sides):
@@ -53,7 +54,7 @@ def tensor_curve(tensor: RangeNoise, z: Array, ends: Array, side: int, tries: Ar
         grown = np.exp(local)[channel]
         kept = np.minimum(size, tensor.bound) * grown
         at = np.minimum(tries if index == side else ends[index : index + 1], tensor.reach(z))
-        noise += COHERENCE * _clipped(size * grown, kept, gain[channel] * share[channel, place], at)
+        noise += _clipped(size * grown, kept, clip_gain[channel] * share[channel, place], at)
     return np.asarray(noise)
 
 

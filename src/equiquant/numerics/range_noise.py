@@ -1,15 +1,16 @@
 """The noise of a network whose quantizer may choose ranges smaller than the maximum: rounding against clipping.
 
-Every step is a variable beside the log-scales z. With λ = `COHERENCE` (clipped values are off by one sign),
+Every step is a variable beside the log-scales z. With λ = `COHERENCE` (what is cut off a weight is off by one sign),
 
     weight      Σ h·(d²/12 + λ (|w| − levels·d)₊²),           d = Δw e^{z_in − z_out}
-    bias        Σ HB·(d²/12 + λ (|b| − levels·d)₊²),          d = Δb e^{−z_out}
-    activation  Σ G·(Δ² e^{−2z}/12 + λ Σ_j share_j (min(u_j, c) − T e^{−z})₊²)
+    bias        Σ HB·d²/12 + HC·(|b| − levels·d)₊²,           d = Δb e^{−z_out}
+    activation  Σ G·Δ² e^{−2z}/12 + GC·Σ_j share_j (min(u_j, c) − T e^{−z})₊²
 
-where T is the end of the range on the value's side (Δ = T / levels if symmetric, (T⁺ + T⁻) / levels if not), and c the
-bound of the ReLU6 that made the tensor, infinite where there is none. A channel scaled down under a scalar Clip lets
-values through that the Clip cut: (min(u, T e^{−z}) − min(u, c))² counts both. A range that reaches beyond the scalar
-Clip, whose bound is c e^{z_c}, clips nothing more: there T stands for the lesser of the two. Everything else is smooth.
+where HC and GC are the gains of what is cut off, T is the end of the range on the value's side (Δ = T / levels if
+symmetric, (T⁺ + T⁻) / levels if not), and c the bound of the ReLU6 that made the tensor, infinite where there is none.
+A channel scaled down under a scalar Clip lets values through that the Clip cut: (min(u, T e^{−z}) − min(u, c))² counts
+both. A range that reaches beyond the scalar Clip, whose bound is c e^{z_c}, clips nothing more: there T stands for the
+lesser of the two. Everything else is smooth.
 
 `range_stage` evaluates it for a whole network, `range_curve` for one weight or tensor and many ranges of it.
 """
@@ -76,6 +77,7 @@ class RangeNoise:
         name: The tensor, or the layer.
         ids: (C,) class of each channel.
         gain: (C,) noise gain G; HB for a bias.
+        clip_gain: (C,) noise gain GC of what the range cuts off; HC for a bias.
         sides: One or two of (values, share, largest): magnitudes per side of 0, (J,) or (C, J), the share (C, J) of a
             channel's values at each, and its largest (C,). One side if symmetric.
         levels: Steps in the range.
@@ -88,6 +90,7 @@ class RangeNoise:
     name: str
     ids: Ids
     gain: Array
+    clip_gain: Array
     sides: tuple[tuple[Array, Array, Array], ...]
     levels: float
     bound: float = np.inf

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.numerics.range_noise import COHERENCE, RangeNoise
+from equiquant.numerics.range_noise import RangeNoise
 from equiquant.numerics.segments import Segments
 
 __all__ = ["RangeTensors"]
@@ -44,7 +44,7 @@ class RangeTensors:
             reach = np.minimum(least[index] * np.exp(-z[tensor.ids]), tensor.bound)
             channel, place = np.nonzero((share > 0) & (table > reach[:, None]))
             size = table[channel, place]
-            weight = COHERENCE * tensor.gain[channel] * share[channel, place]
+            weight = tensor.clip_gain[channel] * share[channel, place]
             side = np.full(channel.size, index)
             picked.append((side, starts[owner] + channel, size, weight, np.minimum(size, tensor.bound)))
         columns = [np.concatenate(column) for column in zip(*picked, strict=True)]

@@ -21,8 +21,6 @@ __all__ = ["Layer", "layers_of"]
 
 Array = npt.NDArray[Any]
 
-LEAST_GAIN = 0.01  # of the mean gain of a layer's biases
-
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -106,8 +104,5 @@ def _layer(node: ir.Node, plan: QuantPlan) -> Layer | str:
 
 
 def _bias_gains(known: Sequence[float], outputs: int) -> Array:
-    """Return the gain of each output; those that no sample showed may still matter a little on others."""
     gains = np.asarray(known, np.float64)
-    if gains.size != outputs or not gains.any():
-        return np.ones(outputs)
-    return np.asarray(np.maximum(gains, LEAST_GAIN * gains.mean()))
+    return gains if gains.size == outputs and gains.any() else np.ones(outputs)

@@ -1,0 +1,61 @@
+"""What the noise model says of activations that are cut off and of biases that are rounded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from equiquant.backward import Gains
+from equiquant.equalization import QuantizerModel, find_classes, noise_terms, range_terms
+from equiquant.equalization.noise_model import BIAS_LEFT, CUT, CUT_STEADY, LEAST_BIAS_GAIN
+from equiquant.numerics.figures import ChannelFigures
+from equiquant.numerics.noise import TensorNoise
+from equiquant.numerics.range_noise import COHERENCE
+from equiquant.numerics.sketch import MagnitudeSketch
+from tests.equalization.support import Case
+
+CASE = Case(
+    "chain",
+    "a = Conv(x, w1, b1) r = Relu(a) y = Conv(r, w2)",
+    weights={"w1": (3, 4, 1, 1), "b1": np.array([1.0, -2.0, 3.0], np.float32), "w2": (2, 3, 1, 1)},
+)
+WHITE, CONSTANT = np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 0.0])
+SHARE = np.array([[0.5, 0.0], [0.1, 0.1], [1.0, 0.0]])  # of the values of each channel at 1 and at 2; the rest is 0
+STEADY = np.array([1.0, 0.5, 0.0])
+
+
+def terms_of(*, corrected: bool = False) -> dict[tuple[str, str], TensorNoise]:
+    classes = find_classes(CASE.model())
+    high = np.array([1.0, 2.0, 1.0])
+    figures = {"r": ChannelFigures(1, np.zeros(3), high, high / 2, np.ones(3), STEADY)}
+    gains = {name: Gains(WHITE, CONSTANT) for name in "ar"}
+    quantizer = QuantizerModel(
+        nodes=("Conv_a", "Conv_y"), tensors=("r",), symmetric=True, bias_levels=127.0, bias_corrected=corrected
+    )
+    empty = np.zeros((3, 0))
+    sketches = {
+        "r": (MagnitudeSketch(np.array([1.0, 2.0]), SHARE, high), MagnitudeSketch(empty[0], empty, np.zeros(3)))
+    }
+    terms = noise_terms(classes, figures, gains, quantizer, sketches)
+    ranged = range_terms(classes, terms, sketches)[1]
+    found = {(t.kind, t.name): t for t in terms if isinstance(t, TensorNoise)}
+    assert {(t.kind, t.name) for t in ranged} == set(found)
+    for tensor in ranged:
+        term = found[tensor.kind, tensor.name]
+        assert (tensor.gain is term.gain, tensor.clip_gain is term.clip_gain) == (True, True)
+    return found
+
+
+def test_zeros_make_no_rounding_noise_but_what_is_cut_off_counts_in_full() -> None:
+    term = terms_of()["activation", "r"]
+    assert term.gain == pytest.approx(WHITE * SHARE.sum(axis=1))
+    more = CUT_STEADY * STEADY * np.array([9.0, 18.0, 0.0])  # by how much the constant gain exceeds the white one
+    assert term.clip_gain == pytest.approx(CUT * WHITE + more)
+
+
+@pytest.mark.parametrize(("corrected", "left"), [(False, 1.0), (True, BIAS_LEFT)])
+def test_later_biases_take_most_of_what_a_rounded_bias_does(corrected: bool, left: float) -> None:
+    term = terms_of(corrected=corrected)["bias", "Conv_a"]
+    alive = np.array([10.0, 20.0, 10.0 * LEAST_BIAS_GAIN])  # the last channel is dead: a part of the mean gain
+    assert term.gain == pytest.approx(left * alive)
+    assert term.clip_gain == pytest.approx(COHERENCE * alive)
