@@ -79,7 +79,7 @@ def speed(name: str) -> dict[str, Any]:
         start = time.perf_counter()
         pairwise = plan_pairwise(classes, bounds)
         pairwise_s = time.perf_counter() - start
-        gains = solving.channel_gains(model, classes, figures, samples, 0)
+        gains = solving.channel_gains(model, classes, figures, samples, 0, bias_corrected=False)
         start = time.perf_counter()
         terms = noise_terms(classes, figures, gains, solving.quantizer_model(chosen, bias_corrected=False))
         best = plan_global(terms, pairwise.z, bounds)

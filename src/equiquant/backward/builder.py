@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.backward.forward import Feed, forward_copy
 from equiquant.backward.rules import rule_of
-from equiquant.backward.tape import Tape, shape
+from equiquant.backward.tape import Tape, operand, shape
+from equiquant.backward.weights import weight_energy
 from equiquant.graph import edit
 from equiquant.graph.query import reads
 
 __all__ = ["BackwardGraph", "build", "carriers", "is_float", "walk_back"]
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,24 +30,29 @@ class BackwardGraph:
 
     Attributes:
         model: The graph. Inputs: those of the model, and the seeds. Outputs: two a tensor, in the order of `tensors`:
-            Σ g² and Σ g over all positions of a sample, (samples, channels) both; then, where only one value is
-            seeded, that value.
+            Σ g² and Σ g over all positions of a sample, (samples, channels) both; one a layer, see `weight_energy`;
+            then, where only one value is seeded, that value.
         seeds: Name of each value that acts as an output, with the name and the shape of the input of its seed.
         tensors: Tensors a gradient reaches, in order.
+        layers: Those of them that a Conv makes whose weight has an output, in order.
     """
 
     model: ir.Model
     seeds: dict[str, tuple[str, tuple[int, ...]]]
     tensors: tuple[str, ...]
+    layers: tuple[str, ...]
 
 
-def build(model: ir.Model, feed: Feed, tensors: Mapping[str, int]) -> BackwardGraph:
+def build(
+    model: ir.Model, feed: Feed, tensors: Mapping[str, int], means: Mapping[str, Array] | None = None
+) -> BackwardGraph:
     """Return the backward graph of a model for feeds like this one.
 
     Args:
         model: The float model; it is not changed.
         feed: A feed of float32 and integer arrays.
         tensors: Name and channel axis of the tensors wanted.
+        means: Mean of each channel of what Convs read, by name, for the gains of their weights.
     """
     copy = forward_copy(model, feed)
     graph = copy.graph
@@ -61,6 +71,9 @@ def build(model: ir.Model, feed: Feed, tensors: Mapping[str, int]) -> BackwardGr
         if gradient is not None and 0 not in shape(value):
             reached.append(name)
             outputs += _sums(tape, gradient, shape(value), tensors[name], batch)
+    energies = {n.outputs[0].name or "": _energy(tape, n, means or {}) for n in nodes if n.outputs[0].name in reached}
+    layers = {name: energy for name, energy in energies.items() if energy is not None}
+    outputs += layers.values()
     for value in outputs:
         value.type = ir.TensorType(ir.DataType.FLOAT)
     # Before what nothing reads any more loses its name: an optional output of an LSTM does.
@@ -70,7 +83,7 @@ def build(model: ir.Model, feed: Feed, tensors: Mapping[str, int]) -> BackwardGr
     if len(tape.seeded) == 1:
         graph.outputs.extend(tape.seeded)
     edit.remove_dead(copy)
-    return BackwardGraph(copy, seeds, tuple(reached))
+    return BackwardGraph(copy, seeds, tuple(reached), tuple(layers))
 
 
 def walk_back(tape: Tape, nodes: Sequence[ir.Node]) -> None:
@@ -89,6 +102,13 @@ def _visit(tape: Tape, node: ir.Node) -> None:
     if any(g is not None for g in gradients):
         rule(tape, node, gradients)
     return None
+
+
+def _energy(tape: Tape, node: ir.Node, means: Mapping[str, Array]) -> ir.Value | None:
+    if node.op_type != "Conv" or node.domain != "":
+        return None
+    mean = means.get(operand(node, 0).name or "")
+    return None if mean is None else weight_energy(tape, node, mean)
 
 
 def is_float(value: ir.Value) -> bool:

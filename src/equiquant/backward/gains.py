@@ -18,10 +18,13 @@ class Gains:
     Attributes:
         white: (C,) float64, for independent noise at every position of the channel.
         constant: (C,) float64, for one noise value a sample, the same at all positions of the channel.
+        weight: (groups, outputs, inputs) a group, float32, for noise of variance 1 on a weight of the Conv that makes
+            the tensor; None where that is not known.
     """
 
     white: npt.NDArray[np.float64]
     constant: npt.NDArray[np.float64]
+    weight: npt.NDArray[np.float32] | None = None
 
     @classmethod
     def of(cls, white: Any, constant: Any) -> Gains:

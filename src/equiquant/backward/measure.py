@@ -5,9 +5,9 @@ g = Jᵀv has E g·gᵀ = JᵀJ, so that (Hutchinson, Communications in Statisti
 
     white[c]    = E Σ_positions g[c, ·]²       constant[c] = E (Σ_positions g[c, ·])²
 
-the mean over samples. Seeds are divided by the root of the output's power summed over all samples, so that sums over
-samples are noise over signal; they add up over the outputs. Of a single output the power is summed on the way, and
-divided by at the end.
+the mean over samples, and of a weight what `weights` says. Seeds are divided by the root of the output's power summed
+over all samples, so that sums over samples are noise over signal; they add up over the outputs. Of a single output the
+power is summed on the way, and divided by at the end.
 """
 
 from __future__ import annotations
@@ -35,7 +35,13 @@ SIGNS = np.array([-1.0, 1.0], dtype=np.float32)
 
 
 def measure_gains(
-    model: ir.Model, feeds: Iterable[Feed], tensors: Mapping[str, int], *, seed: int = 0, draws: int = 1
+    model: ir.Model,
+    feeds: Iterable[Feed],
+    tensors: Mapping[str, int],
+    means: Mapping[str, Array] | None = None,
+    *,
+    seed: int = 0,
+    draws: int = 1,
 ) -> dict[str, Gains]:
     """Return the noise gains of tensors, to first order exact for the samples given.
 
@@ -47,6 +53,8 @@ def measure_gains(
         model: The float model, opset 13 or later; it is not changed.
         feeds: Inputs by name; axis 0 is the batch.
         tensors: Channel axis of each tensor wanted, by value name; graph inputs may be among them.
+        means: Mean of each channel of tensors, by name, (C,) float64: of the Convs that read them the gains of the
+            weights are measured too, those of what differs from the mean. Zeros for the whole.
         seed: Of the random directions; the same seed gives the same gains.
         draws: Directions a feed. The error falls with the root of samples times draws.
 
@@ -59,6 +67,7 @@ def measure_gains(
     scales: dict[str, np.float32] = {}
     white: dict[str, Array] = {}
     constant: dict[str, Array] = {}
+    weight: dict[str, Array] = {}  # of each layer, over one seed's power
     uneven: set[str] = set()
     power = 0.0  # of a single output
 
@@ -68,27 +77,36 @@ def measure_gains(
         elif not scales:  # before the session for both ways is made: one of them in memory is enough
             scales.update(_scales(model, samples, list(graph.seeds)))
 
-    for graph, runner, feed in _sessions(model, samples, tensors, prepare):
+    for graph, runner, feed in _sessions(model, samples, tensors, means, prepare):
         for draw in range(draws):
             for value, (name, sizes) in graph.seeds.items():
                 feed[name] = np.asarray(rng.choice(SIGNS, sizes) * scales[value])
-            sums = [s.astype(np.float64) for s in runner.run({i.name: feed[i.name] for i in runner.inputs})]
+            sums = runner.run({i.name: feed[i.name] for i in runner.inputs})
+            last = 2 * len(graph.tensors) + len(graph.layers)
+            for layer, energy in zip(graph.layers, sums[last - len(graph.layers) : last], strict=True):
+                weight[layer] = weight.get(layer, 0.0) + energy / np.float32(draws)
             for index, tensor in enumerate(graph.tensors):
-                each = sums[2 * index].sum(axis=0), np.square(sums[2 * index + 1]).sum(axis=0)
+                squares, total = (s.astype(np.float64) for s in sums[2 * index : 2 * index + 2])
+                each = squares.sum(axis=0), np.square(total).sum(axis=0)
                 if tensor in white and white[tensor].shape != each[0].shape:
                     uneven.add(tensor)
                     continue
                 white[tensor] = white.get(tensor, 0.0) + each[0] / draws
                 constant[tensor] = constant.get(tensor, 0.0) + each[1] / draws
             if draw == 0:
-                power += sum(map(_power, sums[2 * len(graph.tensors) :]))
+                power += sum(_power(output.astype(np.float64)) for output in sums[last:])
     unit = np.square(_inverse_root(power)) if len(scales) == 1 else 1.0
-    found = {name: Gains(white[name] * unit, constant[name] * unit) for name in white.keys() - uneven}
+    weight = {name: (energy * unit).astype(np.float32) for name, energy in weight.items() if np.isfinite(energy).all()}
+    found = {name: Gains(white[name] * unit, constant[name] * unit, weight.get(name)) for name in white.keys() - uneven}
     return {n: g for n, g in found.items() if np.isfinite(g.white).all() and np.isfinite(g.constant).all()}
 
 
 def _sessions(
-    model: ir.Model, feeds: Iterable[Feed], tensors: Mapping[str, int], prepare: Callable[[BackwardGraph], None]
+    model: ir.Model,
+    feeds: Iterable[Feed],
+    tensors: Mapping[str, int],
+    means: Mapping[str, Array] | None,
+    prepare: Callable[[BackwardGraph], None],
 ) -> Iterator[tuple[BackwardGraph, Runner, dict[str, Array]]]:
     """Yield each feed with the session for its shapes, one held at a time; nothing if no tensor gets a gradient."""
     held: tuple[Any, BackwardGraph, Runner] | None = None
@@ -96,7 +114,7 @@ def _sessions(
         feed = single(raw)
         key = {name: array.shape for name, array in feed.items()}
         if held is None or held[0] != key:
-            graph = build(model, feed, tensors)
+            graph = build(model, feed, tensors, means)
             if not graph.tensors:
                 return
             prepare(graph)

@@ -31,6 +31,7 @@ from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.range_noise import COHERENCE, RangeNoise, WeightRange
+from equiquant.numerics.rank_one import rank_one
 from equiquant.numerics.sketch import MagnitudeSketch
 
 __all__ = ["QuantizerModel", "Sketches", "noise_terms", "range_terms"]
@@ -195,20 +196,15 @@ def _layer_terms(
     taps = 1.0 if array is None else array.size / coupling.magnitude.size
     if slot.node.op_type == "ConvTranspose":
         taps /= float(np.prod(query.attribute(slot.node, "strides", None) or [1]))
-    varying, constant_power = (np.ones(1), np.zeros(1)) if figure is None else _powers(figure, quantizer)
     name = query.label(slot.node)
-    terms: list[NoiseTerm] = [
-        WeightNoise(
-            name,
-            coupling,
-            white,
-            constant,
-            taps * _table(varying, coupling.columns.shape),
-            taps * _table(constant_power, coupling.columns.shape),
-            quantizer.weight_levels,
-            quantizer.per_channel,
-        )
-    ]
+    if gain.weight is not None and gain.weight.shape == coupling.magnitude.shape and gain.weight.any():
+        rows, columns = rank_one(gain.weight)
+        noise = rows, np.zeros_like(rows), taps * columns, np.zeros_like(columns)
+    else:
+        powers = (np.ones(1), np.zeros(1)) if figure is None else _powers(figure, quantizer)
+        spread, mean = (taps * _table(power, coupling.columns.shape) for power in powers)
+        noise = white, constant, spread, mean
+    terms: list[NoiseTerm] = [WeightNoise(name, coupling, *noise, quantizer.weight_levels, quantizer.per_channel)]
     if quantizer.bias_levels is not None and coupling.bias is not None:
         terms.append(_bias_term(name, coupling.rows, coupling.bias, constant, quantizer))
     return terms

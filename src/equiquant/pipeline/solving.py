@@ -96,10 +96,9 @@ def solve(
         plans.append(plan_pairwise(classes, bounds, steps=recipe.cle_steps, append_bias=recipe.cle_append_bias))
     if survey is None:
         return plans, []
-    gains = channel_gains(model, classes, figures, samples, affordable)
-    terms = noise_terms(
-        classes, figures, gains, quantizer_model(survey, bias_corrected=recipe.bias_correction), sketches
-    )
+    corrected = recipe.bias_correction
+    gains = channel_gains(model, classes, figures, samples, affordable, bias_corrected=corrected)
+    terms = noise_terms(classes, figures, gains, quantizer_model(survey, bias_corrected=corrected), sketches)
     if not any(term.exact(nothing.z) for term in terms):  # no noise reaches an output, or none that is finite
         return plans, []
     if recipe.cle and recipe.cle_method != "pairwise":
@@ -233,13 +232,21 @@ def channel_gains(
     figures: Mapping[str, ChannelFigures],
     samples: SampleView,
     affordable: int,
+    *,
+    bias_corrected: bool,
 ) -> Mapping[str, Gains]:
-    """Measure the noise gains of the rounded tensors and of the layers' outputs."""
+    """Measure the noise gains of the rounded tensors, the layers' outputs and, but of large models, the weights.
+
+    Where biases are corrected, only what differs from its mean makes noise of a weight's error.
+    """
     axes = {s.node.outputs[0].name or "": _output_axis(s.node) for s in classes.slots if s.role == "weight"}
     axes |= {name: figure.axis for name, figure in figures.items()}
     feeds = list(samples)
     draws = max(1, min(MOST_DRAWS, affordable // (BACKWARD_COST * len(feeds))))
-    gains = measure_gains(expose(model, decision_values(model)), feeds, axes, draws=draws)
+    means = {name: f.mean if bias_corrected else np.zeros_like(f.mean) for name, f in figures.items() if f.axis == 1}
+    if model_bytes(model) >= RANGES_BELOW:
+        means = {}
+    gains = measure_gains(expose(model, decision_values(model)), feeds, axes, means, draws=draws)
     release_memory()
     return gains
 
