@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from equiquant.backward.forward import Feed, forward_copy
 from equiquant.backward.rules import rule_of
-from equiquant.backward.tape import Tape, operand, shape
+from equiquant.backward.tape import Tape, shape
 from equiquant.backward.weights import weight_energy
 from equiquant.graph import edit
 from equiquant.graph.query import reads
@@ -71,9 +71,13 @@ def build(
         if gradient is not None and 0 not in shape(value):
             reached.append(name)
             outputs += _sums(tape, gradient, shape(value), tensors[name], batch)
-    energies = {n.outputs[0].name or "": _energy(tape, n, means or {}) for n in nodes if n.outputs[0].name in reached}
-    layers = {name: energy for name, energy in energies.items() if energy is not None}
-    outputs += layers.values()
+    layers = []
+    for node in nodes:
+        name = node.outputs[0].name or ""
+        energy = weight_energy(tape, node, means or {}) if name in reached else None
+        if energy is not None:
+            layers.append(name)
+            outputs.append(energy)
     for value in outputs:
         value.type = ir.TensorType(ir.DataType.FLOAT)
     # Before what nothing reads any more loses its name: an optional output of an LSTM does.
@@ -102,13 +106,6 @@ def _visit(tape: Tape, node: ir.Node) -> None:
     if any(g is not None for g in gradients):
         rule(tape, node, gradients)
     return None
-
-
-def _energy(tape: Tape, node: ir.Node, means: Mapping[str, Array]) -> ir.Value | None:
-    if node.op_type != "Conv" or node.domain != "":
-        return None
-    mean = means.get(operand(node, 0).name or "")
-    return None if mean is None else weight_energy(tape, node, mean)
 
 
 def is_float(value: ir.Value) -> bool:

@@ -82,8 +82,9 @@ def measure_gains(
             for value, (name, sizes) in graph.seeds.items():
                 feed[name] = np.asarray(rng.choice(SIGNS, sizes) * scales[value])
             sums = runner.run({i.name: feed[i.name] for i in runner.inputs})
-            last = 2 * len(graph.tensors) + len(graph.layers)
-            for layer, energy in zip(graph.layers, sums[last - len(graph.layers) : last], strict=True):
+            first = 2 * len(graph.tensors)
+            last = first + len(graph.layers)
+            for layer, energy in zip(graph.layers, sums[first:last], strict=True):
                 weight[layer] = weight.get(layer, 0.0) + energy / np.float32(draws)
             for index, tensor in enumerate(graph.tensors):
                 squares, total = (s.astype(np.float64) for s in sums[2 * index : 2 * index + 2])

@@ -7,6 +7,8 @@ middle tap of a kernel, which stands for the others.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -18,20 +20,23 @@ from equiquant.graph.windows import Window, window
 __all__ = ["weight_energy"]
 
 
-def weight_energy(tape: Tape, node: ir.Node, mean: npt.NDArray[np.float64]) -> ir.Value | None:
+def weight_energy(tape: Tape, node: ir.Node, means: Mapping[str, npt.NDArray[np.float64]]) -> ir.Value | None:
     """Append (Σ_positions g[o]·(x[i] − mean[i]))² summed over axis 0, (groups, outputs, inputs) a group.
 
     Args:
         tape: The backward nodes, complete.
-        node: A Conv.
-        mean: (channels of x,) to subtract from x.
+        node: Any node.
+        means: (channels,) to subtract from x, by its name.
 
     Returns:
-        None where no gradient reaches the node, its weight is computed, or the channels do not match.
+        None where the node is no Conv, no gradient reaches it, its weight is computed, no mean is known of its input,
+        or one of other channels.
     """
-    gradient, x, y = tape.gradient(node.outputs[0]), operand(node, 0), node.outputs[0]
-    sizes, made = shape(x), shape(y)
-    if gradient is None or query.constant(node.inputs[1]) is None or mean.size != sizes[1] or 0 in (*sizes, *made):
+    if (node.domain, node.op_type) != ("", "Conv") or query.constant(node.inputs[1]) is None:
+        return None
+    gradient, x = tape.gradient(node.outputs[0]), operand(node, 0)
+    mean, sizes, made = means.get(x.name or ""), shape(x), shape(node.outputs[0])
+    if gradient is None or mean is None or mean.size != sizes[1] or 0 in (*sizes, *made):
         return None
     group = int(query.attribute(node, "group", 1))
     place = window(node, shape(operand(node, 1))[2:], sizes[2:], made[2:])

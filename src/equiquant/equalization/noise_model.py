@@ -6,7 +6,7 @@ or not, per tensor or per channel, with an int8 bias or an int32 one (whose roun
 What a range cuts off an activation has one sign, and fills the positions of a channel as far as its activity does: that
 part counts as noise that is constant over space. A rounded bias shifts the means of everything behind it alike for all
 samples; where biases are corrected those of the later layers take most of that away. A channel that is dead on the
-samples may come to life if its bias is cut off, so none is free of gain. The three constants are measured, on the noise
+samples may come to life if its bias is cut off, so none is free of gain. The constants are measured, on the noise
 of single tensors and on finished networks (docs/cle.md).
 """
 
@@ -206,18 +206,17 @@ def _layer_terms(
         noise = white, constant, spread, mean
     terms: list[NoiseTerm] = [WeightNoise(name, coupling, *noise, quantizer.weight_levels, quantizer.per_channel)]
     if quantizer.bias_levels is not None and coupling.bias is not None:
-        terms.append(_bias_term(name, coupling.rows, coupling.bias, constant, quantizer))
+        left = BIAS_LEFT if quantizer.bias_corrected else 1.0
+        terms.append(_bias_term(name, coupling.rows, coupling.bias, constant, quantizer.bias_levels, left))
     return terms
 
 
-def _bias_term(name: str, rows: Array, bias: Array, gain: Array, quantizer: QuantizerModel) -> TensorNoise:
-    assert quantizer.bias_levels is not None
+def _bias_term(name: str, rows: Array, bias: Array, gain: Array, levels: float, left: float) -> TensorNoise:
+    """Return the term of a bias with a step of its own, of whose rounding noise the part `left` reaches the output."""
     size = np.asarray(bias, dtype=np.float64).reshape(-1)
     gain = np.maximum(gain, LEAST_BIAS_GAIN * gain.mean()).reshape(-1)
-    left = BIAS_LEFT if quantizer.bias_corrected else 1.0
-    return TensorNoise(
-        name, rows.reshape(-1), size, size, left * gain, quantizer.bias_levels, True, COHERENCE * gain, kind="bias"
-    )
+    ids, clip_gain = rows.reshape(-1), COHERENCE * gain
+    return TensorNoise(name, ids, size, size, left * gain, levels, symmetric=True, clip_gain=clip_gain, kind="bias")
 
 
 def _powers(figure: ChannelFigures, quantizer: QuantizerModel) -> tuple[Array, Array]:

@@ -243,9 +243,10 @@ def channel_gains(
     axes |= {name: figure.axis for name, figure in figures.items()}
     feeds = list(samples)
     draws = max(1, min(MOST_DRAWS, affordable // (BACKWARD_COST * len(feeds))))
-    means = {name: f.mean if bias_corrected else np.zeros_like(f.mean) for name, f in figures.items() if f.axis == 1}
-    if model_bytes(model) >= RANGES_BELOW:
-        means = {}
+    means: dict[str, Array] = {}
+    if model_bytes(model) < RANGES_BELOW:
+        known = {name: f.mean for name, f in figures.items() if f.axis == 1}
+        means = known if bias_corrected else {name: np.zeros_like(mean) for name, mean in known.items()}
     gains = measure_gains(expose(model, decision_values(model)), feeds, axes, means, draws=draws)
     release_memory()
     return gains
