@@ -33,9 +33,9 @@ def terms_of(*, corrected: bool = False) -> dict[tuple[str, str], TensorNoise]:
         nodes=("Conv_a", "Conv_y"), tensors=("r",), symmetric=True, bias_levels=127.0, bias_corrected=corrected
     )
     empty = np.zeros((3, 0))
-    sketches = {
-        "r": (MagnitudeSketch(np.array([1.0, 2.0]), SHARE, high), MagnitudeSketch(empty[0], empty, np.zeros(3)))
-    }
+    values = np.array([1.0, 2.0])
+    positive = MagnitudeSketch(values, SHARE, high, edges=0.9 * values, count=100)
+    sketches = {"r": (positive, MagnitudeSketch(empty[0], empty, np.zeros(3), edges=empty[0], count=100))}
     terms = noise_terms(classes, figures, gains, quantizer, sketches)
     ranged = range_terms(classes, terms, sketches)[1]
     found = {(t.kind, t.name): t for t in terms if isinstance(t, TensorNoise)}

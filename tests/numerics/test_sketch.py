@@ -34,7 +34,8 @@ def test_a_sketch_does_not_depend_on_the_unit(unit: float) -> None:
     values = np.random.default_rng(1).standard_normal((2, 400)).astype(np.float32)
     values[0] *= 1e-3
     plain, other = counted([values]), counted([values * np.float32(unit)])
-    for a, b in zip(plain.sides(values.min(axis=1), values.max(axis=1)), other.sides(*np.zeros((2, 2))), strict=True):
+    sides = plain.sides(values.min(axis=1), values.max(axis=1), 400), other.sides(np.zeros(2), np.zeros(2), 400)
+    for a, b in zip(*sides, strict=True):
         power = (a.values**2 @ a.share.T, b.values**2 @ b.share.T)
         np.testing.assert_allclose(power[1] / unit**2, power[0], rtol=0.05)
     assert plain.counts.sum() == other.counts.sum()

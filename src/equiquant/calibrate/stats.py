@@ -96,7 +96,7 @@ class TensorRecord:
         """Sketches of the positive and of the negative side, when asked for."""
         if self.sketch is None or self.sums is None:
             return None
-        return self.sketch.sides(self.sums.low, self.sums.high)
+        return self.sketch.sides(self.sums.low, self.sums.high, self.sums.count)
 
     def merge(self, other: TensorRecord) -> TensorRecord:
         """Return the record of all values of both; what only one of them holds, or of other channels, is dropped."""

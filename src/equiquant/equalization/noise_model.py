@@ -12,7 +12,6 @@ of single tensors and on finished networks (docs/cle.md).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +32,7 @@ from equiquant.numerics.parallel import parallel
 from equiquant.numerics.range_noise import COHERENCE, RangeNoise, WeightRange
 from equiquant.numerics.rank_one import rank_one
 from equiquant.numerics.sketch import MagnitudeSketch
+from equiquant.numerics.tail import beyond
 
 __all__ = ["QuantizerModel", "Sketches", "noise_terms", "range_terms"]
 
@@ -152,26 +152,20 @@ def range_terms(
 
 
 def _range(term: TensorNoise, sketches: Sketches, site: ClipSite | None) -> RangeNoise:
-    positive, negative = (_capped(side) for side in sketches)
-    if site is not None:
-        empty = np.zeros((positive.high.size, 0))
-        negative = MagnitudeSketch(empty, empty, np.zeros_like(positive.high))
-    sides: list[tuple[Array, Array, Array]]
+    positive, negative = sketches
+    sides = [_side(side) for side in ([positive, negative] if site is None and negative.high.any() else [positive])]
     if term.symmetric:
-        values = np.concatenate([positive.values, negative.values], axis=1)
-        share = np.concatenate([positive.share, negative.share], axis=1)
-        sides = [(values, share, np.maximum(positive.high, negative.high))]
-    else:
-        both = (positive, negative) if negative.high.any() else (positive,)
-        sides = [(side.values, side.share, side.high) for side in both]
+        values, share = (np.concatenate([side[k] for side in sides], axis=1) for k in (0, 1))
+        sides = [(values, share, np.max([side[2] for side in sides], axis=0))]
     bound, bound_id = (np.inf, 0) if site is None else (site.bound, int(site.bound_id))
     gains = term.gain, term.clip_gain
     return RangeNoise(term.name, term.ids, *gains, tuple(sides), term.levels, bound, bound_id)
 
 
-def _capped(side: MagnitudeSketch) -> MagnitudeSketch:
-    """Return the sketch with the magnitudes of each channel's bins, (C, J), none above its largest value."""
-    return dataclasses.replace(side, values=np.minimum(side.values, side.high[:, None]))
+def _side(side: MagnitudeSketch) -> tuple[Array, Array, Array]:
+    """Return each channel's magnitudes up to its largest and what is to come beyond, their shares, and the largest."""
+    values, (further, rest) = np.minimum(side.values, side.high[:, None]), beyond(side)
+    return np.column_stack([values, further]), np.column_stack([side.share, rest]), side.high
 
 
 def _name(value: ir.Value | None) -> str:

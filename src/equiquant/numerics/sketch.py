@@ -36,11 +36,15 @@ class MagnitudeSketch:
             reaches are left out.
         share: (C, J) share of all the channel's values in each bin.
         high: (C,) largest magnitude, 0 where the side is empty.
+        edges: (J,) the least magnitude in each bin.
+        count: Values a channel has seen, on both sides and 0, whether counted or not.
     """
 
     values: Array
     share: Array
     high: Array
+    edges: Array
+    count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,20 +67,23 @@ class MagnitudeCounts:
         mine, others = (_raised(x.counts, top - x.top) for x in (self, other))
         return MagnitudeCounts(np.add(mine, others, dtype=_count_type(seen)), top, seen)
 
-    def sides(self, low: Array, high: Array) -> tuple[MagnitudeSketch, MagnitudeSketch]:
+    def sides(self, low: Array, high: Array, count: int) -> tuple[MagnitudeSketch, MagnitudeSketch]:
         """Return the sketches of the positive and of the negative side.
 
         Args:
             low: (C,) smallest value of each channel.
             high: (C,) largest.
+            count: Values each channel has.
         """
         bits = np.maximum(np.arange(BINS) + self.top - BINS + 1, 0).astype(np.int32) << SHIFT
-        centers = (bits + np.int32(1 << (SHIFT - 1))).view(np.float32).astype(np.float64)
-        sketches = []
-        for counts, reach in zip(self.counts, (high, -low), strict=True):
+        edges, centers = ((bits + np.int32(add)).view(np.float32).astype(np.float64) for add in (0, 1 << (SHIFT - 1)))
+
+        def side(counts: Array, reach: Array) -> MagnitudeSketch:
             used = counts.any(axis=0)
-            sketches.append(MagnitudeSketch(centers[used], counts[:, used] / max(self.seen, 1), np.maximum(reach, 0.0)))
-        return sketches[0], sketches[1]
+            share = counts[:, used] / max(self.seen, 1)
+            return MagnitudeSketch(centers[used], share, np.maximum(reach, 0.0), edges[used], count)
+
+        return side(self.counts[0], high), side(self.counts[1], -low)
 
 
 class SketchBuilder:

@@ -2,7 +2,8 @@
 
 A candidate's scales and biases come from one part of the samples, and it is measured on the part after it; with few
 samples both are the same. Ranges that are calibrated see both parts, as they will see all samples in the end: the more
-they see the wider they get, so that seeing fewer would flatter them.
+they see the wider they get, so that seeing fewer would flatter them. Where they compete with ranges chosen by the noise
+they make, those of the first part, they come from it too: else only these would clip what they have not seen.
 
 The figure is the signal-to-noise ratio of the outputs, before a final Softmax or Sigmoid, against the model the user
 gave: the mean of the outputs' dB, so that none is drowned by another.
@@ -132,7 +133,8 @@ class Judge:
         recipe = recipe or self._recipe
         survey = target.survey(model, recipe)
         open_ = target.missing(survey, ranges, synthetic=self._ranged.synthetic)
-        stats = calibrate.collect(model, self._ranged, open_, recipe, sampled=True)  # ranges near the best will do
+        seen = self.fitted if recipe.calibration == "noise" else self._ranged
+        stats = calibrate.collect(model, seen, open_, recipe, sampled=True)  # ranges near the best will do
         plan = target.choose(model, survey, stats, recipe, ranges)
         if recipe.bias_correction and len(self._corrected):
             aim = original or Original(model, {})

@@ -25,6 +25,7 @@ from equiquant.equalization import (
     plan_ranges,
     range_terms,
 )
+from equiquant.graph import query
 from equiquant.graph.decisions import decision_values
 from equiquant.io import expose, model_bytes, release_memory
 from equiquant.numerics.figures import ChannelFigures
@@ -190,23 +191,31 @@ def channel_statistics(
 ) -> tuple[Mapping[str, ChannelFigures], Mapping[str, Sketches], int]:
     """Calibrate the channels of the tensors and of the Clips' outputs, in one pass; return the number of samples too.
 
-    What goes into the Clips is sketched too, and every rounded tensor if ranges may clip.
+    So are what the layers read, where noise is asked for: a Conv behind a Pad or a Concat reads a tensor that needs no
+    range of its own. What goes into the Clips is sketched too, and every rounded tensor if ranges may clip.
     """
     values = {v.name or "": v for v in model.graph.inputs} | {v.name or "": v for n in model.graph for v in n.outputs}
     made = [site.node.outputs[0].name or "" for site in classes.clips]
+    read = _layer_inputs(classes) if tensors else []
     axes = {
         name: axis
-        for name in dict.fromkeys([*tensors, *made])
-        if (axis := _channel_axis(values[name], classes)) is not None
+        for name in dict.fromkeys([*tensors, *made, *read])
+        if name in values and (axis := _channel_axis(values[name], classes)) is not None
     }
     sources = _clipped(classes)
     sketched = set(sources)
     if _ranged(recipe, model) or recipe.clip_mode == "soft":
-        sketched |= {name for name in axes if name not in made}
+        sketched |= {name for name in axes if name in tensors and name not in made}
     stats = calibrate.collect(model, samples, (), _plain(recipe), channels=sources | axes, sketches=sketched)
     figures = {name: record.channels for name, record in stats.tensors.items() if record.channels and name in axes}
     sketches = {name: record.sketches for name, record in stats.tensors.items() if record.sketches}
     return figures, sketches, stats.samples
+
+
+def _layer_inputs(classes: ScaleClasses) -> list[str]:
+    """Return the names of what the layers with a constant weight read."""
+    layers = (slot for slot in classes.slots if slot.role == "weight" and slot.node.op_type in query.LINEAR_OPS)
+    return [layer_input.name or "" for slot in layers if (layer_input := slot.node.inputs[1 - slot.index]) is not None]
 
 
 def _channel_axis(value: ir.Value, classes: ScaleClasses) -> int | None:

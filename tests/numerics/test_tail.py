@@ -1,0 +1,62 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from equiquant.numerics.sketch import MagnitudeSketch, SketchBuilder
+from equiquant.numerics.tail import beyond
+
+Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+CHANNELS = 4000
+
+
+def sketched(values: np.ndarray) -> MagnitudeSketch:
+    """Return the positive side of (C, n) values of which all are looked at."""
+    builder = SketchBuilder()
+    for column in values.T:
+        builder.add(column[:, None].astype(np.float32))
+    return builder.result().sides(values.min(axis=1), values.max(axis=1), values.shape[1])[0]
+
+
+@pytest.mark.parametrize(
+    ("draw", "least", "most"),
+    [
+        (lambda rng, shape: rng.exponential(size=shape), 0.35, 1.0),
+        (lambda rng, shape: rng.standard_normal(shape), 0.5, 2.0),
+        (lambda rng, shape: np.maximum(rng.standard_normal(shape), 0), 0.5, 2.0),
+        (lambda rng, shape: 10 * rng.gamma(0.5, size=shape), 0.2, 1.0),
+    ],
+)
+def test_what_new_values_cut_off_is_foreseen(draw: Draw, least: float, most: float) -> None:
+    rng = np.random.default_rng(0)
+    seen, new = draw(rng, (CHANNELS, 100)), draw(rng, (CHANNELS, 400))
+    side = sketched(seen)
+    further, share = beyond(side)
+    excess = np.maximum(new - side.high[:, None], 0)
+    assert share.sum() == pytest.approx((excess > 0).mean(axis=1).sum(), rel=0.1)
+    assert least < (share @ (further - side.high) ** 2) / np.square(excess).mean(axis=1).sum() < most
+
+
+def test_it_does_not_depend_on_the_unit() -> None:
+    values = np.random.default_rng(1).exponential(size=(8, 200))
+    (further, share), (larger, same) = beyond(sketched(values)), beyond(sketched(values * 64))
+    np.testing.assert_allclose(larger, further * 64)
+    np.testing.assert_array_equal(same, share)
+
+
+def test_nothing_is_to_come_where_nothing_was_or_all_are_at_the_end() -> None:
+    saturated = np.tile(np.array([0.25, 1.0]), (2, 50))
+    saturated[1] = -1
+    further, share = beyond(sketched(saturated))
+    np.testing.assert_array_equal(share, 0)
+    np.testing.assert_array_equal(further, [1, 0])
+    further, share = beyond(sketched(np.full((3, 5), -1.0)))
+    np.testing.assert_array_equal((further, share), np.zeros((2, 3)))
+
+
+def test_a_channel_that_fired_once_is_expected_to_go_little_further() -> None:
+    values = np.zeros((1, 100))
+    values[0, 3] = 1.9
+    (further,), (share,) = beyond(sketched(values))
+    assert 1.9 < further < 2.5
+    assert share == pytest.approx(1 / 101)
