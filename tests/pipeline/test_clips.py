@@ -118,7 +118,7 @@ def test_channels_are_found_where_they_are(tail: str, preset: str) -> None:
         tail in ("rows", "as many rows as channels", "channels last")
     )
     report = quantize(source, data=samples, preset=preset).report.to_dict()
-    assert report["quality"]["outputs"][0]["sqnr_db"] > 6
+    assert report["quality"]["outputs"][0]["sqnr_db"] > 5
 
 
 @pytest.mark.parametrize("preset", ["a8w8", "xint8", "a8w8_per_channel", "a16w8"])

@@ -27,6 +27,7 @@ from equiquant.graph.cost import multiplications
 from equiquant.graph.decisions import decision_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import ErrorAccumulator
+from equiquant.pipeline.solving import chooses_ranges
 from equiquant.recipe import Recipe
 from equiquant.refine import Original, OutputMeans, Refinement, layers_of, output_means, refine
 
@@ -133,7 +134,7 @@ class Judge:
         recipe = recipe or self._recipe
         survey = target.survey(model, recipe)
         open_ = target.missing(survey, ranges, synthetic=self._ranged.synthetic)
-        seen = self.fitted if recipe.calibration == "noise" else self._ranged
+        seen = self.fitted if chooses_ranges(recipe, model) else self._ranged
         stats = calibrate.collect(model, seen, open_, recipe, sampled=True)  # ranges near the best will do
         plan = target.choose(model, survey, stats, recipe, ranges)
         if recipe.bias_correction and len(self._corrected):

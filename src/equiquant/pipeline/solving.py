@@ -32,7 +32,16 @@ from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.recipe import Recipe
 
-__all__ = ["ClipReach", "channel_gains", "channel_statistics", "clip_reach", "quantizer_model", "reach_seen", "solve"]
+__all__ = [
+    "ClipReach",
+    "channel_gains",
+    "channel_statistics",
+    "chooses_ranges",
+    "clip_reach",
+    "quantizer_model",
+    "reach_seen",
+    "solve",
+]
 
 Array = npt.NDArray[Any]
 
@@ -84,7 +93,7 @@ def solve(
         The plans, and the noise terms: empty where only the pairwise solver ran.
     """
     nothing = EqualizationPlan("none", np.zeros(classes.count), 0)
-    ranged = _ranged(recipe, model)
+    ranged = chooses_ranges(recipe, model)
     if not ranged and (recipe.cle_method == "pairwise" or not recipe.cle):
         survey = None  # a solver that knows of no noise
     tensors = () if survey is None else survey.calibrated
@@ -111,8 +120,8 @@ def solve(
     return plans, terms
 
 
-def _ranged(recipe: Recipe, model: ir.Model | None) -> bool:
-    """True if the quantizer takes its ranges from the solver."""
+def chooses_ranges(recipe: Recipe, model: ir.Model | None = None) -> bool:
+    """True if the quantizer may take its ranges from the solver; of a model given, unless it is too large."""
     chosen = recipe.calibration == "noise" or (recipe.scale_kind == "power_of_two" and recipe.cle)
     return chosen and recipe.cle_method != "pairwise" and (model is None or model_bytes(model) < RANGES_BELOW)
 
@@ -143,7 +152,7 @@ def _with_ranges(
         yielding = [replace(t, yields=np.isfinite(t.bound) and t.bound_id != 0) for t in tensors]
         soft = plan_ranges(weights, yielding, last, free, "soft", powers_of_two=powers)
         added.append(soft if weighed else soft.of_activations())
-    if _ranged(recipe, None):
+    if chooses_ranges(recipe):
         return [*plans, *added]
     return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]
 
@@ -204,7 +213,7 @@ def channel_statistics(
     }
     sources = _clipped(classes)
     sketched = set(sources)
-    if _ranged(recipe, model) or recipe.clip_mode == "soft":
+    if chooses_ranges(recipe, model) or recipe.clip_mode == "soft":
         sketched |= {name for name in axes if name in tensors and name not in made}
     stats = calibrate.collect(model, samples, (), _plain(recipe), channels=sources | axes, sketches=sketched)
     figures = {name: record.channels for name, record in stats.tensors.items() if record.channels and name in axes}

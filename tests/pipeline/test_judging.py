@@ -1,0 +1,33 @@
+"""Which samples the ranges of candidates are calibrated on."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from equiquant.calibrate import open_samples
+from equiquant.io import input_specs, load_model
+from equiquant.pipeline.judging import Judge
+from equiquant.recipe import preset
+from tests.canonical.support import proto, weights
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "least", "most"),
+    [
+        ("a8w8", {}, 0, 10),  # what competes with ranges chosen on the first part sees no more than that
+        ("xint8", {}, 0, 10),
+        ("a8w8", {"cle_method": "pairwise"}, 25, 60),
+        ("a8w8", {"calibration": "minmax"}, 25, 60),
+        ("xint8", {"cle": False}, 25, 60),
+    ],
+)
+def test_the_ranges_of_candidates_see_no_more_than_those_they_compete_with(
+    name: str, options: dict[str, Any], least: float, most: float
+) -> None:
+    model = load_model(proto("a = Conv(x, w) y = Relu(a)", "float[N,3,8,8] x", "float[] y", weights(w=(4, 3, 1, 1))))
+    samples = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    samples[8:] *= 10
+    recipe = preset(name, bias_correction=False, **options)
+    with open_samples(samples, input_specs(model.model), recipe) as stream:
+        assert least < Judge(model.model, stream, recipe).sqnr_db(model.model) < most
