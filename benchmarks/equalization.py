@@ -79,9 +79,10 @@ def speed(name: str) -> dict[str, Any]:
         start = time.perf_counter()
         pairwise = plan_pairwise(classes, bounds)
         pairwise_s = time.perf_counter() - start
-        gains = solving.channel_gains(model, classes, figures, samples, 0, bias_corrected=False)
+        quantizer = solving.quantizer_model(chosen, bias_corrected=False)
+        gains = solving.channel_gains(model, classes, figures, quantizer, samples, 0)
         start = time.perf_counter()
-        terms = noise_terms(classes, figures, gains, solving.quantizer_model(chosen, bias_corrected=False))
+        terms = noise_terms(classes, figures, gains, quantizer)
         best = plan_global(terms, pairwise.z, bounds)
         global_s = time.perf_counter() - start
     copy = model.clone()

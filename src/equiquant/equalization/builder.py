@@ -60,6 +60,11 @@ class Slot:
         assert value is not None
         return value
 
+    @property
+    def data(self) -> ir.Value | None:
+        """What a weight is multiplied by: the other one of its node's first two inputs."""
+        return self.node.inputs[1 - self.index]
+
 
 @dataclass(frozen=True, eq=False)
 class ClipSite:

@@ -32,6 +32,11 @@ class ScaleClasses:
     clips: tuple[ClipSite, ...]
     pins: Mapping[ir.Value, Pin]
 
+    @property
+    def layers(self) -> list[Slot]:
+        """The weights of Conv, ConvTranspose, Gemm and MatMul, in graph order."""
+        return [slot for slot in self.slots if slot.role == "weight" and slot.node.op_type in query.LINEAR_OPS]
+
     def varying_axis(self, value: ir.Value) -> int | None:
         """Return the axis along which a tensor's classes differ; None where there is none, or more than one."""
         ids = self.values.get(value)

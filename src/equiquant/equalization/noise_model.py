@@ -91,8 +91,7 @@ def noise_terms(
     """
     terms: list[NoiseTerm] = []
     bias_of = {slot.node: slot for slot in classes.slots if slot.role == "bias"}
-    layers = [s for s in classes.slots if s.role == "weight" and s.node.op_type in query.LINEAR_OPS]
-    layers = [slot for slot in layers if query.label(slot.node) in quantizer.nodes]
+    layers = [slot for slot in classes.layers if query.label(slot.node) in quantizer.nodes]
     for found in parallel(lambda s: _layer_terms(s, bias_of.get(s.node), figures, gains, quantizer), layers):
         terms += found
     wanted = set(quantizer.tensors)
@@ -152,8 +151,8 @@ def range_terms(
 
 
 def _range(term: TensorNoise, sketches: Sketches, site: ClipSite | None) -> RangeNoise:
-    positive, negative = sketches
-    sides = [_side(side) for side in ([positive, negative] if site is None and negative.high.any() else [positive])]
+    used = sketches if site is None and sketches[1].high.any() else sketches[:1]
+    sides = [_side(side) for side in used]
     if term.symmetric:
         values, share = (np.concatenate([side[k] for side in sides], axis=1) for k in (0, 1))
         sides = [(values, share, np.max([side[2] for side in sides], axis=0))]
@@ -184,8 +183,7 @@ def _layer_terms(
         return []  # nothing it computes reaches an output
     coupling = coupling_of(slot, bias)
     white, constant = (_table(g, coupling.rows.shape) for g in (gain.white, gain.constant))
-    source = slot.node.inputs[1 - slot.index] if slot.index < 2 else None
-    figure = figures.get(source.name or "") if source is not None else None
+    figure = figures.get(_name(slot.data))
     array = query.constant(slot.value)
     taps = 1.0 if array is None else array.size / coupling.magnitude.size
     if slot.node.op_type == "ConvTranspose":

@@ -32,8 +32,7 @@ class MagnitudeSketch:
     """Where the magnitudes of a tensor's channels lie, on one side of 0.
 
     Attributes:
-        values: (J,), or (C, J) where channels differ, the magnitude each bin stands for, ascending; bins no channel
-            reaches are left out.
+        values: (J,) the magnitude each bin stands for, ascending; bins no channel reaches are left out.
         share: (C, J) share of all the channel's values in each bin.
         high: (C,) largest magnitude, 0 where the side is empty.
         edges: (J,) the least magnitude in each bin.

@@ -202,10 +202,9 @@ class _Scale:
         """Return noise over signal by (kind, name) of every term of the objective, as the model is now."""
         classes = find_classes(self._model)
         figures, sketches, _ = channel_statistics(recipe, self._model, classes, survey.calibrated, self._judge.fitted)
-        corrected, judge = recipe.bias_correction, self._judge
-        gains = channel_gains(self._model, classes, figures, judge.fitted, judge.affordable, bias_corrected=corrected)
+        quantizer = quantizer_model(survey, bias_corrected=recipe.bias_correction)
+        gains = channel_gains(self._model, classes, figures, quantizer, self._judge.fitted, self._judge.affordable)
         z = np.zeros(classes.count)
-        quantizer = quantizer_model(survey, bias_corrected=corrected)
         terms = noise_terms(classes, figures, gains, quantizer, sketches)
         return {(term.kind, term.name): term.exact(z) for term in terms}
 

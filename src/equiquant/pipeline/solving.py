@@ -25,7 +25,6 @@ from equiquant.equalization import (
     plan_ranges,
     range_terms,
 )
-from equiquant.graph import query
 from equiquant.graph.decisions import decision_values
 from equiquant.io import expose, model_bytes, release_memory
 from equiquant.numerics.figures import ChannelFigures
@@ -106,9 +105,9 @@ def solve(
         plans.append(plan_pairwise(classes, bounds, steps=recipe.cle_steps, append_bias=recipe.cle_append_bias))
     if survey is None:
         return plans, []
-    corrected = recipe.bias_correction
-    gains = channel_gains(model, classes, figures, samples, affordable, bias_corrected=corrected)
-    terms = noise_terms(classes, figures, gains, quantizer_model(survey, bias_corrected=corrected), sketches)
+    quantizer = quantizer_model(survey, bias_corrected=recipe.bias_correction)
+    gains = channel_gains(model, classes, figures, quantizer, samples, affordable)
+    terms = noise_terms(classes, figures, gains, quantizer, sketches)
     if not any(term.exact(nothing.z) for term in terms):  # no noise reaches an output, or none that is finite
         return plans, []
     if recipe.cle and recipe.cle_method != "pairwise":
@@ -205,7 +204,7 @@ def channel_statistics(
     """
     values = {v.name or "": v for v in model.graph.inputs} | {v.name or "": v for n in model.graph for v in n.outputs}
     made = [site.node.outputs[0].name or "" for site in classes.clips]
-    read = _layer_inputs(classes) if tensors else []
+    read = [slot.data.name or "" for slot in classes.layers if slot.data is not None] if tensors else []
     axes = {
         name: axis
         for name in dict.fromkeys([*tensors, *made, *read])
@@ -219,12 +218,6 @@ def channel_statistics(
     figures = {name: record.channels for name, record in stats.tensors.items() if record.channels and name in axes}
     sketches = {name: record.sketches for name, record in stats.tensors.items() if record.sketches}
     return figures, sketches, stats.samples
-
-
-def _layer_inputs(classes: ScaleClasses) -> list[str]:
-    """Return the names of what the layers with a constant weight read."""
-    layers = (slot for slot in classes.slots if slot.role == "weight" and slot.node.op_type in query.LINEAR_OPS)
-    return [layer_input.name or "" for slot in layers if (layer_input := slot.node.inputs[1 - slot.index]) is not None]
 
 
 def _channel_axis(value: ir.Value, classes: ScaleClasses) -> int | None:
@@ -248,23 +241,22 @@ def channel_gains(
     model: ir.Model,
     classes: ScaleClasses,
     figures: Mapping[str, ChannelFigures],
+    quantizer: QuantizerModel,
     samples: SampleView,
     affordable: int,
-    *,
-    bias_corrected: bool,
 ) -> Mapping[str, Gains]:
     """Measure the noise gains of the rounded tensors, the layers' outputs and, but of large models, the weights.
 
     Where biases are corrected, only what differs from its mean makes noise of a weight's error.
     """
     axes = {s.node.outputs[0].name or "": _output_axis(s.node) for s in classes.slots if s.role == "weight"}
-    axes |= {name: figure.axis for name, figure in figures.items()}
+    axes |= {name: figure.axis for name, figure in figures.items() if name in quantizer.tensors}
     feeds = list(samples)
     draws = max(1, min(MOST_DRAWS, affordable // (BACKWARD_COST * len(feeds))))
     means: dict[str, Array] = {}
     if model_bytes(model) < RANGES_BELOW:
         known = {name: f.mean for name, f in figures.items() if f.axis == 1}
-        means = known if bias_corrected else {name: np.zeros_like(mean) for name, mean in known.items()}
+        means = known if quantizer.bias_corrected else {name: np.zeros_like(mean) for name, mean in known.items()}
     gains = measure_gains(expose(model, decision_values(model)), feeds, axes, means, draws=draws)
     release_memory()
     return gains
