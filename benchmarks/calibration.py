@@ -42,7 +42,7 @@ def measure(path: Path, samples: int, repeats: int, methods: Sequence[str]) -> d
     import numpy as np
 
     from equiquant import calibrate, canonical, target
-    from equiquant.io import Runner, input_specs, load_model
+    from equiquant.io import Runner, input_specs, load_model, memory_managed
 
     model = load_model(path).model
     canonical.canonicalize(model, optimize=True)
@@ -76,7 +76,8 @@ def measure(path: Path, samples: int, repeats: int, methods: Sequence[str]) -> d
     for _ in range(repeats):
         for name, task in tasks.items():
             start = time.perf_counter()
-            task()
+            with memory_managed():  # as in every run
+                task()
             seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {

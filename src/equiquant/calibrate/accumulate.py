@@ -21,6 +21,7 @@ from equiquant.calibrate.channels import ChannelBuilder
 from equiquant.calibrate.stats import TensorRecord
 from equiquant.errors import DataError
 from equiquant.numerics.affine import INT_TYPES, IntType
+from equiquant.numerics.extremes import extremes
 from equiquant.numerics.histogram import DyadicHistogram, HistogramBuilder
 from equiquant.numerics.pow2 import minmse_exponent
 from equiquant.numerics.sketch import SketchBuilder
@@ -30,9 +31,9 @@ __all__ = ["HISTOGRAM_LIMIT", "Accumulator", "Wanted"]
 
 Array = npt.NDArray[Any]
 
-HISTOGRAM_LIMIT = 1 << 14  # elements of a tensor counted per sample, plus as many of its tails
-COUNT_ALL = ("entropy", "mse", "noise")  # their optima are flat: the noise of sampling would move them by many bins
-PIECE = 1 << 16  # elements whose minimum and maximum are taken while they are in cache
+HISTOGRAM_LIMIT = 1 << 13  # elements of a tensor counted per sample, plus a quarter as many of either tail
+COUNT_ALL = ("entropy",)  # of a sample its optimum may lie elsewhere (docs/calibration.md)
+PIECE = 1 << 16  # elements whose smallest and largest value are found in one go
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Accumulator:
         if self._histogram is not None:
             low, high = self._count_values(self._histogram, x, batch)
         elif self._channels is None:
-            low, high = _extremes(x)
+            lows, highs = extremes(x.reshape(-1), PIECE)
+            low, high = float(lows.min()), float(highs.max())
         if self._channels is not None:
             low, high = self._channels.add(x, batch if self._axis else 1)
         if not (math.isfinite(low) and math.isfinite(high)):
@@ -139,11 +141,3 @@ class Accumulator:
         sums = None if self._channels is None else self._channels.result()
         sketch = None if self._sketch is None else self._sketch.result()
         return TensorRecord(low, high, self._count, histogram, sums, sketch, dict(sorted(self._votes.items())))
-
-
-def _extremes(x: Array) -> tuple[float, float]:
-    """Return the smallest and largest value; NaN where there is one."""
-    flat = x.reshape(-1)
-    pieces = [flat[start : start + PIECE] for start in range(0, flat.size, PIECE)]
-    found = np.array([(piece.min(), piece.max()) for piece in pieces])
-    return float(found[:, 0].min()), float(found[:, 1].max())

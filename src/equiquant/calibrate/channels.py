@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from equiquant.calibrate.stats import ChannelSums
 from equiquant.numerics.exact_sum import ExactSum
+from equiquant.numerics.extremes import CACHED, extremes
 
 __all__ = ["ChannelBuilder"]
 
@@ -55,7 +56,7 @@ class ChannelBuilder:
         if self._low is None:
             self._low, self._high = np.full(channels, np.inf), np.full(channels, -np.inf)
             self._sum, self._square, self._constant = ExactSum(channels), ExactSum(channels), ExactSum(channels)
-        low, high = _extremes(blocks)
+        low, high, *sums = _by_rows(blocks, samples) if blocks.shape[2] == 1 else _by_planes(blocks)
         self.uneven |= low.size != self._low.size
         if self.uneven:
             return float(low.min()), float(high.max())
@@ -63,21 +64,11 @@ class ChannelBuilder:
         self._count += blocks.shape[0] * blocks.shape[2]
         smallest, largest = float(low.min()), float(high.max())
         if np.isfinite(smallest) and np.isfinite(largest):  # else the caller refuses the sample
-            wide = blocks if max(-smallest, largest) < SAFE_SQUARE else blocks.astype(np.float64)
-            for part in np.split(wide, samples) if blocks.shape[2] == 1 and samples > 1 else [wide]:
-                self._add_sums(part)
+            total, square = sums
+            self._sum.add(total)
+            self._square.add(square)
+            self._constant.add(np.square(total) / (blocks.size // total.size))
         return smallest, largest
-
-    def _add_sums(self, blocks: Array) -> None:
-        if blocks.shape[2] == 1:  # channels last: reduce over the rows at once
-            rows = blocks[:, :, 0]
-            sums, positions = rows.sum(axis=0, dtype=np.float64)[None], rows.shape[0]
-            self._square.add(np.einsum("oc,oc->c", rows, rows, dtype=np.float64)[None])
-        else:
-            sums, positions = np.einsum("oci->oc", blocks), blocks.shape[2]  # a third of the time of `sum`
-            self._square.add(np.einsum("oci,oci->oc", blocks, blocks))
-        self._sum.add(sums)
-        self._constant.add(np.square(sums) / positions)
 
     def result(self) -> ChannelSums | None:
         """Return the figures of everything added so far; None if there are no channels."""
@@ -88,10 +79,32 @@ class ChannelBuilder:
         return ChannelSums(self._axis, self._count, low, self._high, *sums)
 
 
-def _extremes(blocks: Array) -> tuple[Array, Array]:
-    """Return the smallest and largest value of each channel; `(outer, C, inner)` to two `(C,)`."""
-    if blocks.shape[2] == 1:
-        return blocks[:, :, 0].min(axis=0), blocks[:, :, 0].max(axis=0)
-    flat, starts = blocks.reshape(-1), np.arange(0, blocks.size, blocks.shape[2])  # half the time of min(axis=2)
-    low, high = np.minimum.reduceat(flat, starts), np.maximum.reduceat(flat, starts)
-    return low.reshape(blocks.shape[:2]).min(axis=0), high.reshape(blocks.shape[:2]).max(axis=0)
+def _by_rows(blocks: Array, samples: int) -> tuple[Array, Array, Array, Array]:
+    """Return low and high, (C,), Σ x and Σ x², (samples, C), where channels are last: (positions, C, 1)."""
+    rows = blocks[:, :, 0]
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    parts = np.split(rows, samples)
+    total = [part.sum(axis=0, dtype=np.float64) for part in parts]
+    square = [np.einsum("oc,oc->c", part, part, dtype=np.float64) for part in parts]
+    return low, high, np.array(total), np.array(square)
+
+
+def _by_planes(blocks: Array) -> tuple[Array, Array, Array, Array]:
+    """Return low and high, (C,), Σ x and Σ x², (samples, C), of (samples, C, positions).
+
+    Everything is taken from a few channels while they are in cache.
+    """
+    rows = blocks.reshape(-1, blocks.shape[2])
+    result = np.zeros((4, len(rows)))
+    together = max(1, CACHED // rows.shape[1])
+    for first in range(0, len(rows), together):
+        some = rows[first : first + together]
+        low, high, total, square = result[:, first : first + together]
+        low[:], high[:] = extremes(some.reshape(-1), rows.shape[1])
+        largest = max(-low.min(), high.max())
+        if np.isfinite(largest):
+            wide = some if largest < SAFE_SQUARE else some.astype(np.float64)
+            total[:] = np.einsum("ri->r", wide)  # half the time of `sum`
+            square[:] = np.einsum("ri,ri->r", wide, wide)
+    low, high, total, square = result.reshape(4, *blocks.shape[:2])
+    return low.min(axis=0), high.max(axis=0), total, square

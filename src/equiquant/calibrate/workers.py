@@ -1,8 +1,9 @@
 """Run several groups of samples at once, each on one thread: inference and statistics of one beside those of others.
 
 A network runs faster as two samples on one thread each than as one sample on two: no thread waits for another after
-every operator, and while one worker is in numpy the other is in onnxruntime. They add to the same figures, one at a
-time to those of one tensor; sums are exact, so that neither the number of workers nor the order of the samples shows.
+every operator, and while one worker counts the other is in onnxruntime. One at a time counts: the many short steps of
+numpy would spend their time handing the interpreter's lock to and fro (a third of all, docs/calibration.md). Sums are
+exact, so that neither the number of workers nor the order of the samples shows.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Workers:
     ) -> None:
         self._runner, self._done, self._count = runner, done, count
         self._pool = ThreadPoolExecutor(count)
-        self._figures = {name: (make(name), Lock()) for name in names}
+        self._figures = {name: make(name) for name in names}
+        self._counting = Lock()
         self._waiting: deque[Future[int]] = deque()
 
     def __enter__(self) -> Self:
@@ -61,7 +63,7 @@ class Workers:
         Raises:
             EquiQuantError: What a group before this one met.
         """
-        if len(self._waiting) == self._count:
+        if len(self._waiting) > self._count:  # one more waits, so that no worker does
             self._next()
         self._waiting.append(self._pool.submit(self._work, group))
 
@@ -73,7 +75,7 @@ class Workers:
         """
         while self._waiting:
             self._next()
-        return {name: accumulator.result() for name, (accumulator, _) in self._figures.items()}
+        return {name: accumulator.result() for name, accumulator in self._figures.items()}
 
     def _next(self) -> None:
         self._done(self._waiting.popleft().result())
@@ -82,8 +84,8 @@ class Workers:
         feed = joined(group)
         samples = batch_size(feed)
         computed = {} if self._runner is None else dict(zip(self._runner.outputs, self._runner.run(feed), strict=True))
-        for name, (accumulator, lock) in self._figures.items():
-            value = computed.pop(name) if name in computed else feed[name]  # freed as soon as it is done
-            with lock:
+        with self._counting:
+            for name, accumulator in self._figures.items():
+                value = computed.pop(name) if name in computed else feed[name]  # freed as soon as it is done
                 accumulator.add(value, samples)
         return samples
