@@ -15,6 +15,7 @@ from equiquant.equalization.plan import (
     spread,
 )
 from equiquant.equalization.relu6 import replace_clip6, split_clips
+from equiquant.equalization.shared_ranges import join_ranges
 
 __all__ = [
     "Bounds",
@@ -27,6 +28,7 @@ __all__ = [
     "apply",
     "clip_bounds",
     "find_classes",
+    "join_ranges",
     "noise_terms",
     "plan_global",
     "plan_pairwise",

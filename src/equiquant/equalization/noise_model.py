@@ -24,6 +24,7 @@ from equiquant.backward import Gains
 from equiquant.equalization.builder import ClipSite, Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of
+from equiquant.equalization.shared_ranges import Groups, share_ranges
 from equiquant.graph import query
 from equiquant.numerics.coupling import grouped
 from equiquant.numerics.figures import ChannelFigures
@@ -59,6 +60,7 @@ class QuantizerModel:
         unsigned_levels: Steps in theirs.
         bias_levels: Largest integer of a bias with a scale of its own, None where biases are as good as exact.
         bias_corrected: The mean error of every output channel will be taken away by its bias.
+        shared: Names of the tensors of each group that has one range.
     """
 
     nodes: Collection[str]
@@ -71,6 +73,7 @@ class QuantizerModel:
     bias_corrected: bool = False
     unsigned: Collection[str] = frozenset()
     unsigned_levels: float = 255.0
+    shared: Groups = ()
 
 
 def noise_terms(
@@ -102,7 +105,7 @@ def noise_terms(
             sketch = (sketches or {}).get(seen.get(name, name))
             occupied = 1.0 if sketch is None else _occupied(sketch, clipped=name in seen)
             terms.append(_tensor_term(value, classes, figures[name], gains[name], occupied, quantizer))
-    return terms
+    return share_ranges(terms, quantizer.shared)
 
 
 def _before_clips(classes: ScaleClasses) -> dict[str, str]:
@@ -151,14 +154,16 @@ def range_terms(
 
 
 def _range(term: TensorNoise, sketches: Sketches, site: ClipSite | None) -> RangeNoise:
+    """Return a tensor with a range of its own: without the channels of those it shares its range with."""
     used = sketches if site is None and sketches[1].high.any() else sketches[:1]
     sides = [_side(side) for side in used]
     if term.symmetric:
         values, share = (np.concatenate([side[k] for side in sides], axis=1) for k in (0, 1))
         sides = [(values, share, np.max([side[2] for side in sides], axis=0))]
     bound, bound_id = (np.inf, 0) if site is None else (site.bound, int(site.bound_id))
-    gains = term.gain, term.clip_gain
-    return RangeNoise(term.name, term.ids, *gains, tuple(sides), term.levels, bound, bound_id)
+    own = slice(sketches[0].high.size)
+    gains = term.gain[own], term.clip_gain[own]
+    return RangeNoise(term.name, term.ids[own], *gains, tuple(sides), term.levels, bound, bound_id)
 
 
 def _side(side: MagnitudeSketch) -> tuple[Array, Array, Array]:

@@ -151,6 +151,7 @@ class RangeProblem:
         """
         pairs = [np.stack([np.full(t.ids.size, t.ids[0]), t.ids]) for t in self._tensors]
         pairs += [np.array([[t.ids[0]], [t.bound_id]]) for t in self._tensors if np.isfinite(_bound(t))]
+        pairs += [np.array([[t.ids[0]], [held]]) for t in self._tensors for held in t.held]
         pairs += [np.stack([np.full(ids.size, ids[0]), ids]) for w in self._weights for ids in _sides(w)]
         heads, tails = np.concatenate(pairs, axis=1)
         size = self.z.size
@@ -209,9 +210,14 @@ class RangeProblem:
         ranges: dict[tuple[str, str], tuple[float, ...]] = {}
         for key, end in zip(self.keys, ends, strict=True):
             ranges[key] = (*ranges.get(key, ()), end)
+        costs = dict(costs or {})
+        for tensor in self._tensors:
+            for name in tensor.also:
+                ranges[tensor.kind, name] = ranges[tensor.kind, tensor.name]
+                costs[tensor.kind, name] = dict.fromkeys(costs.get((tensor.kind, tensor.name), {}), 0.0)  # told once
         biases = [t for t in self._tensors if t.kind == "bias"]
         gains = {(t.kind, t.name): tuple((t.gain * np.exp(-2 * z[t.ids])).tolist()) for t in biases}
-        chosen = ChosenRanges(ranges, costs or {}, gains)
+        chosen = ChosenRanges(ranges, costs, gains)
         return ClippedResult(z, chosen, float(np.exp(self._value)), self._evaluations)
 
 

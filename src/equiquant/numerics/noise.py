@@ -35,10 +35,10 @@ class TensorNoise:
 
     Attributes:
         name: The tensor, or the layer.
-        ids: (C,) class of each channel.
+        ids: (C,) class of each channel; of channels that only share the range, too, after its own.
         high: (C,) largest value, at least 0.
         low: (C,) minus the smallest value, at least 0.
-        gain: (C,) noise gain G from each channel to the output.
+        gain: (C,) noise gain G from each channel to the output, 0 for those that only share the range.
         levels: Steps in the range: 127 symmetric, 255 asymmetric.
         symmetric: The range is symmetric about 0.
         clip_gain: (C,) noise gain of what a range cuts off, whose errors have one sign.

@@ -85,6 +85,8 @@ class RangeNoise:
         bound_id: Class of that bound.
         yields: The bound may move by itself, and will be out of the range's way.
         kind: `activation` or `bias`.
+        also: Names of further tensors whose channels these are, too.
+        held: Classes of further bounds of Clips, which move with the tensor.
     """
 
     name: str
@@ -97,6 +99,8 @@ class RangeNoise:
     bound_id: int = 0
     yields: bool = False
     kind: str = "activation"
+    also: tuple[str, ...] = ()
+    held: tuple[int, ...] = ()
 
     def reach(self, z: Array) -> float:
         """Return beyond what end a range clips nothing more, infinite where nothing else clips."""

@@ -19,6 +19,7 @@ from equiquant.equalization import (
     ScaleClasses,
     Sketches,
     clip_bounds,
+    join_ranges,
     noise_terms,
     plan_global,
     plan_pairwise,
@@ -113,7 +114,7 @@ def solve(
     if recipe.cle and recipe.cle_method != "pairwise":
         plans.append(plan_global(terms, plans[-1].z, bounds))
     if ranged or (recipe.clip_mode == "soft" and recipe.cle):
-        plans = _with_ranges(recipe, classes, plans, terms, sketches, bounds)
+        plans = _with_ranges(recipe, classes, plans, terms, sketches, bounds, quantizer)
     if recipe.cle_method == "global" or (recipe.cle_method == "auto" and model_bytes(model) > MEASURE_BELOW):
         plans = [plan for plan in plans if not plan.method.startswith("pairwise")]
     return plans, terms
@@ -132,11 +133,12 @@ def _with_ranges(
     terms: list[NoiseTerm],
     sketches: Mapping[str, Sketches],
     bounds: tuple[np.ndarray, np.ndarray],
+    quantizer: QuantizerModel,
 ) -> list[EqualizationPlan]:
     """Add plans whose ranges may clip: the last plan's, its scales solved again with them, and the `soft` one.
 
     With a range for each channel weights lose little by reaching their largest: only activations may clip then, and
-    only `soft` moves the scales.
+    only `soft` moves the scales. Where Clips yield, each tensor is taken to have a range of its own.
     """
     weights, tensors = range_terms(classes, terms, sketches)
     weighed = not recipe.per_channel
@@ -145,7 +147,8 @@ def _with_ranges(
     powers = recipe.scale_kind == "power_of_two"
     name = f"{last.method}+{'powers' if powers else 'ranges'}"
     given = weights if weighed else []
-    added = [plan_ranges(given, tensors, last, None if fixed else bounds, name, powers_of_two=powers)]
+    joint = join_ranges(tensors, quantizer.shared)
+    added = [plan_ranges(given, joint, last, None if fixed else bounds, name, powers_of_two=powers)]
     if recipe.clip_mode == "soft" and recipe.cle and classes.clips:
         free = (np.full(classes.count, -np.inf), np.full(classes.count, np.inf))
         yielding = [replace(t, yields=np.isfinite(t.bound) and t.bound_id != 0) for t in tensors]
@@ -272,6 +275,7 @@ def quantizer_model(survey: target.Survey, *, bias_corrected: bool) -> Quantizer
         activation_levels=float(chosen.activation_levels),
         symmetric=chosen.activation_symmetric,
         per_channel=chosen.per_channel,
+        shared=[group.sources for group in survey.groups if len(group.sources) > 1 and not group.wide],
         unsigned=survey.unsigned,
         unsigned_levels=float(chosen.activation.qmax - chosen.activation.qmin),
         bias_levels=None if chosen.bias.bits == 32 else float(chosen.bias.qmax),

@@ -45,7 +45,7 @@ POSITIONS_PER_INPUT = 4
 LARGEST = 8192  # inputs of an output, above which H would take gigabytes
 MOST_SHIFT = 15  # powers of two between the steps of a bias and of the accumulator (the documented limit)
 DOUBLINGS = 3
-SHARES = 2  # of the samples, summed side by side; fixed, so that sums do not depend on the machine
+SHARES = 2  # of a grouped layer's samples, summed side by side, as a dense one's products of matrices are anyway; fixed
 MOST_SEEN = 1 << 16  # values of a sample that tell how much it drifts
 STRIDE = 7  # between the positions taken of one sample and those of the next
 
@@ -98,10 +98,12 @@ def solve(layer: Layer, inputs: Sequence[list[Array]], wanted: Refinement, facto
     scale, zero = float(layer.input_params.scale), int(layer.input_params.zero_point)
     trust = _trust(inputs, zero, scale, factor)
 
+    shares = min(SHARES, len(inputs)) if len(rows) > 1 else 1
+
     def gather(first: int) -> tuple[InputMean, InputMean, Moments | None]:
         exact_mean, integer_mean = InputMean(), InputMean()
         moments = Moments(rows) if form.inputs <= LARGEST else None
-        for index in range(first, len(inputs), SHARES):
+        for index in range(first, len(inputs), shares):
             exact, integers = inputs[index]
             if factor is not None:
                 exact = (exact * factor).astype(exact.dtype)
@@ -117,7 +119,7 @@ def solve(layer: Layer, inputs: Sequence[list[Array]], wanted: Refinement, facto
             moments.reduce()
         return exact_mean, integer_mean, moments
 
-    exact_mean, integer_mean, moments = _merged(parallel(gather, range(min(SHARES, len(inputs)))))
+    exact_mean, integer_mean, moments = _merged(parallel(gather, range(shares)))
     exact, rounded = exact_mean.columns(form), integer_mean.columns(form, zero, scale)
     target = _times(rows, exact) + form.bias_gain * layer.bias.astype(np.float64) if wanted.correct_bias else None
     missing = None if target is None else (target - _times(rows, rounded)) / form.bias_gain
@@ -142,7 +144,7 @@ def _trust(inputs: Sequence[list[Array]], zero: int, scale: float, factor: Array
         some, rounded = exact.reshape(-1)[::stride], _real_inputs(integers.reshape(-1)[::stride], zero, scale)
         return float(np.square(some - rounded).mean(dtype=np.float64))
 
-    each = np.asarray(parallel(drift, inputs))
+    each = np.array([drift(sample) for sample in inputs])
     share = np.median(each) / np.maximum(each, np.finfo(np.float64).tiny)
     return np.asarray(np.minimum(1.0, share), np.float32)
 
