@@ -61,7 +61,9 @@ def test_joined_tensors_get_one_range_that_is_told_for_each() -> None:
     tensors = [ranged("small", [1], [1.0]), ranged("other", [1], [1.0]), ranged("large", [2, 2], [8.0, 10.0])]
     joined = join_ranges(tensors, GROUPS)
     assert [t.name for t in joined] == ["small", "other"]
-    ends = solve_clipped([], joined, np.zeros(3), STILL).ranges.ends
+    ranges = solve_clipped([], joined, np.zeros(3), STILL).ranges
+    assert not ranges.costs  # steps are no powers of two
+    ends = ranges.ends
     assert ends["activation", "small"] == ends["activation", "large"]
     assert 5.0 < ends["activation", "small"][0] <= 10.0
     assert ends["activation", "other"][0] <= 1.0

@@ -21,7 +21,7 @@ from equiquant.calibrate.channels import ChannelBuilder
 from equiquant.calibrate.stats import TensorRecord
 from equiquant.errors import DataError
 from equiquant.numerics.affine import INT_TYPES, IntType
-from equiquant.numerics.extremes import extremes
+from equiquant.numerics.extremes import CACHED, extremes
 from equiquant.numerics.histogram import DyadicHistogram, HistogramBuilder
 from equiquant.numerics.pow2 import minmse_exponent
 from equiquant.numerics.sketch import SketchBuilder
@@ -33,7 +33,6 @@ Array = npt.NDArray[Any]
 
 HISTOGRAM_LIMIT = 1 << 13  # elements of a tensor counted per sample, plus a quarter as many of either tail
 COUNT_ALL = ("entropy",)  # of a sample its optimum may lie elsewhere (docs/calibration.md)
-PIECE = 1 << 16  # elements whose smallest and largest value are found in one go
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Accumulator:
         if self._histogram is not None:
             low, high = self._count_values(self._histogram, x, batch)
         elif self._channels is None:
-            lows, highs = extremes(x.reshape(-1), PIECE)
+            lows, highs = extremes(x.reshape(-1), CACHED)
             low, high = float(lows.min()), float(highs.max())
         if self._channels is not None:
             low, high = self._channels.add(x, batch if self._axis else 1)

@@ -83,6 +83,8 @@ def _by_rows(blocks: Array, samples: int) -> tuple[Array, Array, Array, Array]:
     """Return low and high, (C,), Σ x and Σ x², (samples, C), where channels are last: (positions, C, 1)."""
     rows = blocks[:, :, 0]
     low, high = rows.min(axis=0), rows.max(axis=0)
+    if not np.isfinite(max(-low.min(), high.max())):
+        return low, high, np.zeros((samples, low.size)), np.zeros((samples, low.size))
     parts = np.split(rows, samples)
     total = [part.sum(axis=0, dtype=np.float64) for part in parts]
     square = [np.einsum("oc,oc->c", part, part, dtype=np.float64) for part in parts]
@@ -90,7 +92,7 @@ def _by_rows(blocks: Array, samples: int) -> tuple[Array, Array, Array, Array]:
 
 
 def _by_planes(blocks: Array) -> tuple[Array, Array, Array, Array]:
-    """Return low and high, (C,), Σ x and Σ x², (samples, C), of (samples, C, positions).
+    """Return low and high, (C,), Σ x and Σ x², (outer, C), of (outer, C, positions).
 
     Everything is taken from a few channels while they are in cache.
     """

@@ -212,9 +212,11 @@ class RangeProblem:
             ranges[key] = (*ranges.get(key, ()), end)
         costs = dict(costs or {})
         for tensor in self._tensors:
-            for name in tensor.also:
-                ranges[tensor.kind, name] = ranges[tensor.kind, tensor.name]
-                costs[tensor.kind, name] = dict.fromkeys(costs.get((tensor.kind, tensor.name), {}), 0.0)  # told once
+            first = tensor.kind, tensor.name
+            for other in ((tensor.kind, name) for name in tensor.also):
+                ranges[other] = ranges[first]
+                if first in costs:
+                    costs[other] = dict.fromkeys(costs[first], 0.0)  # told once
         biases = [t for t in self._tensors if t.kind == "bias"]
         gains = {(t.kind, t.name): tuple((t.gain * np.exp(-2 * z[t.ids])).tolist()) for t in biases}
         chosen = ChosenRanges(ranges, costs, gains)

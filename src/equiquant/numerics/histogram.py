@@ -192,7 +192,7 @@ class _Bins:
         return counts
 
     def _count(self, flat: Array) -> Array:
-        scaled = np.multiply(flat, np.float32(math.ldexp(1.0, -self.exponent)), dtype=np.float32)  # exact
+        scaled = np.multiply(flat, np.float32(math.ldexp(1.0, -self.exponent)), dtype=np.float32)  # exact: 2^e
         if self.first < 0:  # conversion to integers cuts towards 0, which is the floor of what is not negative
             np.floor(scaled, out=scaled)
         if self.first:

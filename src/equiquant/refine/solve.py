@@ -45,7 +45,7 @@ POSITIONS_PER_INPUT = 4
 LARGEST = 8192  # inputs of an output, above which H would take gigabytes
 MOST_SHIFT = 15  # powers of two between the steps of a bias and of the accumulator (the documented limit)
 DOUBLINGS = 3
-SHARES = 2  # of a grouped layer's samples, summed side by side, as a dense one's products of matrices are anyway; fixed
+SHARES = 2  # of a grouped layer's samples, summed side by side; fixed, so that sums do not depend on the machine
 MOST_SEEN = 1 << 16  # values of a sample that tell how much it drifts
 STRIDE = 7  # between the positions taken of one sample and those of the next
 
