@@ -1,8 +1,11 @@
-"""What the four affine folds share: an affine map disappears into the linear operator before it, or those after it."""
+"""What the affine folds share: an affine map disappears into the linear operator before it, or those after it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import onnx_ir as ir
 
 from equiquant.canonical.affine import Affine, Arithmetic
 from equiquant.canonical.linear import Linear, Parameters, linear_at
@@ -61,12 +64,7 @@ class IntoNext(Rule[BeforeLinear, tuple[Parameters, ...]]):
     def check(self, match: BeforeLinear) -> tuple[Parameters, ...]:
         """Refuse if anybody but a linear operator reads the value; return the new parameters."""
         affine = match.affine
-        if is_public(affine.output):
-            refuse("its result is a graph output, or read by the body of an If, Loop or Scan")
-        wanted = {reader.node for reader in match.readers}
-        others = [n for n in affine.output.consumers() if n not in wanted]
-        if others:
-            refuse(f"its result is also read by '{label(others[0])}' ({others[0].op_type}), which cannot absorb it")
+        self.read_by_them_alone(affine.output, match.readers)
         plans = []
         for reader in match.readers:
             axis, rank = reader.input_axis()
@@ -77,6 +75,16 @@ class IntoNext(Rule[BeforeLinear, tuple[Parameters, ...]]):
             plans.append(reader.before(*factors))
         return tuple(plans)
 
+    @staticmethod
+    def read_by_them_alone(value: ir.Value, readers: Sequence[Linear]) -> None:
+        """Refuse if anybody but these operators reads the value."""
+        if is_public(value):
+            refuse("its result is a graph output, or read by the body of an If, Loop or Scan")
+        wanted = {reader.node for reader in readers}
+        others = [n for n in value.consumers() if n not in wanted]
+        if others:
+            refuse(f"its result is also read by '{label(others[0])}' ({others[0].op_type}), which cannot absorb it")
+
     def rewrite(self, match: BeforeLinear, plan: tuple[Parameters, ...], names: Names) -> str:
         """Write the parameters and remove the node."""
         for reader, parameters in zip(match.readers, plan, strict=True):
@@ -86,13 +94,13 @@ class IntoNext(Rule[BeforeLinear, tuple[Parameters, ...]]):
         return "folded into " + ", ".join(f"'{label(r.node)}'" for r in match.readers)
 
 
-def linear_readers(affine: Affine) -> tuple[Linear, ...]:
-    """Return the linear operators that read the map's result as their data, and as nothing else."""
+def linear_readers(value: ir.Value) -> tuple[Linear, ...]:
+    """Return the linear operators that read a value as their data, and as nothing else."""
     readers = []
-    for node in affine.output.consumers():
-        if node.graph is not affine.node.graph or [v is affine.output for v in node.inputs].count(True) != 1:
+    for node in value.consumers():
+        if node.graph is not value.graph or [v is value for v in node.inputs].count(True) != 1:
             continue
         linear = linear_at(node)
-        if linear is not None and linear.data is affine.output:
+        if linear is not None and linear.data is value:
             readers.append(linear)
     return tuple(readers)

@@ -29,7 +29,7 @@ class FoldBatchNormNext(IntoNext):
         affine = batch_norm_at(node)
         if affine is None or constant(affine.source) is not None:
             return None
-        readers = linear_readers(affine)
+        readers = linear_readers(affine.output)
         return None if not readers and linear_producing(affine.source) is not None else BeforeLinear(affine, readers)
 
     def check(self, match: BeforeLinear) -> tuple[Parameters, ...]:

@@ -25,5 +25,5 @@ class FoldScaleNext(IntoNext):
         affine = arithmetic_at(node)
         if affine is None or linear_producing(affine.output) is not None:
             return None
-        readers = linear_readers(affine)
+        readers = linear_readers(affine.output)
         return BeforeLinear(affine, readers) if readers else None

@@ -6,6 +6,8 @@ exact is left alone, and the refusal says where and why. Inputs and outputs keep
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 
 from equiquant.canonical.expand_pad import ExpandPad
@@ -14,8 +16,10 @@ from equiquant.canonical.fold_batch_norm_next import FoldBatchNormNext
 from equiquant.canonical.fold_clip import FoldClip
 from equiquant.canonical.fold_constants import fold_constants
 from equiquant.canonical.fold_pad import FoldPad
+from equiquant.canonical.fold_prelu import ACTIVATIONS, FoldPRelu
 from equiquant.canonical.fold_scale import FoldScale
 from equiquant.canonical.fold_scale_next import FoldScaleNext
+from equiquant.canonical.fold_through import FoldThrough, FoldThroughNext
 from equiquant.canonical.fuse_matmul_add import FuseMatMulAdd
 from equiquant.canonical.initializer_inputs import initializer_inputs
 from equiquant.canonical.lift_constants import lift_constants
@@ -37,6 +41,8 @@ FOLDS = (
     FuseMatMulAdd(),
     FoldBatchNorm(),
     FoldScale(),
+    FoldThrough(),
+    FoldThroughNext(),
     FoldBatchNormNext(),
     FoldScaleNext(),
     UnflattenSoftmax(),
@@ -45,12 +51,13 @@ FOLDS = (
 )
 
 
-def canonicalize(model: ir.Model, *, optimize: bool = True) -> list[Decision]:
+def canonicalize(model: ir.Model, *, optimize: bool = True, kinds: Collection[str] = ACTIVATIONS) -> list[Decision]:
     """Bring `model` into canonical form, in place.
 
     Args:
         model: A private copy, its nodes named; its shapes are inferred on return.
         optimize: False leaves the graph as it is, apart from an operator set too old for QDQ.
+        kinds: Activations that may take the place of several operators; not everything has kernels for all.
 
     Returns:
         What was done and what was refused, with node and reason.
@@ -60,7 +67,7 @@ def canonicalize(model: ir.Model, *, optimize: bool = True) -> list[Decision]:
     """
     decisions = settle_constants(model) if optimize else upgrade(model)
     if optimize:
-        decisions += apply_rules(model, FOLDS)
+        decisions += apply_rules(model, (FoldPRelu(kinds), *FOLDS))
         decisions += remove_dead(model)
     infer_shapes(model)
     return decisions

@@ -16,12 +16,23 @@ from equiquant.recipe import Recipe
 
 __all__ = ["canonical_form", "hardware_form", "rewritten"]
 
+ON_NPU = ("Relu", "LeakyRelu", "PRelu")
+ON_CPU = ("Relu", "LeakyRelu")  # a PRelu runs in float there, slower than what it is written in
 
-def canonical_form(model: ir.Model, recipe: Recipe, *, optimize: bool) -> list[Decision]:
-    """Raise the opset to what the target needs, then fold; the model is changed in place."""
+
+def canonical_form(model: ir.Model, recipe: Recipe, *, optimize: bool, quantize: bool = True) -> list[Decision]:
+    """Raise the opset to what the target needs, then fold; the model is changed in place.
+
+    Args:
+        model: The model.
+        recipe: Names the target.
+        optimize: False leaves the graph as it is.
+        quantize: False leaves the activations as they are written: another tool may not have those they stand for.
+    """
     if opset(model) < (needed := target.required_opset(recipe)):
         upgrade_opset(model, needed)
-    return canonical.canonicalize(model, optimize=optimize)
+    kinds = (ON_NPU if recipe.npu else ON_CPU) if quantize else ()
+    return canonical.canonicalize(model, optimize=optimize, kinds=kinds)
 
 
 def hardware_form(model: ir.Model, recipe: Recipe) -> list[Decision]:

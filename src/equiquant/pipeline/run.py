@@ -148,7 +148,7 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
     with state.stages("fold"):
         original = model.clone()
         reference = Reference.of(original, state.stream.first(proof_feeds(model)))
-        done = canonical_form(model, recipe, optimize=recipe.optimize)
+        done = canonical_form(model, recipe, optimize=recipe.optimize, quantize=state.quantize)
         kept = reference_kept(state, model, reference, "canonical")
         if kept is None:
             model, kept = original.clone(), reference

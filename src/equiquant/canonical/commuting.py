@@ -1,0 +1,103 @@
+"""Operators that an affine map of the channels may be taken through: op(s∘x + t) = s∘op(x) + t.
+
+    Relu, LeakyRelu, PRelu, Pad with zeros     s > 0 (any s for Pad), t = 0
+    Add, Sum, one operand of several           s = 1
+    MaxPool, GlobalMaxPool                     s > 0
+    AveragePool                                t = 0 where what is padded counts
+    GlobalAveragePool, Transpose, Reshape, …   always
+
+Source: ONNX operator specification.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant.graph.query import attribute, constant, static_shape
+
+__all__ = ["CARRIERS", "SCALED", "SHIFTED", "channel_axis", "commutes"]
+
+Factor = npt.NDArray[np.float64] | None
+
+RESHAPING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+CARRIERS = RESHAPING | {"Transpose", "MaxPool", "GlobalMaxPool", "AveragePool", "GlobalAveragePool"}
+"""Op types that may let scale and shift through."""
+SCALED = CARRIERS | {"Relu", "LeakyRelu", "PRelu", "Pad"}
+"""Those that may let a scale through."""
+SHIFTED = CARRIERS | {"Add", "Sum"}
+"""Those that may let a shift through."""
+
+
+def commutes(node: ir.Node, scale: Factor, shift: Factor) -> bool:
+    """True if the map may be taken before an operator of `SCALED` or `SHIFTED`, or after it.
+
+    Args:
+        node: The operator.
+        scale: (channels,) s, None for 1.
+        shift: (channels,) t, None for 0.
+    """
+    positive = scale is None or bool((scale > 0).all())
+    match node.op_type:
+        case "Relu" | "LeakyRelu" | "PRelu":
+            return positive and shift is None
+        case "Pad":
+            return shift is None and _pads_zeros(node)
+        case "Add" | "Sum":
+            return scale is None
+        case "MaxPool" | "GlobalMaxPool":
+            return positive and not any(output.uses() or output.is_graph_output() for output in node.outputs[1:])
+        case "AveragePool":
+            return shift is None or not _counts_padding(node)
+    return True
+
+
+def channel_axis(node: ir.Node, index: int, axis: int, channels: int, *, back: bool = False) -> int | None:
+    """Return the channel axis of an operator's result by that of its input, or the other way round; None if unknown.
+
+    Args:
+        node: The operator.
+        index: Which input.
+        axis: The channel axis of the input; of the result if `back`.
+        channels: Size of the axis.
+        back: Whether the axis is that of the result.
+    """
+    value = node.inputs[index]
+    shapes = [static_shape(v) if v is not None else None for v in (value, node.outputs[0])]
+    source, result = shapes[::-1] if back else shapes
+    if source is None or result is None or len(source) <= axis or source[axis] != channels:
+        return None
+    if node.op_type in RESHAPING:
+        inner = source[axis + 1 :]
+        found = [k for k, size in enumerate(result) if size == channels and _same_size(result[k + 1 :], inner)]
+        return found[0] if found else None
+    if node.op_type == "Transpose":
+        order = list(attribute(node, "perm", range(len(source))[::-1]))
+        return order[axis] if back else order.index(axis)
+    return axis if len(result) == len(source) and result[axis] == channels else None
+
+
+def _same_size(left: tuple[int | None, ...], right: tuple[int | None, ...]) -> bool:
+    """True if as many elements lie in both; unknown sizes are not compared."""
+    if None in left or None in right:
+        return False
+    return math.prod(d or 0 for d in left) == math.prod(d or 0 for d in right)
+
+
+def _pads_zeros(node: ir.Node) -> bool:
+    if attribute(node, "mode", "constant") != "constant":
+        return True  # what is padded are values of the same channel, or none
+    fill = node.inputs[2] if len(node.inputs) > 2 else None
+    if fill is None:
+        return float(attribute(node, "value", 0.0)) == 0.0
+    number = constant(fill)
+    return number is not None and not number.astype(np.float64).any()
+
+
+def _counts_padding(node: ir.Node) -> bool:
+    if not attribute(node, "count_include_pad", 0):
+        return False
+    return any(attribute(node, "pads", ())) or attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
