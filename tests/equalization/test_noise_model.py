@@ -7,7 +7,8 @@ import pytest
 
 from equiquant.backward import Gains
 from equiquant.equalization import QuantizerModel, find_classes, noise_terms, range_terms
-from equiquant.equalization.noise_model import BIAS_LEFT, CUT, CUT_STEADY, LEAST_BIAS_GAIN
+from equiquant.equalization.layer_noise import BIAS_LEFT, LEAST_BIAS_GAIN
+from equiquant.equalization.noise_model import CUT, CUT_STEADY
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import TensorNoise
 from equiquant.numerics.range_noise import COHERENCE
@@ -42,7 +43,7 @@ def terms_of(*, corrected: bool = False) -> dict[tuple[str, str], TensorNoise]:
     assert {(t.kind, t.name) for t in ranged} == set(found)
     for tensor in ranged:
         term = found[tensor.kind, tensor.name]
-        assert np.array_equal([tensor.gain, tensor.clip_gain], [term.gain, term.clip_gain])
+        assert (tensor.gain is term.gain, tensor.clip_gain is term.clip_gain) == (True, True)
     return found
 
 

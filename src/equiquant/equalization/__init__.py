@@ -2,7 +2,8 @@
 
 from equiquant.equalization.apply import apply
 from equiquant.equalization.classes import ScaleClasses, find_classes
-from equiquant.equalization.noise_model import QuantizerModel, Sketches, noise_terms, range_terms
+from equiquant.equalization.layer_noise import is_operand
+from equiquant.equalization.noise_model import Sketches, noise_terms, range_terms
 from equiquant.equalization.plan import (
     Bounds,
     EqualizationPlan,
@@ -14,8 +15,9 @@ from equiquant.equalization.plan import (
     plan_ranges,
     spread,
 )
+from equiquant.equalization.quantizer_model import QuantizerModel
 from equiquant.equalization.relu6 import replace_clip6, split_clips
-from equiquant.equalization.shared_ranges import join_ranges
+from equiquant.equalization.shared_ranges import join_ranges, share_ranges
 
 __all__ = [
     "Bounds",
@@ -28,6 +30,7 @@ __all__ = [
     "apply",
     "clip_bounds",
     "find_classes",
+    "is_operand",
     "join_ranges",
     "noise_terms",
     "plan_global",
@@ -35,6 +38,7 @@ __all__ = [
     "plan_ranges",
     "range_terms",
     "replace_clip6",
+    "share_ranges",
     "split_clips",
     "spread",
 ]

@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant import calibrate, qdq, target
-from equiquant.equalization import Ranges, find_classes, noise_terms
+from equiquant.equalization import Ranges, find_classes, noise_terms, share_ranges
 from equiquant.errors import OptionError
 from equiquant.io import release_memory
 from equiquant.numerics.sqnr import decibels
@@ -205,7 +205,8 @@ class _Scale:
         quantizer = quantizer_model(survey, bias_corrected=recipe.bias_correction)
         gains = channel_gains(self._model, classes, figures, quantizer, self._judge.fitted, self._judge.affordable)
         z = np.zeros(classes.count)
-        terms = noise_terms(classes, figures, gains, quantizer, sketches)
+        own = noise_terms(classes, figures, gains, quantizer, sketches)
+        terms = share_ranges(own, quantizer.shared)
         return {(term.kind, term.name): term.exact(z) for term in terms}
 
     def rank(self, precision: str) -> _Ranking:

@@ -19,13 +19,16 @@ from equiquant.equalization import (
     ScaleClasses,
     Sketches,
     clip_bounds,
+    is_operand,
     join_ranges,
     noise_terms,
     plan_global,
     plan_pairwise,
     plan_ranges,
     range_terms,
+    share_ranges,
 )
+from equiquant.graph import query
 from equiquant.graph.decisions import decision_values
 from equiquant.io import expose, model_bytes, release_memory
 from equiquant.numerics.figures import ChannelFigures
@@ -108,13 +111,14 @@ def solve(
         return plans, []
     quantizer = quantizer_model(survey, bias_corrected=recipe.bias_correction)
     gains = channel_gains(model, classes, figures, quantizer, samples, affordable)
-    terms = noise_terms(classes, figures, gains, quantizer, sketches)
+    own = noise_terms(classes, figures, gains, quantizer, sketches)
+    terms = share_ranges(own, quantizer.shared)
     if not any(term.exact(nothing.z) for term in terms):  # no noise reaches an output, or none that is finite
         return plans, []
     if recipe.cle and recipe.cle_method != "pairwise":
         plans.append(plan_global(terms, plans[-1].z, bounds))
     if ranged or (recipe.clip_mode == "soft" and recipe.cle):
-        plans = _with_ranges(recipe, classes, plans, terms, sketches, bounds, quantizer)
+        plans = _with_ranges(recipe, classes, plans, own, sketches, bounds, quantizer)
     if recipe.cle_method == "global" or (recipe.cle_method == "auto" and model_bytes(model) > MEASURE_BELOW):
         plans = [plan for plan in plans if not plan.method.startswith("pairwise")]
     return plans, terms
@@ -253,6 +257,8 @@ def channel_gains(
     Where biases are corrected, only what differs from its mean makes noise of a weight's error.
     """
     axes = {s.node.outputs[0].name or "": _output_axis(s.node) for s in classes.slots if s.role == "weight"}
+    operands = [s.node.outputs[0] for s in classes.slots if is_operand(s) and query.label(s.node) in quantizer.nodes]
+    axes |= {value.name or "": axis for value in operands if (axis := _channel_axis(value, classes)) is not None}
     axes |= {name: figure.axis for name, figure in figures.items() if name in quantizer.tensors}
     feeds = list(samples)
     draws = max(1, min(MOST_DRAWS, affordable // (BACKWARD_COST * len(feeds))))

@@ -248,13 +248,25 @@ class _Chooser:
             if shared is None and node.op_type in ORDERED:
                 shared = activations.get(node.outputs[0].name or "")
             if shared is None:
-                evidence = Evidence.of_array(array, self._target)
-                params = activation_params(evidence, self._target, self._recipe, value.name or "")
-                shared = Tensor(f"{name}[{index}]", params, relative_noise(array, params))
+                shared = self._operand(node, row, index, array)
             found[name, index] = shared
         if row.weight is not None:
             found |= self._weight_and_bias(node, row, found, activations, weights.get(name))
         return found
+
+    def _operand(self, node: ir.Node, row: OpRow, index: int, array: npt.NDArray[Any]) -> Tensor:
+        """Return a constant that is quantized like an activation: the factor of a Mul, what an Add adds."""
+        name, evidence = node.name or "", Evidence.of_array(array, self._target)
+        keys = [] if row.weight is not None else [("weight", name), ("bias", name)]
+        key = next((key for key in keys if key in self._given.ends), None)
+        if key is not None:
+            high, low = (ends := self._given.ends[key])[0], ends[-1]
+            if self._target.scale_kind == "float":
+                high, low = min(high, max(evidence.high, 0.0)), min(low, max(-evidence.low, 0.0))
+            evidence = replace(evidence, low=-low, high=high)
+        params = activation_params(evidence, self._target, self._recipe, name, chosen=key is not None)
+        cost = relative_noise(array, params) if key is None else self._cost(key, array, params)
+        return Tensor(f"{name}[{index}]", params, cost)
 
     def _weight_and_bias(
         self,
