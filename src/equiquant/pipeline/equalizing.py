@@ -358,6 +358,7 @@ def _describe(state: RunState, classes: ScaleClasses, best: _Trial) -> dict[str,
         "equivalence_error": best.equivalence.error,
         "tolerance": state.recipe.equivalence_tolerance,
         "samples": best.equivalence.samples,
+        "held_by_clips": _held_by_clips(classes, best.z),
         "rolled_back": [d.where for d in best.decisions if d.rule == "rollback"],
         "tensors": [
             {
@@ -372,6 +373,12 @@ def _describe(state: RunState, classes: ScaleClasses, best: _Trial) -> dict[str,
         ],
     }
     return section
+
+
+def _held_by_clips(classes: ScaleClasses, z: Array) -> int:
+    """Return how many channels stand still under their Clip, while others move."""
+    moved = (np.abs(z[site.ids] - z[site.bound_id]) for site in classes.clips if z.any())
+    return sum(int((distance < 1e-9).sum()) for distance in moved)
 
 
 def _noise(terms: list[tuple[str, str]], noise: Noise) -> dict[str, Any]:

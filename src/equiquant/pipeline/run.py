@@ -15,6 +15,7 @@ from equiquant.calibrate import SampleView, TensorStats
 from equiquant.decisions import Decision
 from equiquant.equalization import Ranges
 from equiquant.io import ModelLike, input_specs, load_model, memory_managed, model_bytes, release_memory
+from equiquant.pipeline.advising import warn_of_poor_quality
 from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as, proof_feeds
 from equiquant.pipeline.folding import canonical_form
@@ -130,6 +131,7 @@ def run(
             _sign(quantized, state)
         quality, held = _measure(state, folded or model, quantized, given)
         fit_kernels(state, quantized, quality)
+        warn_of_poor_quality(state, quality)
         return Outcome(quantized, report_of(state, plan, stats, quality, held=held))
 
 

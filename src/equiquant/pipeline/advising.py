@@ -1,0 +1,73 @@
+"""Say so where little is left of an output, and what is worth trying: the options that free what makes the noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from equiquant.pipeline.state import RunState
+from equiquant.verify import Comparison
+
+__all__ = ["warn_of_poor_quality"]
+
+POOR_DB = 10.0  # noise above a tenth of the signal's energy
+NEAR_DB = 3.0  # a change that leaves less than this above the result makes half of the noise, or more
+MOST = 0.5  # share of the predicted noise
+
+
+def warn_of_poor_quality(state: RunState, quality: Comparison) -> None:
+    """Warn of the output of which least is left, if that is little.
+
+    Args:
+        state: The run, finished but for its report.
+        quality: The result, compared with the float model.
+    """
+    measured = [o for o in quality.outputs if math.isfinite(o.error.sqnr_db)]
+    worst = min(measured, key=lambda o: o.error.sqnr_db, default=None)
+    if worst is None or worst.error.sqnr_db >= POOR_DB:
+        return
+    state.warn(
+        f"Only {worst.error.sqnr_db:.1f} dB of the output '{worst.name}' are left: more than a tenth of it is noise."
+        f" Worth trying: {'; '.join(_advice(state, worst.error.sqnr_db))}."
+    )
+
+
+def _advice(state: RunState, left: float) -> Iterator[str]:
+    """Yield what may help, what is likeliest first."""
+    recipe, cle = state.recipe, state.equalization
+    if state.stream.synthetic:
+        yield "real samples, for these inputs were made up"
+    replaced = cle.get("replace_clip6_relu", {}).get("sqnr_db", math.inf)
+    if replaced < left + NEAR_DB:
+        yield f"replace_clip6_relu=False, for replacing ReLU6 alone leaves {replaced:.1f} dB"
+    rewritten = min((row["sqnr_db"] for row in state.hardware if row["rule"] == "together"), default=math.inf)
+    if rewritten < left + NEAR_DB:
+        yield f"simulate_dpu=False, for the NPU's own operators leave {rewritten:.1f} dB"
+    held = cle.get("held_by_clips", 0)
+    if held and recipe.clip_mode == "exact":
+        yield f"clip_mode='per_channel', if the backend takes a Min, for {held} channels keep their scale at a ReLU6"
+    shares = _shares(cle)
+    if shares.get("weight", 0.0) > MOST and not recipe.per_channel and not recipe.npu:
+        yield f"per_channel=True, one scale a weight's channel, for {_part(shares, 'weight')} to come from weights"
+    if shares.get("activation", 0.0) > MOST and not recipe.int16:
+        yield f"int16=N, the N layers that matter most, for {_part(shares, 'activation')} to come from activations"
+    if not recipe.keep_float:
+        yield "keep_float=N, the N layers that matter most"
+    yield "preset='auto', which tries combinations"
+
+
+def _part(shares: dict[str, float], kind: str) -> str:
+    return f"{100 * shares[kind]:.0f}% of the noise is predicted"
+
+
+def _shares(cle: dict[str, Any]) -> dict[str, float]:
+    """Return the share of each kind of tensor in the noise predicted at the output."""
+    rows, plan = cle.get("noise", ()), cle.get("method")
+    key = {"none": "before"}.get(plan or "", plan)
+    noise: dict[str, float] = {}
+    for row in rows:
+        if isinstance(row.get(key), float):
+            noise[row["kind"]] = noise.get(row["kind"], 0.0) + 10 ** (-row[key] / 10)
+    total = sum(noise.values())
+    return {kind: part / total for kind, part in noise.items()} if total > 0 else {}

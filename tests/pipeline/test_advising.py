@@ -1,0 +1,92 @@
+"""A result of which little is left is told with what is worth trying."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from equiquant import quantize
+from tests.canonical.support import proto, weights
+
+DATA = np.random.default_rng(0).standard_normal((16, 3, 6, 6)).astype(np.float32)
+PLAIN: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest"}
+
+
+def uneven(spread: float, nodes: str = "y = Conv(x, w)") -> onnx.ModelProto:
+    """Return a layer one of whose weights is so many times as large as the others, and its input as small."""
+    parameters = weights(w=(4, 3, 1, 1)) | {"low": np.zeros((), np.float32), "high": np.array(6, np.float32)}
+    parameters["w"][0] *= spread
+    used = {name: array for name, array in parameters.items() if name in nodes}
+    return proto(nodes, "float[N,3,6,6] x", "float[] y", used)
+
+
+def told(model: onnx.ModelProto, data: Any = DATA, **options: Any) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quantize(model, None, data=data, **PLAIN | options)
+    return [text for w in caught if (text := str(w.message)).startswith("Only")]
+
+
+def split(spread: float) -> onnx.ModelProto:
+    """Return a network whose second output is made of what the first leaves no room for."""
+    parameters = weights(w=(4, 3, 1, 1)) | {"ends": np.array([1, 3], np.int64)}
+    parameters["w"][0] *= spread
+    return proto(
+        "c = Conv(x, w) y, z = Split<axis = 1>(c, ends)", "float[N,3,6,6] x", "float[] y, float[] z", parameters
+    )
+
+
+def test_a_good_result_needs_no_advice() -> None:
+    assert not told(split(1.0), preset="a8w8")
+
+
+def test_a_poor_result_is_told_with_what_may_help() -> None:
+    (text,) = told(split(1e4), preset="a16w8")
+    assert "output 'z' are left" in text
+    assert "per_channel=True" in text
+    assert "of the noise is predicted to come from weights" in text
+    assert "keep_float=N" in text
+    assert "preset='auto'" in text
+    assert "real samples" not in text
+    assert "ReLU6" not in text
+
+
+def test_what_is_in_use_already_is_not_proposed() -> None:
+    (text,) = told(split(1e6), preset="a8w8_per_channel")
+    assert "per_channel=True" not in text
+
+
+def test_made_up_inputs_are_named_first() -> None:
+    texts = told(split(1e4), None, preset="a8w8")
+    assert "Worth trying: real samples" in texts[0]
+
+
+def test_the_npu_has_no_scales_per_channel() -> None:
+    (text,) = told(split(1e4), preset="xint8")
+    assert "per_channel" not in text
+
+
+def test_what_replacing_relu6_cost_is_the_first_suspect() -> None:
+    nodes = "c = Conv(x, w) y = Clip(c, low, high)"
+    (text,) = told(uneven(1e3, nodes), preset="xint8", replace_clip6_relu=True)
+    assert "Worth trying: replace_clip6_relu=False, for replacing ReLU6 alone leaves" in text
+
+
+@pytest.mark.parametrize(("mode", "named"), [("exact", True), ("soft", False)])
+def test_channels_that_a_relu6_holds_are_counted(mode: str, named: bool) -> None:
+    parameters = weights(w=(8, 3, 1, 1), v=(2, 8, 1, 1)) | {
+        "low": np.zeros((), np.float32),
+        "high": np.array(6, np.float32),
+    }
+    parameters["w"][:4] *= 1e3
+    parameters["w"][4:] *= 1e-3
+    parameters["v"][:, :4] *= 1e-4
+    nodes = "a = Conv(x, w) c = Clip(a, low, high) y = Conv(c, v)"
+    texts = told(
+        proto(nodes, "float[N,3,6,6] x", "float[] y", parameters), preset="xint8", clip_mode=mode, cle_accept="always"
+    )
+    assert [("channels keep their scale at a ReLU6" in text) for text in texts] == [named] * len(texts)
