@@ -8,7 +8,7 @@ import pytest
 from equiquant import equalize, io
 from equiquant.canonical import canonicalize
 from equiquant.graph.query import constant
-from tests.canonical.support import Array, canonical, proto
+from tests.canonical.support import Array, canonical, proto, weights
 
 IMAGE = "float[N,3,4,4] x"
 NUMBERS: dict[str, Array] = {
@@ -106,7 +106,7 @@ def test_a_float_model_for_elsewhere_gets_no_operator_it_has_not() -> None:
     nodes = "p = Relu(x) m = Min(x, zero) n = Mul(m, slopes) y = Add(p, n)"
     source = proto(nodes, IMAGE, "float[] y", written(nodes))
     model = io.load_model(source).model
-    canonicalize(model, kinds=())
+    canonicalize(model, kinds=None)
     assert sorted(node.op_type for node in model.graph) == ["Add", "Min", "Mul", "Relu"]
     convs = proto(
         f"c = Conv(i, w) {nodes.replace('(x', '(c').replace(', x', ', c')}",
@@ -116,6 +116,16 @@ def test_a_float_model_for_elsewhere_gets_no_operator_it_has_not() -> None:
     )
     kept = {node.op_type for node in equalize(convs, data=np.ones((2, 3, 4, 4), np.float32)).model.graph.node}
     assert "PRelu" not in kept
+
+
+def test_a_product_and_its_bias_stay_two_in_a_graph_without_a_gemm() -> None:
+    given = weights(w=(3, 4), b=(4,), v=(4, 2))
+    for tail, kinds in (("y = MatMul(p, v)", {"MatMul", "Add"}), ("y = Gemm(p, v)", {"Gemm"})):
+        source = proto(f"m = MatMul(x, w) p = Add(m, b) {tail}", "float[8,3] x", "float[] y", given)
+        data = np.random.default_rng(0).standard_normal((4, 8, 3)).astype(np.float32)
+        result = equalize(source, data=iter(data))
+        assert {node.op_type for node in result.model.graph.node} == kinds
+        assert result.report.equalization["moved"] == 4
 
 
 def test_a_cpu_has_no_integer_prelu() -> None:

@@ -51,7 +51,7 @@ class FoldPRelu(Rule[WrittenOut, Array]):
     """A sum, difference, minimum or maximum of expressions of one tensor.
 
     Args:
-        kinds: Those of `ACTIVATIONS` that an expression may become.
+        kinds: Op types, those of `ACTIVATIONS` among which an expression may become.
     """
 
     name = "fold_prelu"

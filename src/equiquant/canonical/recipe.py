@@ -32,13 +32,15 @@ from equiquant.canonical.upgrade import upgrade
 from equiquant.decisions import Decision
 from equiquant.graph.edit import infer_shapes
 
-__all__ = ["FOLDS", "canonicalize", "settle_constants"]
+__all__ = ["FOLDS", "WHOLES", "canonicalize", "settle_constants"]
+
+WHOLES = (*ACTIVATIONS, "Gemm")
+"""Op types that may take the place of several operators."""
 
 FOLDS = (
     RemoveIdentity(),
     RemoveDropout(),
     FoldClip(),
-    FuseMatMulAdd(),
     FoldBatchNorm(),
     FoldScale(),
     FoldThrough(),
@@ -51,13 +53,13 @@ FOLDS = (
 )
 
 
-def canonicalize(model: ir.Model, *, optimize: bool = True, kinds: Collection[str] = ACTIVATIONS) -> list[Decision]:
+def canonicalize(model: ir.Model, *, optimize: bool = True, kinds: Collection[str] | None = WHOLES) -> list[Decision]:
     """Bring `model` into canonical form, in place.
 
     Args:
         model: A private copy, its nodes named; its shapes are inferred on return.
         optimize: False leaves the graph as it is, apart from an operator set too old for QDQ.
-        kinds: Activations that may take the place of several operators; not everything has kernels for all.
+        kinds: Those of `WHOLES` that may come in, for not every target has them all; None for those the graph has.
 
     Returns:
         What was done and what was refused, with node and reason.
@@ -67,7 +69,9 @@ def canonicalize(model: ir.Model, *, optimize: bool = True, kinds: Collection[st
     """
     decisions = settle_constants(model) if optimize else upgrade(model)
     if optimize:
-        decisions += apply_rules(model, (FoldPRelu(kinds), *FOLDS))
+        allowed = {node.op_type for node in model.graph} if kinds is None else kinds
+        fuse = (FuseMatMulAdd(),) if "Gemm" in allowed else ()
+        decisions += apply_rules(model, (FoldPRelu(allowed), *fuse, *FOLDS))
         decisions += remove_dead(model)
     infer_shapes(model)
     return decisions

@@ -16,8 +16,8 @@ from equiquant.recipe import Recipe
 
 __all__ = ["canonical_form", "hardware_form", "rewritten"]
 
-ON_NPU = ("Relu", "LeakyRelu", "PRelu")
-ON_CPU = ("Relu", "LeakyRelu")  # a PRelu runs in float there, slower than what it is written in
+ON_CPU = tuple(kind for kind in canonical.WHOLES if kind != "PRelu")
+"""A PRelu runs in float there, slower than what it is written in."""
 
 
 def canonical_form(model: ir.Model, recipe: Recipe, *, optimize: bool, quantize: bool = True) -> list[Decision]:
@@ -27,11 +27,11 @@ def canonical_form(model: ir.Model, recipe: Recipe, *, optimize: bool, quantize:
         model: The model.
         recipe: Names the target.
         optimize: False leaves the graph as it is.
-        quantize: False leaves the activations as they are written: another tool may not have those they stand for.
+        quantize: False brings in no kind of operator that the graph has not: another tool may not have it.
     """
     if opset(model) < (needed := target.required_opset(recipe)):
         upgrade_opset(model, needed)
-    kinds = (ON_NPU if recipe.npu else ON_CPU) if quantize else ()
+    kinds = None if not quantize else canonical.WHOLES if recipe.npu else ON_CPU
     return canonical.canonicalize(model, optimize=optimize, kinds=kinds)
 
 
