@@ -59,6 +59,7 @@ def speed(name: str) -> dict[str, Any]:
     from equiquant.equalization import apply, clip_bounds, find_classes, noise_terms, plan_global, plan_pairwise
     from equiquant.io import input_specs
     from equiquant.pipeline import solving
+    from equiquant.pipeline.clip_reach import reach_seen
     from equiquant.recipe import preset
     from equiquant.target import survey
 
@@ -74,7 +75,7 @@ def speed(name: str) -> dict[str, Any]:
         classes_s = time.perf_counter() - start
         chosen = survey(model, recipe)
         figures, sketches, count = solving.channel_statistics(recipe, model, classes, chosen.calibrated, samples)
-        reach = solving.reach_seen(sketches, count)
+        reach = reach_seen(sketches, count)
         bounds = clip_bounds(classes, reach.largest, reach.margin)
         start = time.perf_counter()
         pairwise = plan_pairwise(classes, bounds)

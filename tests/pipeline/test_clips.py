@@ -34,7 +34,8 @@ def changes(source: onnx.ModelProto, result: onnx.ModelProto, samples: Iterable[
 @pytest.mark.parametrize("method", ["pairwise", "global"])
 def test_a_float_model_is_kept_on_every_sample_given(method: str) -> None:
     source, samples = network()
-    result = equalize(source, data=samples, method=method)
+    with pytest.warns(UserWarning, match=r"One half of the samples drove \d of the \d channels"):
+        result = equalize(source, data=samples, method=method)
     report = result.report.to_dict()
     assert report["equalization"]["moved"] > 0
     assert max(changes(source, result.model, samples[:, None])) < 1e-5
@@ -51,12 +52,26 @@ def test_a_float_model_is_kept_on_larger_samples_too(method: str) -> None:
 
 def test_what_only_the_first_samples_show_would_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """The seeded fault: with the bounds of the first half and no margin, the second half changes."""
-    monkeypatch.setattr("equiquant.pipeline.solving.WIDE_MARGIN", 0.02)
-    monkeypatch.setattr("equiquant.pipeline.solving.FEW_SAMPLES", 0)
+    monkeypatch.setattr("equiquant.pipeline.clip_reach.WIDE_MARGIN", 0.02)
+    monkeypatch.setattr("equiquant.pipeline.clip_reach.FEW_SAMPLES", 0)
     source, samples = network()
     result = equalize(source, data=samples[:4], method="pairwise")
     found = changes(source, result.model, samples[:, None])
     assert max(found[:4]) < 1e-5 < max(found[4:])
+
+
+@pytest.mark.parametrize("method", ["pairwise", "global"])
+def test_samples_whose_halves_agree_need_no_warning(method: str) -> None:
+    source, samples = network()
+    assert not equalize(source, data=samples[:4], method=method).report.warnings
+
+
+def test_channels_that_stand_still_do_not_stray() -> None:
+    source, samples = network()
+    samples[4:] *= 1e3  # every channel reaches the bound
+    result = equalize(source, data=samples)
+    assert not result.report.warnings
+    assert max(changes(source, result.model, 10 * samples[:, None])) < 1e-5
 
 
 def test_without_data_no_channel_under_a_clip_moves() -> None:

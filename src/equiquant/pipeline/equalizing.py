@@ -19,39 +19,31 @@ from equiquant.equalization import (
     ScaleClasses,
     apply,
     find_classes,
-    replace_clip6,
-    split_clips,
     spread,
 )
 from equiquant.errors import DataError, ModelError
-from equiquant.graph import edit, query
 from equiquant.io import model_bytes, release_memory
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import decibels
+from equiquant.pipeline.clip_reach import ClipReach
+from equiquant.pipeline.clips import check_clips, float_reach, prepare_clips, warn_of_strays
 from equiquant.pipeline.input_grids import input_ranges, on_grids
-from equiquant.pipeline.judging import EQUAL_DB, Judge, Yardstick
-from equiquant.pipeline.solving import ClipReach, clip_reach, solve
+from equiquant.pipeline.judging import EQUAL_DB, Judge
+from equiquant.pipeline.proving import LARGE
+from equiquant.pipeline.solving import solve
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
 from equiquant.refine import Original
 from equiquant.verify import Equivalence, Proof, Reference, apply_known, apply_proven
 
-__all__ = ["Equalized", "equalize", "equalize_as", "proof_feeds"]
+__all__ = ["Equalized", "equalize", "equalize_as"]
 
 Array = npt.NDArray[Any]
 Noise = dict[str, list[float]]
 """Predicted noise over signal of every term, by plan."""
 
-PROOF_FEEDS = 2  # feeds the float models are compared on
-LARGE = 100_000_000  # bytes of weights; above, a measurement takes seconds
-DROWNED_DB = 40.0  # of signal over change: float outputs are the same, as far as the noise of 8 bits lets one tell
 CLEAR_DB = 3.0  # predicted from calibration data; the prediction errs by less where both sides are of one network
-
-
-def proof_feeds(model: ir.Model) -> int:
-    """Return how many feeds float models are compared on: one of a large model gives outputs enough."""
-    return 1 if model_bytes(model) > LARGE else PROOF_FEEDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +90,11 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     with state.stages("measure"):
         judge = Judge(model, state.stream, recipe)
     with state.stages("equalize"):
-        reference = _prepare_clips(state, model, reference, judge)
+        reference = prepare_clips(state, model, reference, judge)
         classes = find_classes(model)
         asked = recipe if state.quantize else recipe.replace(bias_correction=False)  # another tool's biases stay
         survey = target.survey(model, asked) if state.quantize else _survey(state, model, asked)
-        reach = None if state.quantize else _reach(state, model, classes)
+        reach = None if state.quantize else float_reach(state, model, classes)
         plans, terms = _solved(state, model, classes, asked, survey, judge, reach)
         exact, found = input_ranges(model, survey, asked, judge.fitted) if survey and state.quantize else ({}, [])
         state.decisions += found
@@ -127,8 +119,10 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     state.decisions += best.decisions
     state.equalization |= _describe(state, classes, best) | _noise(rows, noise)
     equalized = _applied(state, model, classes, best)
+    if reach is not None:
+        warn_of_strays(state, classes, reach, best.z)
     if state.quantize and classes.clips and best.name != "soft" and best.z.any():
-        _check_clips(state, model, equalized.model, judge)
+        check_clips(state, model, equalized.model, judge)
     return equalized
 
 
@@ -143,7 +137,7 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
     """
     state.progress("equalize", 0, None)
     with state.stages("equalize"):
-        reference = _prepare_clips(state, model, reference, None)
+        reference = prepare_clips(state, model, reference, None)
         classes = find_classes(model)
     if scales.z.shape != (classes.count,):
         raise DataError("The scales among the statistics are of another model. Name another file and give the data.")
@@ -205,50 +199,6 @@ def _solved(
         return solve(model, classes, recipe, None, judge.fitted, judge.affordable, reach)
 
 
-def _reach(state: RunState, model: ir.Model, classes: ScaleClasses) -> ClipReach:
-    """Return how far the channels under a Clip reach: in a float model that is handed on it holds for every sample."""
-    known = state.stream.known
-    reach = clip_reach(model, classes, state.recipe, state.stream, lambda n: state.progress("equalize", n, known))
-    if reach.largest:
-        reason = (
-            f"a channel moves as far as values {1 + reach.margin:.3g} times those of the {reach.samples} samples stay"
-            " below the bound; per_channel would keep the function on any input"
-        )
-    else:
-        reason = (
-            "without data nobody knows which channels stay below the bound; they keep their scale. Give samples, or use"
-            " per_channel, which keeps the function on any input"
-        )
-    nodes = [query.label(site.node) for site in classes.clips]
-    state.decisions += [Decision("equalize", "clip_bound", node, bool(reach.largest), reason) for node in nodes]
-    return reach
-
-
-def _check_clips(state: RunState, model: ir.Model, equalized: ir.Model, judge: Judge) -> None:
-    """Say what of the float function is left on samples the scales were not found on: they may reach a Clip's bound."""
-    replaced = "replace_clip6_relu" in state.equalization  # the judge compares with the network before that
-    with state.stages("prove"):
-        left = Yardstick(model, judge.held).sqnr_db(equalized) if replaced else judge.float_sqnr_db(equalized)
-    state.equalization["clip_sqnr_db"] = left
-    if left < DROWNED_DB:
-        state.warn(
-            f"On samples that the scales were not found on, {left:.1f} dB of the float output are left: channels that"
-            " stayed below a Clip's bound before reach it there. More samples, or --clip-mode per_channel, keep the"
-            " function."
-        )
-
-
-def _prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge: Judge | None) -> Reference:
-    """Change the Clips as the recipe asks; return the outputs that equalization must keep."""
-    recipe = state.recipe
-    if recipe.cle and (recipe.replace_clip6_relu or recipe.clip_mode == "relu"):
-        return _replace_clip6(state, model, reference, judge)
-    if recipe.cle and recipe.clip_mode.startswith("per_channel"):
-        count = recipe.clip_mode.partition(":")[2]
-        state.decisions += split_clips(model, int(count) if count else None)
-    return reference
-
-
 def _applied(state: RunState, model: ir.Model, classes: ScaleClasses, trial: _Trial) -> Equalized:
     """Return a copy of the model with the trial's scales, which are remembered."""
     with state.stages("equalize"):
@@ -278,27 +228,6 @@ def _clear(model: ir.Model, plans: list[EqualizationPlan], noise: Noise) -> bool
     """True if quantizing the candidates of a large model would only confirm what the noise terms say."""
     before, after = (sum(noise[plan.method]) for plan in (plans[0], plans[-1]))
     return model_bytes(model) > LARGE and after > 0 and decibels(before, after) > CLEAR_DB
-
-
-def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge: Judge | None) -> Reference:
-    """Replace ReLU6 by ReLU as asked, and say what that alone costs."""
-    replaced = replace_clip6(model)
-    if not replaced:
-        return reference
-    state.decisions += replaced
-    edit.infer_shapes(model)
-    if judge is None:  # the run that found the scales said what it costs
-        return Reference.of(model, state.stream.first(proof_feeds(model)))
-    error = reference.measure(model).error
-    damage = judge.float_sqnr_db(model)
-    state.equalization["replace_clip6_relu"] = {"replaced": len(replaced), "error": error, "sqnr_db": damage}
-    if error <= state.recipe.equivalence_tolerance:
-        return reference
-    state.warn(
-        f"ReplaceClip6Relu replaced {len(replaced)} Clip(0, 6) by Relu, which changed the float function:"
-        f" {damage:.1f} dB are left before any rounding. Set it to False to keep the function."
-    )
-    return Reference.of(model, state.stream.first(proof_feeds(model)))
 
 
 def _try(

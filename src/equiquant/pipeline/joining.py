@@ -18,7 +18,7 @@ from equiquant.graph.query import origin
 from equiquant.io import Runner
 from equiquant.numerics.affine import fake_quantize, params_from_range
 from equiquant.numerics.sqnr import ErrorAccumulator
-from equiquant.pipeline.equalizing import proof_feeds
+from equiquant.pipeline.proving import proof_feeds
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
 

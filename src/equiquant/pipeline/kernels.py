@@ -8,7 +8,7 @@ import onnx_ir as ir
 from equiquant import qdq
 from equiquant.decisions import Decision
 from equiquant.errors import ModelError
-from equiquant.pipeline.equalizing import proof_feeds
+from equiquant.pipeline.proving import proof_feeds
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Comparison, kernel_sqnr_db
 

@@ -12,10 +12,19 @@ from equiquant.io import model_bytes
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Reference, float_noise
 
-__all__ = ["reference_kept"]
+__all__ = ["LARGE", "proof_feeds", "reference_kept"]
+
+PROOF_FEEDS = 2  # feeds the float models are compared on
+LARGE = 100_000_000
+"""Bytes of weights; of a model with more, a measurement takes seconds."""
 
 MEASURED_BELOW = 1_000_000_000  # bytes of weights; a second copy of more is not worth having
 ROUNDINGS = 4.0  # times the noise of weights moved by one unit: a rewrite rounds activations anew as well
+
+
+def proof_feeds(model: ir.Model) -> int:
+    """Return how many feeds float models are compared on: one of a large model gives outputs enough."""
+    return 1 if model_bytes(model) > LARGE else PROOF_FEEDS
 
 
 def reference_kept(state: RunState, model: ir.Model, reference: Reference, stage: str) -> Reference | None:

@@ -18,9 +18,8 @@ from equiquant.decisions import Decision
 from equiquant.graph.decisions import decision_values
 from equiquant.io import Runner, model_bytes
 from equiquant.numerics.sqnr import ErrorAccumulator
-from equiquant.pipeline.equalizing import LARGE, proof_feeds
 from equiquant.pipeline.folding import rewritten
-from equiquant.pipeline.proving import reference_kept
+from equiquant.pipeline.proving import LARGE, proof_feeds, reference_kept
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Reference
 

@@ -17,14 +17,14 @@ from equiquant.equalization import Ranges
 from equiquant.io import ModelLike, input_specs, load_model, memory_managed, model_bytes, release_memory
 from equiquant.pipeline.advising import warn_of_poor_quality
 from equiquant.pipeline.calibrating import statistics
-from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as, proof_feeds
+from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.joining import join_in_float
 from equiquant.pipeline.judging import HELD_SHARE, MOST_FITTED, MOST_HELD
 from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.mixing import Mix, mix_precision
 from equiquant.pipeline.opening import begun
-from equiquant.pipeline.proving import reference_kept
+from equiquant.pipeline.proving import proof_feeds, reference_kept
 from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.reusing import new_scales, recalled_scales, solves

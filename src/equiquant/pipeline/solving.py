@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from equiquant import calibrate, target
 from equiquant.backward import Gains, measure_gains
-from equiquant.calibrate import SampleStream, SampleView
+from equiquant.calibrate import SampleView
 from equiquant.equalization import (
     EqualizationPlan,
     QuantizerModel,
@@ -33,43 +33,23 @@ from equiquant.graph.decisions import decision_values
 from equiquant.io import expose, model_bytes, release_memory
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm
+from equiquant.pipeline.clip_reach import ClipReach, channel_axis, clipped, plain, reach_seen
 from equiquant.recipe import Recipe
 
 __all__ = [
-    "ClipReach",
     "channel_gains",
     "channel_statistics",
     "chooses_ranges",
-    "clip_reach",
     "quantizer_model",
-    "reach_seen",
     "solve",
 ]
 
 Array = npt.NDArray[Any]
 
 BACKWARD_COST = 4  # a backward pass over a forward one
-LEAST_MARGIN = 0.02  # for the channels under a Clip, where rounding follows: what a few values change drowns in it
-WIDE_MARGIN = 2.0  # where none does: what is handed on must not change on samples not seen (docs/cle.md)
-FEW_SAMPLES = 32  # samples over which fewer than 16 say little: the margin grows
 MOST_DRAWS = 4  # random directions a feed, for the noise gains
 RANGES_BELOW = 100_000_000  # bytes of weights; above, weighing every large weight would cost more than it gives
 MEASURE_BELOW = 100_000_000  # bytes of weights; above, `auto` trusts the solver that global beats pairwise
-
-
-@dataclass(frozen=True, eq=False)
-class ClipReach:
-    """How far the channels under a Clip reach.
-
-    Attributes:
-        largest: (C,) the largest value of each channel, by the name of what goes into the Clip; empty if nobody knows.
-        samples: How many samples that was seen on.
-        margin: Part of it by which other samples are taken to exceed it.
-    """
-
-    largest: Mapping[str, Array]
-    samples: int
-    margin: float
 
 
 def solve(
@@ -163,44 +143,6 @@ def _with_ranges(
     return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]
 
 
-def reach_seen(sketches: Mapping[str, Sketches], samples: int) -> ClipReach:
-    """Return how far the channels under each Clip reach on the samples the scales are found on."""
-    largest = {name: sides[0].high for name, sides in sketches.items()}
-    return ClipReach(largest, samples, max(LEAST_MARGIN, 1 / max(samples, 1) ** 2))
-
-
-def clip_reach(
-    model: ir.Model, classes: ScaleClasses, recipe: Recipe, stream: SampleStream, progress: Callable[[int], None]
-) -> ClipReach:
-    """Return how far the channels under each Clip reach on all the samples, in one pass; on made-up ones nobody knows.
-
-    The margin is wide: the model is handed on, and must stay the same function on samples not seen.
-
-    Args:
-        model: The folded float model; not changed.
-        classes: Its scale classes.
-        recipe: Says how much memory the pass may take.
-        stream: The samples.
-        progress: Called with the number of samples done.
-    """
-    if stream.synthetic or not classes.clips:
-        return ClipReach({}, 0, 0.0)
-    stats = calibrate.collect(model, stream, (), _plain(recipe), channels=_clipped(classes), progress=progress)
-    largest = {n: r.channels.high for n, r in stats.tensors.items() if r.channels is not None}
-    return ClipReach(largest, stats.samples, max(WIDE_MARGIN, FEW_SAMPLES / stats.samples))
-
-
-def _clipped(classes: ScaleClasses) -> dict[str, int]:
-    """Return the channel axis of what goes into each Clip, by name: that of what comes out of it."""
-    sites = ((site.node.inputs[0], _channel_axis(site.node.outputs[0], classes)) for site in classes.clips)
-    return {value.name or "": axis for value, axis in sites if value is not None and axis is not None}
-
-
-def _plain(recipe: Recipe) -> Recipe:
-    """Return the recipe of a pass that needs figures of channels and nothing else."""
-    return recipe.replace(calibration="minmax", scale_kind="float", bias_type="int32")
-
-
 def channel_statistics(
     recipe: Recipe, model: ir.Model, classes: ScaleClasses, tensors: tuple[str, ...], samples: SampleView
 ) -> tuple[Mapping[str, ChannelFigures], Mapping[str, Sketches], int]:
@@ -215,33 +157,16 @@ def channel_statistics(
     axes = {
         name: axis
         for name in dict.fromkeys([*tensors, *made, *read])
-        if name in values and (axis := _channel_axis(values[name], classes)) is not None
+        if name in values and (axis := channel_axis(values[name], classes)) is not None
     }
-    sources = _clipped(classes)
+    sources = clipped(classes)
     sketched = set(sources)
     if chooses_ranges(recipe, model) or recipe.clip_mode == "soft":
         sketched |= {name for name in axes if name in tensors and name not in made}
-    stats = calibrate.collect(model, samples, (), _plain(recipe), channels=sources | axes, sketches=sketched)
+    stats = calibrate.collect(model, samples, (), plain(recipe), channels=sources | axes, sketches=sketched)
     figures = {name: record.channels for name, record in stats.tensors.items() if record.channels and name in axes}
     sketches = {name: record.sketches for name, record in stats.tensors.items() if record.sketches}
     return figures, sketches, stats.samples
-
-
-def _channel_axis(value: ir.Value, classes: ScaleClasses) -> int | None:
-    """Return the axis along which a value's classes differ; None for scalars and unknown ranks.
-
-    Where none does, it is the last axis of what a MatMul makes or reads, else axis 1.
-    """
-    rank = len(value.shape) if value.shape is not None else 0
-    if rank == 0:
-        return None
-    producer = value.producer()
-    if producer is not None and producer.op_type == "MatMul":
-        return rank - 1  # as its noise gains are measured
-    varying = classes.varying_axis(value)
-    if varying is not None:
-        return varying
-    return rank - 1 if any(node.op_type == "MatMul" for node in value.consumers()) else min(1, rank - 1)
 
 
 def channel_gains(
@@ -258,7 +183,7 @@ def channel_gains(
     """
     axes = {s.node.outputs[0].name or "": _output_axis(s.node) for s in classes.slots if s.role == "weight"}
     operands = [s.node.outputs[0] for s in classes.slots if is_operand(s) and query.label(s.node) in quantizer.nodes]
-    axes |= {value.name or "": axis for value in operands if (axis := _channel_axis(value, classes)) is not None}
+    axes |= {value.name or "": axis for value in operands if (axis := channel_axis(value, classes)) is not None}
     axes |= {name: figure.axis for name, figure in figures.items() if name in quantizer.tensors}
     feeds = list(samples)
     draws = max(1, min(MOST_DRAWS, affordable // (BACKWARD_COST * len(feeds))))

@@ -1,0 +1,101 @@
+"""What becomes of ReLU6: changed as the recipe asks, or kept, which rests on what its channels reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant.decisions import Decision
+from equiquant.equalization import ScaleClasses, replace_clip6, split_clips
+from equiquant.graph import edit, query
+from equiquant.pipeline.clip_reach import ClipReach, clip_reach
+from equiquant.pipeline.judging import Judge, Yardstick
+from equiquant.pipeline.proving import proof_feeds
+from equiquant.pipeline.state import RunState
+from equiquant.verify import Reference
+
+__all__ = ["check_clips", "float_reach", "prepare_clips", "warn_of_strays"]
+
+Array = npt.NDArray[Any]
+
+DROWNED_DB = 40.0  # of signal over change: float outputs are the same, as far as the noise of 8 bits lets one tell
+TRUSTED = 0.005  # share of channels that stray: with more of them float outputs were seen to change (docs/cle.md)
+
+
+def prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge: Judge | None) -> Reference:
+    """Change the Clips as the recipe asks; return the outputs that equalization must keep."""
+    recipe = state.recipe
+    if recipe.cle and (recipe.replace_clip6_relu or recipe.clip_mode == "relu"):
+        return _replace_clip6(state, model, reference, judge)
+    if recipe.cle and recipe.clip_mode.startswith("per_channel"):
+        count = recipe.clip_mode.partition(":")[2]
+        state.decisions += split_clips(model, int(count) if count else None)
+    return reference
+
+
+def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge: Judge | None) -> Reference:
+    """Replace ReLU6 by ReLU as asked, and say what that alone costs."""
+    replaced = replace_clip6(model)
+    if not replaced:
+        return reference
+    state.decisions += replaced
+    edit.infer_shapes(model)
+    if judge is None:  # the run that found the scales said what it costs
+        return Reference.of(model, state.stream.first(proof_feeds(model)))
+    error = reference.measure(model).error
+    damage = judge.float_sqnr_db(model)
+    state.equalization["replace_clip6_relu"] = {"replaced": len(replaced), "error": error, "sqnr_db": damage}
+    if error <= state.recipe.equivalence_tolerance:
+        return reference
+    state.warn(
+        f"ReplaceClip6Relu replaced {len(replaced)} Clip(0, 6) by Relu, which changed the float function:"
+        f" {damage:.1f} dB are left before any rounding. Set it to False to keep the function."
+    )
+    return Reference.of(model, state.stream.first(proof_feeds(model)))
+
+
+def float_reach(state: RunState, model: ir.Model, classes: ScaleClasses) -> ClipReach:
+    """Return how far the channels under a Clip reach: in a float model that is handed on it holds for every sample."""
+    known = state.stream.known
+    reach = clip_reach(model, classes, state.recipe, state.stream, lambda n: state.progress("equalize", n, known))
+    if reach.largest:
+        reason = (
+            f"a channel moves as far as values {1 + reach.margin:.3g} times those of the {reach.samples} samples stay"
+            " below the bound; per_channel would keep the function on any input"
+        )
+    else:
+        reason = (
+            "without data nobody knows which channels stay below the bound; they keep their scale. Give samples, or use"
+            " per_channel, which keeps the function on any input"
+        )
+    nodes = [query.label(site.node) for site in classes.clips]
+    state.decisions += [Decision("equalize", "clip_bound", node, bool(reach.largest), reason) for node in nodes]
+    return reach
+
+
+def warn_of_strays(state: RunState, classes: ScaleClasses, reach: ClipReach, z: Array) -> None:
+    """Say how far the samples given can be trusted to show what the channels under a Clip reach."""
+    moved, strayed = reach.strayed(classes, z)
+    state.equalization["clip_strays"] = {"moved": moved, "strayed": strayed}
+    if strayed > TRUSTED * moved:
+        state.warn(
+            f"One half of the samples drove {strayed} of the {moved} channels that move under a Clip so much farther"
+            " than the other that samples not given may drive some to its bound: there the equalized model would"
+            " differ. More samples, or clip_mode='per_channel', keep the function."
+        )
+
+
+def check_clips(state: RunState, model: ir.Model, equalized: ir.Model, judge: Judge) -> None:
+    """Say what of the float function is left on samples the scales were not found on: they may reach a Clip's bound."""
+    replaced = "replace_clip6_relu" in state.equalization  # the judge compares with the network before that
+    with state.stages("prove"):
+        left = Yardstick(model, judge.held).sqnr_db(equalized) if replaced else judge.float_sqnr_db(equalized)
+    state.equalization["clip_sqnr_db"] = left
+    if left < DROWNED_DB:
+        state.warn(
+            f"On samples that the scales were not found on, {left:.1f} dB of the float output are left: channels that"
+            " stayed below a Clip's bound before reach it there. More samples, or --clip-mode per_channel, keep the"
+            " function."
+        )
