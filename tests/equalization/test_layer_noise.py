@@ -7,7 +7,7 @@ import pytest
 
 from equiquant import quantize
 from equiquant.backward import Gains
-from equiquant.equalization import QuantizerModel, find_classes, is_operand, noise_terms, range_terms
+from equiquant.equalization import QuantizerModel, find_classes, noise_terms, operands, range_terms
 from equiquant.graph import query
 from equiquant.graph.edit import infer_shapes
 from equiquant.io import load_model
@@ -25,7 +25,8 @@ def terms_of(factor: Array, added: Array, *, symmetric: bool = False) -> dict[st
     model = load_model(proto(NODES, "float[N,3,4,4] x", "float[] y", parameters)).model
     infer_shapes(model)
     classes = find_classes(model)
-    names = [query.label(slot.node) for slot in classes.slots if is_operand(slot)]
+    everything = [query.label(node) for node in model.graph]
+    names = [query.label(slot.node) for slot in operands(classes, everything)]
     assert len(names) == 2
     figures = {"r": ChannelFigures(1, np.zeros(3), np.ones(3), np.zeros(3), POWER, np.zeros(3))}
     gains = {name: Gains(GAIN, 2 * GAIN) for name in "ms"}

@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from equiquant.canonical.affine import Affine, Arithmetic
+from equiquant.canonical.affine import Affine, Arithmetic, Factors
+from equiquant.canonical.commuting import Place, channel_place, commutes
 from equiquant.canonical.linear import Linear, Parameters, linear_at
 from equiquant.canonical.rule import Rule, refuse
 from equiquant.graph.edit import Names, bypass
 from equiquant.graph.query import is_public, label
 
-__all__ = ["AfterLinear", "BeforeLinear", "IntoNext", "IntoPrevious", "linear_readers"]
+__all__ = ["AfterLinear", "BeforeLinear", "IntoNext", "IntoPrevious", "Step", "linear_readers"]
+
+Step = tuple[ir.Node, int]
+"""An operator between a map and a linear operator, and which of its inputs comes from the side of the data."""
 
 
 @dataclass(frozen=True, eq=False)
 class AfterLinear:
-    """An affine map of what a linear operator computes."""
+    """An affine map of what a linear operator computes, through what lies between, in the order of the data."""
 
     affine: Affine
     linear: Linear
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class BeforeLinear:
-    """An affine map whose readers are linear operators, all of them where the fold is to be exact."""
+    """An affine map whose readers are linear operators, all of them where the fold is to be exact.
+
+    They may read it through what lies between, in the order of the data.
+    """
 
     affine: Affine
     readers: tuple[Linear, ...]
+    steps: tuple[Step, ...] = ()
 
 
 class IntoPrevious(Rule[AfterLinear, Parameters]):
     """Check and rewrite of a fold into the operator before."""
 
     def check(self, match: AfterLinear) -> Parameters:
-        """Refuse if the unscaled value is seen by anybody else; return the new parameters."""
+        """Refuse if the unscaled value is seen by anybody else, or does not pass; return the new parameters."""
         affine, linear = match.affine, match.linear
-        others = [n for n in linear.output.consumers() if n is not affine.node]
+        reader = match.steps[0][0] if match.steps else affine.node
+        others = [n for n in linear.output.consumers() if n is not reader]
         if linear.output.is_graph_output():
             refuse(f"the result of '{label(linear.node)}' is a graph output")
         if others:
             refuse(f"the result of '{label(linear.node)}' is also read by '{label(others[0])}'")
-        axis, rank = linear.output_axis()
-        return linear.after(*affine.factors(axis, rank, linear.channels()[1]))
+        place, channels = linear.output_axis(), linear.channels()[1]
+        for step, index in match.steps:
+            place = _followed(step, channel_place(step, index, place[0], channels))
+        factors = affine.factors(*place, channels)
+        _let_through(match.steps, factors)
+        return linear.after(*factors)
 
     def rewrite(self, match: AfterLinear, plan: Parameters, names: Names) -> str:
         """Write the parameters and remove the node."""
@@ -62,28 +75,26 @@ class IntoNext(Rule[BeforeLinear, tuple[Parameters, ...]]):
     """Check and rewrite of a fold into the operators after."""
 
     def check(self, match: BeforeLinear) -> tuple[Parameters, ...]:
-        """Refuse if anybody but a linear operator reads the value; return the new parameters."""
+        """Refuse if anybody but a linear operator reads the value, or it does not pass; return the new parameters."""
         affine = match.affine
-        self.read_by_them_alone(affine.output, match.readers)
-        plans = []
-        for reader in match.readers:
-            axis, rank = reader.input_axis()
-            channels = reader.channels()[0]
-            factors = affine.factors(axis, rank, channels)
-            if isinstance(affine, Arithmetic) and affine.expands(axis, rank, channels):
-                refuse("the shape of its input is unknown, or its constant widens it")
-            plans.append(reader.before(*factors))
-        return tuple(plans)
-
-    @staticmethod
-    def read_by_them_alone(value: ir.Value, readers: Sequence[Linear]) -> None:
-        """Refuse if anybody but these operators reads the value."""
+        value = match.steps[-1][0].outputs[0] if match.steps else affine.output
         if is_public(value):
             refuse("its result is a graph output, or read by the body of an If, Loop or Scan")
-        wanted = {reader.node for reader in readers}
+        wanted = {reader.node for reader in match.readers}
         others = [n for n in value.consumers() if n not in wanted]
         if others:
             refuse(f"its result is also read by '{label(others[0])}' ({others[0].op_type}), which cannot absorb it")
+        plans = []
+        for reader in match.readers:
+            place, channels = reader.input_axis(), reader.channels()[0]
+            for step, index in match.steps[::-1]:
+                place = _followed(step, channel_place(step, index, place[0], channels, back=True))
+            factors = affine.factors(*place, channels)
+            if isinstance(affine, Arithmetic) and affine.expands(*place, channels):
+                refuse("the shape of its input is unknown, or its constant widens it")
+            _let_through(match.steps, factors)
+            plans.append(reader.before(*factors))
+        return tuple(plans)
 
     def rewrite(self, match: BeforeLinear, plan: tuple[Parameters, ...], names: Names) -> str:
         """Write the parameters and remove the node."""
@@ -92,6 +103,18 @@ class IntoNext(Rule[BeforeLinear, tuple[Parameters, ...]]):
         done = bypass(match.affine.node, match.affine.source)
         assert done, "check let a public source through"
         return "folded into " + ", ".join(f"'{label(r.node)}'" for r in match.readers)
+
+
+def _followed(step: ir.Node, place: Place | None) -> Place:
+    if place is None:
+        refuse(f"the channels cannot be followed through '{label(step)}' ({step.op_type})")
+    return place
+
+
+def _let_through(steps: tuple[Step, ...], factors: Factors) -> None:
+    for step, _ in steps:
+        if not commutes(step, *factors):
+            refuse(f"'{label(step)}' ({step.op_type}) does not let it through")
 
 
 def linear_readers(value: ir.Value) -> tuple[Linear, ...]:

@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.graph.query import attribute, constant, static_shape
+from equiquant.graph.query import attribute, pads_own_values, static_shape
 
-__all__ = ["CARRIERS", "SCALED", "SHIFTED", "channel_axis", "commutes"]
+__all__ = ["CARRIERS", "SCALED", "SHIFTED", "Place", "channel_place", "commutes"]
 
 Factor = npt.NDArray[np.float64] | None
+Place = tuple[int, int]
+"""The channel axis of a tensor, counted from the front, and the tensor's rank."""
 
 RESHAPING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 CARRIERS = RESHAPING | {"Transpose", "MaxPool", "GlobalMaxPool", "AveragePool", "GlobalAveragePool"}
@@ -45,7 +47,7 @@ def commutes(node: ir.Node, scale: Factor, shift: Factor) -> bool:
         case "Relu" | "LeakyRelu" | "PRelu":
             return positive and shift is None
         case "Pad":
-            return shift is None and _pads_zeros(node)
+            return shift is None and pads_own_values(node)
         case "Add" | "Sum":
             return scale is None
         case "MaxPool" | "GlobalMaxPool":
@@ -55,8 +57,10 @@ def commutes(node: ir.Node, scale: Factor, shift: Factor) -> bool:
     return True
 
 
-def channel_axis(node: ir.Node, index: int, axis: int, channels: int, *, back: bool = False) -> int | None:
-    """Return the channel axis of an operator's result by that of its input, or the other way round; None if unknown.
+def channel_place(node: ir.Node, index: int, axis: int, channels: int, *, back: bool = False) -> Place | None:
+    """Return where the channels of an operator's result lie by where its input's do, or the other way round.
+
+    None if that is unknown.
 
     Args:
         node: The operator.
@@ -73,11 +77,11 @@ def channel_axis(node: ir.Node, index: int, axis: int, channels: int, *, back: b
     if node.op_type in RESHAPING:
         inner = source[axis + 1 :]
         found = [k for k, size in enumerate(result) if size == channels and _same_size(result[k + 1 :], inner)]
-        return found[0] if found else None
+        return (found[0], len(result)) if found else None
     if node.op_type == "Transpose":
         order = list(attribute(node, "perm", range(len(source))[::-1]))
-        return order[axis] if back else order.index(axis)
-    return axis if len(result) == len(source) and result[axis] == channels else None
+        return (order[axis] if back else order.index(axis)), len(result)
+    return (axis, len(result)) if len(result) == len(source) and result[axis] == channels else None
 
 
 def _same_size(left: tuple[int | None, ...], right: tuple[int | None, ...]) -> bool:
@@ -85,16 +89,6 @@ def _same_size(left: tuple[int | None, ...], right: tuple[int | None, ...]) -> b
     if None in left or None in right:
         return False
     return math.prod(d or 0 for d in left) == math.prod(d or 0 for d in right)
-
-
-def _pads_zeros(node: ir.Node) -> bool:
-    if attribute(node, "mode", "constant") != "constant":
-        return True  # what is padded are values of the same channel, or none
-    fill = node.inputs[2] if len(node.inputs) > 2 else None
-    if fill is None:
-        return float(attribute(node, "value", 0.0)) == 0.0
-    number = constant(fill)
-    return number is not None and not number.astype(np.float64).any()
 
 
 def _counts_padding(node: ir.Node) -> bool:

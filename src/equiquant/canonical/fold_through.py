@@ -6,36 +6,17 @@ Where the map commutes with all that lies between (`commuting`), it is folded li
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import onnx_ir as ir
 
-from equiquant.canonical.absorb import AfterLinear, BeforeLinear, IntoNext, IntoPrevious, linear_readers
-from equiquant.canonical.affine import ARITHMETIC_OPS, Affine, Arithmetic, Factors, arithmetic_at, batch_norm_at
-from equiquant.canonical.commuting import CARRIERS, SCALED, SHIFTED, channel_axis, commutes
-from equiquant.canonical.linear import Linear, Parameters, linear_producing
-from equiquant.canonical.rule import refuse
-from equiquant.graph.query import label, rank, sole_consumer
+from equiquant.canonical.absorb import AfterLinear, BeforeLinear, IntoNext, IntoPrevious, Step, linear_readers
+from equiquant.canonical.affine import ARITHMETIC_OPS, Affine, arithmetic_at, batch_norm_at
+from equiquant.canonical.commuting import CARRIERS, SCALED, SHIFTED
+from equiquant.canonical.linear import Linear, linear_producing
+from equiquant.graph.query import sole_consumer
 
-__all__ = ["AfterSteps", "BeforeSteps", "FoldThrough", "FoldThroughNext"]
+__all__ = ["FoldThrough", "FoldThroughNext"]
 
 MAPS = ARITHMETIC_OPS | {"BatchNormalization"}
-Step = tuple[ir.Node, int]
-"""An operator on the way, and which of its inputs comes from the side of the data."""
-
-
-@dataclass(frozen=True, eq=False)
-class AfterSteps(AfterLinear):
-    """An affine map, the linear operator before it, and what lies between, in the order of the data."""
-
-    steps: tuple[Step, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class BeforeSteps(BeforeLinear):
-    """An affine map, the linear operators after it, and what lies between, in the order of the data."""
-
-    steps: tuple[Step, ...]
 
 
 class FoldThrough(IntoPrevious):
@@ -44,22 +25,11 @@ class FoldThrough(IntoPrevious):
     name = "fold_through"
     op_types = MAPS
 
-    def pattern(self, node: ir.Node) -> AfterSteps | None:
+    def pattern(self, node: ir.Node) -> AfterLinear | None:
         """Match a map behind operators of which each is read by the next one alone, and the first is linear."""
         affine = _affine_at(node)
         found = None if affine is None else _way_back(affine.source, node, _passable(node))
-        return None if affine is None or found is None or not found[1] else AfterSteps(affine, *found)
-
-    def check(self, match: AfterLinear) -> Parameters:
-        """Refuse where something between does not let the map through; return the new parameters."""
-        assert isinstance(match, AfterSteps)
-        affine, linear = match.affine, match.linear
-        axis, channels = linear.output_axis()[0], linear.channels()[1]
-        for step, index in match.steps:
-            axis = _followed(step, channel_axis(step, index, axis, channels))
-        factors = _factors(affine, affine.source, axis, channels)
-        _let_through(match.steps, factors)
-        return linear.after(*factors)
+        return None if affine is None or found is None or not found[1] else AfterLinear(affine, *found)
 
 
 class FoldThroughNext(IntoNext):
@@ -68,7 +38,7 @@ class FoldThroughNext(IntoNext):
     name = "fold_through_next"
     op_types = MAPS
 
-    def pattern(self, node: ir.Node) -> BeforeSteps | None:
+    def pattern(self, node: ir.Node) -> BeforeLinear | None:
         """Match a map before operators of which each is read by the next one alone, and the last by linear ones."""
         affine = _affine_at(node)
         passable = _passable(node)
@@ -79,21 +49,7 @@ class FoldThroughNext(IntoNext):
             steps.append((reader, 0))
             value = reader.outputs[0]
         readers = linear_readers(value) if steps else ()
-        return BeforeSteps(affine, readers, tuple(steps)) if affine is not None and readers else None
-
-    def check(self, match: BeforeLinear) -> tuple[Parameters, ...]:
-        """Refuse where something between does not let the map through; return the new parameters."""
-        assert isinstance(match, BeforeSteps)
-        self.read_by_them_alone(match.steps[-1][0].outputs[0], match.readers)
-        plans = []
-        for reader in match.readers:
-            axis, channels = reader.input_axis()[0], reader.channels()[0]
-            for step, index in match.steps[::-1]:
-                axis = _followed(step, channel_axis(step, index, axis, channels, back=True))
-            factors = _factors(match.affine, match.affine.output, axis, channels)
-            _let_through(match.steps, factors)
-            plans.append(reader.before(*factors))
-        return tuple(plans)
+        return BeforeLinear(affine, readers, tuple(steps)) if affine is not None and readers else None
 
 
 def _affine_at(node: ir.Node) -> Affine | None:
@@ -122,23 +78,3 @@ def _way_back(value: ir.Value, reader: ir.Node, passable: frozenset[str]) -> tup
         if found is not None:
             return found[0], (*found[1], (node, index))
     return None
-
-
-def _followed(step: ir.Node, axis: int | None) -> int:
-    if axis is None:
-        refuse(f"the channels cannot be followed through '{label(step)}' ({step.op_type})")
-    return axis
-
-
-def _factors(affine: Affine, value: ir.Value, axis: int, channels: int) -> Factors:
-    """Return scale and shift of the channels on an axis of a value that the map neither widens nor narrows."""
-    dimensions = rank(value)
-    if dimensions is None or (isinstance(affine, Arithmetic) and affine.expands(axis, dimensions, channels)):
-        refuse("the shape of its input is unknown, or its constant widens it")
-    return affine.factors(axis, dimensions, channels)
-
-
-def _let_through(steps: tuple[Step, ...], factors: Factors) -> None:
-    for step, _ in steps:
-        if not commutes(step, *factors):
-            refuse(f"'{label(step)}' ({step.op_type}) does not let it through")

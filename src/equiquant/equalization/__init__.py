@@ -2,7 +2,7 @@
 
 from equiquant.equalization.apply import apply
 from equiquant.equalization.classes import ScaleClasses, find_classes
-from equiquant.equalization.layer_noise import is_operand
+from equiquant.equalization.layer_noise import operands
 from equiquant.equalization.noise_model import Sketches, noise_terms, range_terms
 from equiquant.equalization.plan import (
     Bounds,
@@ -30,9 +30,9 @@ __all__ = [
     "apply",
     "clip_bounds",
     "find_classes",
-    "is_operand",
     "join_ranges",
     "noise_terms",
+    "operands",
     "plan_global",
     "plan_pairwise",
     "plan_ranges",

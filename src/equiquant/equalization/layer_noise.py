@@ -9,15 +9,15 @@ finished networks (docs/cle.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from equiquant.backward import Gains
 from equiquant.equalization.builder import Slot
+from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of
 from equiquant.equalization.quantizer_model import QuantizerModel
 from equiquant.graph import query
@@ -26,13 +26,12 @@ from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
 from equiquant.numerics.range_noise import COHERENCE
 from equiquant.numerics.rank_one import rank_one
 
-__all__ = ["BIAS_LEFT", "LEAST_BIAS_GAIN", "constant_term", "is_operand", "layer_terms"]
+__all__ = ["BIAS_LEFT", "LEAST_BIAS_GAIN", "constant_term", "layer_terms", "operands"]
 
 Array = npt.NDArray[Any]
 
 BIAS_LEFT = 0.3  # of the noise of a rounded bias, once later biases are corrected
 LEAST_BIAS_GAIN = 0.1  # of the mean gain of a layer's biases
-ADDING = frozenset({"Add", "Sub"})
 
 
 def layer_terms(
@@ -56,7 +55,7 @@ def layer_terms(
         return []  # nothing it computes reaches an output
     coupling = coupling_of(slot, bias)
     white, constant = (_table(g, coupling.rows.shape) for g in (gain.white, gain.constant))
-    figure = figures.get(_name(slot.data))
+    figure = figures.get(query.name_of(slot.data))
     array = query.constant(slot.value)
     taps = 1.0 if array is None else array.size / coupling.magnitude.size
     if slot.node.op_type == "ConvTranspose":
@@ -66,8 +65,7 @@ def layer_terms(
         rows, columns = rank_one(gain.weight)
         noise = rows, np.zeros_like(rows), taps * columns, np.zeros_like(columns)
     else:
-        powers = (np.ones(1), np.zeros(1)) if figure is None else _powers(figure, quantizer)
-        spread, mean = (taps * _table(power, coupling.columns.shape) for power in powers)
+        spread, mean = (taps * _table(power, coupling.columns.shape) for power in _powers(figure, quantizer))
         noise = white, constant, spread, mean
     terms: list[NoiseTerm] = [WeightNoise(name, coupling, *noise, quantizer.weight_levels, quantizer.per_channel)]
     if quantizer.bias_levels is not None and coupling.bias is not None:
@@ -84,11 +82,14 @@ def _bias_term(name: str, rows: Array, bias: Array, gain: Array, levels: float, 
     return TensorNoise(name, ids, size, size, left * gain, levels, symmetric=True, clip_gain=clip_gain, kind="bias")
 
 
-def _powers(figure: ChannelFigures, quantizer: QuantizerModel) -> tuple[Array, Array]:
+def _powers(figure: ChannelFigures | None, quantizer: QuantizerModel) -> tuple[Array, Array]:
     """Return the power of an input's channels that varies over space and the one that does not, (C,) each.
 
-    What weight noise makes of the mean over all samples is the same for each, and bias correction takes it away.
+    What weight noise makes of the mean over all samples is the same for each, and bias correction takes it away. Of an
+    input without figures all is taken to vary.
     """
+    if figure is None:
+        return np.ones(1), np.zeros(1)
     constant = figure.constant_square - figure.mean**2 if quantizer.bias_corrected else figure.constant_square
     return np.maximum(figure.mean_square - figure.constant_square, 0.0), np.maximum(constant, 0.0)
 
@@ -100,10 +101,10 @@ def _table(values: Array, shape: tuple[int, ...]) -> Array:
     return np.full(shape, values.mean() if values.size else 0.0)
 
 
-def is_operand(slot: Slot) -> bool:
-    """True of a factor for each channel, and of what is added: constants that are rounded like an activation."""
-    role = "weight" if slot.node.op_type == "Mul" else "bias" if slot.node.op_type in ADDING else None
-    return slot.role == role
+def operands(classes: ScaleClasses, nodes: Collection[str]) -> list[Slot]:
+    """Return the constants of these nodes that are rounded like an activation: factors of channels, what is added."""
+    roles = {"Mul": "weight", "Add": "bias", "Sub": "bias"}
+    return [s for s in classes.slots if s.role == roles.get(s.node.op_type) and query.label(s.node) in nodes]
 
 
 def constant_term(
@@ -120,17 +121,25 @@ def constant_term(
     array, gain = query.constant(slot.value), gains.get(slot.node.outputs[0].name or "")
     if array is None or gain is None or array.size < 2 or not array.any():
         return None  # one number is as good as exact
-    name = query.label(slot.node)
+    if slot.role == "weight":
+        return _factor_term(slot, array, figures.get(query.name_of(slot.data)), gain, quantizer)
+    return _summand_term(slot, array, gain, quantizer)
+
+
+def _factor_term(
+    slot: Slot, array: Array, figure: ChannelFigures | None, gain: Gains, quantizer: QuantizerModel
+) -> WeightNoise:
+    coupling = coupling_of(slot, None)
+    white, constant = (_table(g, coupling.rows.shape) for g in (gain.white, gain.constant))
+    spread, mean = (_table(power, coupling.columns.shape) for power in _powers(figure, quantizer))
     one_sided = array.min() >= 0 or array.max() <= 0
     levels = quantizer.activation_levels
-    if slot.role == "weight":
-        coupling = coupling_of(slot, None)
-        white, constant = (_table(g, coupling.rows.shape) for g in (gain.white, gain.constant))
-        figure = figures.get(_name(slot.data))
-        powers = (np.ones(1), np.zeros(1)) if figure is None else _powers(figure, quantizer)
-        spread, mean = (_table(power, coupling.columns.shape) for power in powers)
-        steps = levels if quantizer.symmetric or one_sided else levels / 2
-        return WeightNoise(name, coupling, white, constant, spread, mean, steps)
+    steps = levels if quantizer.symmetric or one_sided else levels / 2
+    return WeightNoise(query.label(slot.node), coupling, white, constant, spread, mean, steps)
+
+
+def _summand_term(slot: Slot, array: Array, gain: Gains, quantizer: QuantizerModel) -> TensorNoise | None:
+    """Return the term of what is added; None where the classes differ along more than one axis."""
     varying = [axis - slot.gain.ndim for axis, size in enumerate(slot.gain.shape) if size > 1]
     if len(varying) > 1:
         return None
@@ -142,11 +151,14 @@ def constant_term(
     each = np.maximum(_table(each, (ids.shape[0],)), LEAST_BIAS_GAIN * each.mean())
     left = BIAS_LEFT if quantizer.bias_corrected and same else 1.0
     high, low = np.maximum(values.max(axis=1), 0.0), np.maximum(-values.min(axis=1), 0.0)
-    sizes = (high.astype(np.float64), low.astype(np.float64))
     return TensorNoise(
-        name, ids[:, 0], *sizes, left * each, levels, quantizer.symmetric, clip_gain=COHERENCE * each, kind="bias"
+        query.label(slot.node),
+        ids[:, 0],
+        high.astype(np.float64),
+        low.astype(np.float64),
+        left * each,
+        quantizer.activation_levels,
+        quantizer.symmetric,
+        clip_gain=COHERENCE * each,
+        kind="bias",
     )
-
-
-def _name(value: ir.Value | None) -> str:
-    return (value.name if value is not None else "") or ""

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from equiquant.backward import Gains
 from equiquant.equalization.builder import ClipSite
 from equiquant.equalization.classes import ScaleClasses
-from equiquant.equalization.layer_noise import constant_term, is_operand, layer_terms
+from equiquant.equalization.layer_noise import constant_term, layer_terms, operands
 from equiquant.equalization.quantizer_model import QuantizerModel
 from equiquant.graph import query
 from equiquant.numerics.coupling import grouped
@@ -60,8 +60,7 @@ def noise_terms(
     layers = [slot for slot in classes.layers if query.label(slot.node) in quantizer.nodes]
     for found in parallel(lambda s: layer_terms(s, bias_of.get(s.node), figures, gains, quantizer), layers):
         terms += found
-    operands = [slot for slot in classes.slots if is_operand(slot) and query.label(slot.node) in quantizer.nodes]
-    rounded = (constant_term(slot, figures, gains, quantizer) for slot in operands)
+    rounded = (constant_term(s, figures, gains, quantizer) for s in operands(classes, quantizer.nodes))
     terms += [term for term in rounded if term is not None]
     wanted = set(quantizer.tensors)
     seen = _before_clips(classes)
@@ -76,7 +75,7 @@ def noise_terms(
 
 def _before_clips(classes: ScaleClasses) -> dict[str, str]:
     """Return what goes into each Clip(0, c), by what comes out of it."""
-    return {_name(site.node.outputs[0]): _name(site.node.inputs[0]) for site in classes.clips}
+    return {query.name_of(site.node.outputs[0]): query.name_of(site.node.inputs[0]) for site in classes.clips}
 
 
 def _occupied(sketches: Sketches, *, clipped: bool) -> Array:
@@ -114,7 +113,7 @@ def range_terms(
             tensors.append(RangeNoise(term.name, term.ids, term.gain, term.clip_gain, sides, term.levels, kind="bias"))
         else:
             site = clips.get(term.name)
-            source = term.name if site is None else _name(site.node.inputs[0])
+            source = term.name if site is None else query.name_of(site.node.inputs[0])
             if source in sketches:
                 tensors.append(_range(term, sketches[source], site))
     return weights, tensors
@@ -134,10 +133,6 @@ def _side(side: MagnitudeSketch) -> tuple[Array, Array, Array]:
     """Return each channel's magnitudes up to its largest and what is to come beyond, their shares, and the largest."""
     values, (further, rest) = np.minimum(side.values, side.high[:, None]), beyond(side)
     return np.column_stack([values, further]), np.column_stack([side.share, rest]), side.high
-
-
-def _name(value: ir.Value | None) -> str:
-    return (value.name if value is not None else "") or ""
 
 
 def _tensor_term(

@@ -168,8 +168,7 @@ def clip_bounds(classes: ScaleClasses, largest: Mapping[str, Array], margin: flo
     lower, upper = np.full(classes.count, -np.inf), np.full(classes.count, np.inf)
     for site in classes.clips:
         lower[site.bound_id] = upper[site.bound_id] = 0.0
-        source = site.node.inputs[0]
-        seen = largest.get((source.name if source is not None else "") or "")
+        seen = largest.get(query.name_of(site.node.inputs[0]))
         if seen is None or site.ids.size != seen.size:
             lower[site.ids] = upper[site.ids] = 0.0
             continue

@@ -24,8 +24,10 @@ __all__ = [
     "is_gate",
     "is_public",
     "label",
+    "name_of",
     "opset",
     "origin",
+    "pads_own_values",
     "rank",
     "reads",
     "sole_consumer",
@@ -49,6 +51,11 @@ FINITE = LINEAR_OPS | {"BatchNormalization"}
 def label(node: ir.Node) -> str:
     """Return the node's name, as decisions and errors cite it."""
     return node.name or f"{node.op_type} -> {node.outputs[0].name}"
+
+
+def name_of(value: ir.Value | None) -> str:
+    """Return a value's name, empty where there is no value or it has none."""
+    return (value.name if value is not None else "") or ""
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
@@ -178,3 +185,13 @@ def is_gate(node: ir.Node) -> bool:
         return False
     found = (attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5))
     return bool(np.allclose(found, (1 / 6, 0.5), rtol=1e-4))
+
+
+def pads_own_values(node: ir.Node) -> bool:
+    """True for a Pad that fills in values of the tensor it pads, or 0."""
+    if attribute(node, "mode", "constant") != "constant":
+        return True
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        fill = constant(node.inputs[2])
+        return fill is not None and not np.any(fill)
+    return not attribute(node, "value", 0.0)

@@ -13,9 +13,11 @@ import onnx_ir as ir
 from equiquant import calibrate
 from equiquant.calibrate import SampleStream, SampleView
 from equiquant.equalization import ScaleClasses, Sketches
+from equiquant.equalization.builder import ClipSite
+from equiquant.graph.query import name_of
 from equiquant.recipe import Recipe
 
-__all__ = ["ClipReach", "channel_axis", "clip_reach", "clipped", "plain", "reach_seen"]
+__all__ = ["ClipReach", "channel_axis", "clip_reach", "clipped", "held_by_clips", "plain", "reach_seen"]
 
 Array = npt.NDArray[Any]
 
@@ -55,8 +57,8 @@ class ClipReach:
         """
         moved = strayed = 0
         for site in classes.clips:
-            name = _name(site.node.inputs[0])
-            shift = (z[site.ids] - z[site.bound_id]).reshape(-1)
+            name = name_of(site.node.inputs[0])
+            shift = _shift(site, z)
             seen = [half[name] for half in self.halves if name in half and half[name].size == shift.size]
             moves = np.abs(shift) > STILL
             moved += int(moves.sum())
@@ -65,6 +67,21 @@ class ClipReach:
                 left = site.bound / (most * np.exp(np.maximum(shift, 0.0)))
                 strayed += int((moves & (most / least > left)).sum())
         return moved, strayed
+
+
+def held_by_clips(classes: ScaleClasses, z: Array) -> int:
+    """Return how many channels stand still under their Clip, while others move.
+
+    Args:
+        classes: The scale classes.
+        z: (classes,) their log-scales.
+    """
+    return sum(int((np.abs(_shift(site, z)) <= STILL).sum()) for site in classes.clips if z.any())
+
+
+def _shift(site: ClipSite, z: Array) -> Array:
+    """Return how far each channel under a Clip moves against its bound, (C,)."""
+    return np.asarray(z[site.ids] - z[site.bound_id]).reshape(-1)
 
 
 def reach_seen(sketches: Mapping[str, Sketches], samples: int) -> ClipReach:
@@ -76,9 +93,10 @@ def reach_seen(sketches: Mapping[str, Sketches], samples: int) -> ClipReach:
 def clip_reach(
     model: ir.Model, classes: ScaleClasses, recipe: Recipe, stream: SampleStream, progress: Callable[[int], None]
 ) -> ClipReach:
-    """Return how far the channels under each Clip reach on all the samples, in one pass; on made-up ones nobody knows.
+    """Return how far the channels under each Clip reach on all the samples, one half after the other.
 
-    The margin is wide: the model is handed on, and must stay the same function on samples not seen.
+    The margin is wide: the model is handed on, and must stay the same function on samples not seen. On made-up ones
+    nobody knows.
 
     Args:
         model: The folded float model; not changed.
@@ -115,11 +133,7 @@ def _same(name: str, halves: Sequence[Mapping[str, Array]]) -> bool:
 def clipped(classes: ScaleClasses) -> dict[str, int]:
     """Return the channel axis of what goes into each Clip, by name: that of what comes out of it."""
     sites = ((site.node.inputs[0], channel_axis(site.node.outputs[0], classes)) for site in classes.clips)
-    return {_name(value): axis for value, axis in sites if value is not None and axis is not None}
-
-
-def _name(value: ir.Value | None) -> str:
-    return (value.name if value is not None else "") or ""
+    return {name_of(value): axis for value, axis in sites if value is not None and axis is not None}
 
 
 def plain(recipe: Recipe) -> Recipe:

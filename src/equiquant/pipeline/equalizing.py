@@ -26,7 +26,7 @@ from equiquant.io import model_bytes, release_memory
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import decibels
-from equiquant.pipeline.clip_reach import ClipReach
+from equiquant.pipeline.clip_reach import ClipReach, held_by_clips
 from equiquant.pipeline.clips import check_clips, float_reach, prepare_clips, warn_of_strays
 from equiquant.pipeline.input_grids import input_ranges, on_grids
 from equiquant.pipeline.judging import EQUAL_DB, Judge
@@ -287,7 +287,7 @@ def _describe(state: RunState, classes: ScaleClasses, best: _Trial) -> dict[str,
         "equivalence_error": best.equivalence.error,
         "tolerance": state.recipe.equivalence_tolerance,
         "samples": best.equivalence.samples,
-        "held_by_clips": _held_by_clips(classes, best.z),
+        "held_by_clips": held_by_clips(classes, best.z),
         "rolled_back": [d.where for d in best.decisions if d.rule == "rollback"],
         "tensors": [
             {
@@ -302,12 +302,6 @@ def _describe(state: RunState, classes: ScaleClasses, best: _Trial) -> dict[str,
         ],
     }
     return section
-
-
-def _held_by_clips(classes: ScaleClasses, z: Array) -> int:
-    """Return how many channels stand still under their Clip, while others move."""
-    moved = (np.abs(z[site.ids] - z[site.bound_id]) for site in classes.clips if z.any())
-    return sum(int((distance < 1e-9).sum()) for distance in moved)
 
 
 def _noise(terms: list[tuple[str, str]], noise: Noise) -> dict[str, Any]:

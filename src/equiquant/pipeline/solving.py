@@ -19,16 +19,15 @@ from equiquant.equalization import (
     ScaleClasses,
     Sketches,
     clip_bounds,
-    is_operand,
     join_ranges,
     noise_terms,
+    operands,
     plan_global,
     plan_pairwise,
     plan_ranges,
     range_terms,
     share_ranges,
 )
-from equiquant.graph import query
 from equiquant.graph.decisions import decision_values
 from equiquant.io import expose, model_bytes, release_memory
 from equiquant.numerics.figures import ChannelFigures
@@ -182,8 +181,8 @@ def channel_gains(
     Where biases are corrected, only what differs from its mean makes noise of a weight's error.
     """
     axes = {s.node.outputs[0].name or "": _output_axis(s.node) for s in classes.slots if s.role == "weight"}
-    operands = [s.node.outputs[0] for s in classes.slots if is_operand(s) and query.label(s.node) in quantizer.nodes]
-    axes |= {value.name or "": axis for value in operands if (axis := channel_axis(value, classes)) is not None}
+    made = [slot.node.outputs[0] for slot in operands(classes, quantizer.nodes)]
+    axes |= {value.name or "": axis for value in made if (axis := channel_axis(value, classes)) is not None}
     axes |= {name: figure.axis for name, figure in figures.items() if name in quantizer.tensors}
     feeds = list(samples)
     draws = max(1, min(MOST_DRAWS, affordable // (BACKWARD_COST * len(feeds))))

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from equiquant import qdq, target
 from equiquant.calibrate import SampleView
 from equiquant.decisions import Decision
-from equiquant.graph.query import attribute, constant
+from equiquant.graph.query import attribute, constant, name_of
 from equiquant.io import Runner, release_memory
 from equiquant.pipeline.judging import HELD_SHARE, MOST_FITTED, MOST_HELD, Yardstick
 from equiquant.pipeline.state import RunState
@@ -113,8 +113,7 @@ def _moments(state: RunState, model: ir.Model, plan: BlockPlan, samples: SampleV
 
 
 def _input(node: ir.Node) -> str:
-    value = node.inputs[0]
-    return (value.name if value is not None else "") or ""
+    return name_of(node.inputs[0])
 
 
 def _second(node: ir.Node, values: Mapping[str, Array]) -> Array:

@@ -257,15 +257,15 @@ class _Chooser:
     def _operand(self, node: ir.Node, row: OpRow, index: int, array: npt.NDArray[Any]) -> Tensor:
         """Return a constant that is quantized like an activation: the factor of a Mul, what an Add adds."""
         name, evidence = node.name or "", Evidence.of_array(array, self._target)
-        keys = [] if row.weight is not None else [("weight", name), ("bias", name)]
-        key = next((key for key in keys if key in self._given.ends), None)
-        if key is not None:
-            high, low = (ends := self._given.ends[key])[0], ends[-1]
+        key = "weight" if node.op_type == "Mul" else "bias", name
+        ends = None if row.weight is not None else self._given.ends.get(key)
+        if ends is not None:
+            high, low = ends[0], ends[-1]
             if self._target.scale_kind == "float":
                 high, low = min(high, max(evidence.high, 0.0)), min(low, max(-evidence.low, 0.0))
             evidence = replace(evidence, low=-low, high=high)
-        params = activation_params(evidence, self._target, self._recipe, name, chosen=key is not None)
-        cost = relative_noise(array, params) if key is None else self._cost(key, array, params)
+        params = activation_params(evidence, self._target, self._recipe, name, chosen=ends is not None)
+        cost = relative_noise(array, params) if ends is None else self._cost(key, array, params)
         return Tensor(f"{name}[{index}]", params, cost)
 
     def _weight_and_bias(

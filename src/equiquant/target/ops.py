@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.graph.query import attribute, constant, static_shape
+from equiquant.graph.query import attribute, constant, pads_own_values, static_shape
 
 __all__ = [
     "OPS",
@@ -124,19 +124,10 @@ def moves_data(node: ir.Node) -> bool:
     if node.op_type == "Dropout":
         return len(node.inputs) < 3  # not in training mode
     if node.op_type == "Pad":
-        return _pads_with_own_values(node)
+        return pads_own_values(node)
     if node.op_type == "Resize":
         return attribute(node, "mode", "nearest") == "nearest" and not attribute(node, "extrapolation_value", 0.0)
     return True
-
-
-def _pads_with_own_values(node: ir.Node) -> bool:
-    if attribute(node, "mode", "constant") != "constant":
-        return True
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        fill = constant(node.inputs[2])
-        return fill is not None and not np.any(fill)
-    return not attribute(node, "value", 0.0)
 
 
 def activation_inputs(node: ir.Node, row: OpRow) -> Iterator[tuple[int, ir.Value]]:
