@@ -20,8 +20,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.canonical.rule import refuse
-from equiquant.graph.edit import Names, add_initializer, set_initializer, set_input
-from equiquant.graph.query import FLOAT_KINDS, LINEAR_OPS, attribute, constant, is_public, label, rank, sole_consumer
+from equiquant.graph.edit import Names, add_initializer, own_constant
+from equiquant.graph.query import FLOAT_KINDS, LINEAR_OPS, attribute, constant, label, rank, sole_consumer
 
 __all__ = ["Linear", "Parameters", "linear_at", "linear_producing"]
 
@@ -138,16 +138,16 @@ class Linear:
         """Store new parameters; an initializer that anything else reads is left alone and replaced by a new one."""
         node = self.node
         if parameters.weight is not None:
-            _store(node, 1, parameters.weight, f"{node.name}.weight", names)
+            own_constant(node, 1, parameters.weight, f"{node.name}.weight", names)
             node.attributes.pop("alpha", None)
         if parameters.bias is None:
             return
         node.attributes.pop("beta", None)
         name = f"{node.name}.bias"
         if node.op_type != "MatMul":
-            _store(node, 2, parameters.bias, name, names)
+            own_constant(node, 2, parameters.bias, name, names)
         elif self.add is not None:
-            _store(self.add, _constant_side(self.add), parameters.bias, name, names)
+            own_constant(self.add, _constant_side(self.add), parameters.bias, name, names)
         else:
             _insert_add(node, parameters.bias, names)
 
@@ -300,17 +300,6 @@ def _cast(array: Array, dtype: Any, what: str) -> Array:
     if lost:
         refuse(f"{what} would leave the range of {result.dtype.name}")
     return np.asarray(result)
-
-
-def _store(node: ir.Node, index: int, array: Array, name: str, names: Names) -> None:
-    """Make `array` the input of a node: in place if nothing else reads the initializer, else as a new one."""
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is not None and value.is_initializer() and len(value.uses()) == 1 and not is_public(value):
-        set_initializer(value, array)
-        return
-    graph = node.graph
-    assert graph is not None
-    set_input(node, index, add_initializer(graph, names.fresh(name), array))
 
 
 def _insert_add(matmul: ir.Node, bias: Array, names: Names) -> None:

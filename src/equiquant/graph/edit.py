@@ -21,6 +21,7 @@ __all__ = [
     "add_initializer",
     "bypass",
     "infer_shapes",
+    "own_constant",
     "remove_dead",
     "remove_unread",
     "set_initializer",
@@ -81,6 +82,29 @@ def set_input(node: ir.Node, index: int, value: ir.Value | None) -> None:
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     node.replace_input_with(index, value)
+
+
+def own_constant(node: ir.Node, index: int, array: Array, name: str, names: Names) -> None:
+    """Make `array` the input of a node: in place where it alone reads an initializer, else a new one.
+
+    Args:
+        node: The node.
+        index: Which input; the list grows where an optional input was left out.
+        array: The numbers.
+        name: What a new one is called; one that replaces another takes after that.
+        names: The names in use.
+    """
+    old = node.inputs[index] if index < len(node.inputs) else None
+    alone = old is not None and len(old.uses()) == 1 and not (is_public(old) or old.is_graph_input())
+    if old is not None and old.is_initializer() and alone:
+        set_initializer(old, array)
+        return
+    graph = node.graph
+    assert graph is not None
+    base = name if old is None else old.name or name
+    set_input(node, index, add_initializer(graph, names.fresh(base), array))
+    if old is not None:
+        remove_unread(graph, [old])
 
 
 def bypass(node: ir.Node, source: ir.Value) -> bool:

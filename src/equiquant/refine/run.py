@@ -16,8 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant import qdq
-from equiquant.graph.edit import Names, add_initializer, set_initializer, set_input
-from equiquant.graph.query import is_public
+from equiquant.graph.edit import Names, own_constant, set_initializer
 from equiquant.numerics.affine import QuantParams, dequantize, quantize
 from equiquant.refine.layers import Layer, layers_of
 from equiquant.refine.means import OutputMeans, output_means
@@ -177,25 +176,16 @@ def _own_constants(
     added = []
     for layer in layers_of(model, plan)[0]:
         node = nodes[layer.name]
-        base = f"{layer.name}_refined"
         if wanted.round_weights:
-            _replace(model.graph, node, 1, add_initializer(model.graph, names.fresh(f"{base}_weight"), layer.weight))
+            own_constant(node, 1, layer.weight, f"{layer.name}_weight", names)
         if not (wanted.correct_bias and layer.takes_bias):
             continue
         bias = np.array(layer.bias, np.float32)
         if not bias.any():  # a scale chosen for zeros would hold nothing else
             constants[layer.name, 2] = _new_bias(layer, bias, target)
             added.append(layer.name)
-        _replace(model.graph, node, 2, add_initializer(model.graph, names.fresh(f"{base}_bias"), bias))
+        own_constant(node, 2, bias, f"{layer.name}_bias", names)
     return dataclasses.replace(plan, constants=constants), frozenset(added)
-
-
-def _replace(graph: ir.Graph, node: ir.Node, index: int, value: ir.Value) -> None:
-    """Let a node read another constant; the old one goes once nothing reads it."""
-    old = node.inputs[index] if index < len(node.inputs) else None
-    set_input(node, index, value)
-    if old is not None and old.is_initializer() and not (old.uses() or is_public(old) or old.is_graph_input()):
-        del graph.initializers[old.name or ""]
 
 
 def _new_bias(layer: Layer, bias: Array, target: Target) -> QuantParams:
