@@ -2,6 +2,7 @@
 
 from equiquant.equalization.apply import apply
 from equiquant.equalization.classes import ScaleClasses, find_classes
+from equiquant.equalization.dead_channels import awakened
 from equiquant.equalization.layer_noise import operands
 from equiquant.equalization.noise_model import Sketches, noise_terms, range_terms
 from equiquant.equalization.plan import (
@@ -28,6 +29,7 @@ __all__ = [
     "ScaleClasses",
     "Sketches",
     "apply",
+    "awakened",
     "clip_bounds",
     "find_classes",
     "join_ranges",

@@ -18,6 +18,7 @@ from equiquant.equalization import (
     QuantizerModel,
     ScaleClasses,
     Sketches,
+    awakened,
     clip_bounds,
     join_ranges,
     noise_terms,
@@ -90,6 +91,7 @@ def solve(
         return plans, []
     quantizer = quantizer_model(survey, bias_corrected=recipe.bias_correction)
     gains = channel_gains(model, classes, figures, quantizer, samples, affordable)
+    figures, gains = awakened(classes, figures, gains, count)
     own = noise_terms(classes, figures, gains, quantizer, sketches)
     terms = share_ranges(own, quantizer.shared)
     if not any(term.exact(nothing.z) for term in terms):  # no noise reaches an output, or none that is finite
