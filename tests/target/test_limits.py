@@ -183,6 +183,17 @@ def test_enforcing_costs_little_where_a_scale_is_free_to_move() -> None:
     assert sqnr(reference, run(on, {"x": case.x})[0]) > sqnr(reference, run(off, {"x": case.x})[0]) - 0.5
 
 
+def test_a_tiny_constant_gives_way_to_what_it_is_added_to() -> None:
+    """A transformer's key bias, which a Softmax behind does not feel, stays as small as training began with it."""
+    tiny = np.array([3e-6, -2e-6], np.float32).reshape(1, 2, 1, 1)
+    case = Case("AdjustShiftRead", "", "a = Conv (x, w)  y = Add (a, c)", X, {"w": noise(2, 2, 1, 1), "c": tiny})
+    off = _emit(case, preset("xint8", limits_off=("AdjustShiftRead",)))[1].activations
+    _, plan, _ = _emit(case, preset("xint8"))
+    assert plan.activations["a"] == off["a"]
+    assert plan.limits is not None
+    assert [moved.tensor for moved in plan.limits.moved] == ["Add_y[1]"]
+
+
 # The table, the recipe, the report
 
 

@@ -265,8 +265,9 @@ class _Chooser:
                 high, low = min(high, max(evidence.high, 0.0)), min(low, max(-evidence.low, 0.0))
             evidence = replace(evidence, low=-low, high=high)
         params = activation_params(evidence, self._target, self._recipe, name, chosen=ends is not None)
-        cost = relative_noise(array, params) if ends is None else self._cost(key, array, params)
-        return Tensor(f"{name}[{index}]", params, cost)
+        added = node.op_type in ("Add", "Sub")
+        cost = relative_noise(array, params, lambda: Use(self._signal(node.outputs[0]) if added else None))
+        return Tensor(f"{name}[{index}]", params, cost if ends is None else self._cost(key, array, params))
 
     def _weight_and_bias(
         self,
