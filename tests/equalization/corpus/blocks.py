@@ -28,6 +28,17 @@ CASES = [
         weights={"g": (6,), "h": (6,), "w1": (6, 5), "w2": (6, 5)},
     ),
     Case(
+        "LayerNormalization written out with a factor of its own",
+        "m = ReduceMean<axes=[2]>(x) c = Sub(x, m) q = Mul(c, c) v = ReduceMean<axes=[2]>(q)"
+        " e = Add(v, eps) d = Sqrt(e) i = Reciprocal(d) f = Mul(i, g)"
+        " n1 = Mul(x, f) k = Neg(m) k1 = Mul(k, f) k2 = Add(k1, h) n = Add(n1, k2)"
+        " a = MatMul(n, w1) b = MatMul(n, w2) y = Add(a, b)",
+        "g h w1 w2",
+        {"a": "graph output", "i": "Reciprocal"},
+        inputs=TOKENS,
+        weights={"eps": np.float32(1e-3), "g": (6,), "h": (6,), "w1": (6, 5), "w2": (6, 5)},
+    ),
+    Case(
         "LayerNormalization over two axes",
         "a = MatMul(x, w1) n = LayerNormalization<axis=1>(a, g, h) y = MatMul(n, w2)",
         pinned={"a": "LayerNormalization", "n": "LayerNormalization"},

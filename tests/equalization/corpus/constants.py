@@ -50,9 +50,9 @@ CASES = [
         weights=W | {"m": (4, 1, 1), "d": floats(1, 2, 3, 4).reshape(4, 1, 1)},
     ),
     Case(
-        "bias grown from one channel to many",
+        "one channel grown to many by a factor",
         "a = Conv(x, w1) s = Mul(a, c) r = Relu(s) y = Conv(r, w2)",
-        "w1 w2",
+        "w1 c w2",
         weights={"w1": (1, 4, 3, 3), "c": C, "w2": (2, 6, 1, 1)},
     ),
     Case(

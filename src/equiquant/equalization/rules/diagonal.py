@@ -97,7 +97,10 @@ def _is_gate(builder: ClassBuilder, left: ir.Value, right: ir.Value) -> bool:
 
 
 def _scale(builder: ClassBuilder, node: ir.Node, index: int, factor: np.ndarray, *, inverse: bool) -> None:
-    """Couple the channels of y = x·c where c varies along x's channel axis alone; else pass x's classes on."""
+    """Couple the channels of y = x·c where c varies along one axis alone, x's channels or one that c widens.
+
+    Else pass x's classes on.
+    """
     source = node.inputs[1 - index]
     rank = query.rank(node.outputs[0])
     static = query.static_shape(source) if source is not None else None
@@ -108,7 +111,7 @@ def _scale(builder: ClassBuilder, node: ir.Node, index: int, factor: np.ndarray,
     axes = [axis for axis, size in enumerate(shape) if size > 1]
     other_axes = any(size > 1 and axis not in axes for axis, size in enumerate(ids.shape))
     aligned = (1,) * (rank - len(static)) + static
-    if len(axes) != 1 or other_axes or axes[0] == 0 or aligned[axes[0]] != shape[axes[0]]:
+    if len(axes) != 1 or other_axes or axes[0] == 0 or aligned[axes[0]] not in (1, shape[axes[0]]):
         return builder.set(node.outputs[0], ids)
     (axis,) = axes
     out = builder.fresh(shape[axis], rank, axis)
