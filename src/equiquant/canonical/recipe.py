@@ -19,6 +19,7 @@ from equiquant.canonical.fold_pad import FoldPad
 from equiquant.canonical.fold_prelu import ACTIVATIONS, FoldPRelu
 from equiquant.canonical.fold_scale import FoldScale
 from equiquant.canonical.fold_scale_next import FoldScaleNext
+from equiquant.canonical.fold_shapes import fold_shapes
 from equiquant.canonical.fold_through import FoldThrough, FoldThroughNext
 from equiquant.canonical.fuse_matmul_add import FuseMatMulAdd
 from equiquant.canonical.initializer_inputs import initializer_inputs
@@ -92,5 +93,8 @@ def settle_constants(model: ir.Model) -> list[Decision]:
     decisions = upgrade(model)
     decisions += initializer_inputs(model)
     decisions += lift_constants(model)
-    infer_shapes(model)  # the folds ask for ranks and channel counts
+    found: list[Decision] | None = None
+    while found is None or found:  # a constant bound or target makes more shapes known
+        infer_shapes(model)  # the folds ask for ranks and channel counts
+        decisions += (found := fold_shapes(model))
     return decisions + fold_constants(model)

@@ -73,4 +73,4 @@ def _restores(reshape: ir.Node, source: ir.Value) -> bool:
     if maker is not None and maker.op_type == "Shape":
         return maker.inputs[0] is source and not {"start", "end"} & set(maker.attributes)
     wanted, known = constant(target), static_shape(source)
-    return wanted is not None and known is not None and wanted.tolist() == list(known)
+    return wanted is not None and known is not None and wanted.tolist() == [-1 if d is None else d for d in known]
