@@ -28,6 +28,7 @@ from equiquant.canonical.remove_dead import remove_dead
 from equiquant.canonical.remove_dropout import RemoveDropout
 from equiquant.canonical.remove_identity import RemoveIdentity
 from equiquant.canonical.rule import apply_rules
+from equiquant.canonical.sink_squeeze import SinkSqueeze, UndoSqueeze
 from equiquant.canonical.unflatten_softmax import UnflattenSoftmax
 from equiquant.canonical.upgrade import upgrade
 from equiquant.decisions import Decision
@@ -41,6 +42,8 @@ WHOLES = (*ACTIVATIONS, "Gemm")
 FOLDS = (
     RemoveIdentity(),
     RemoveDropout(),
+    SinkSqueeze(),
+    UndoSqueeze(),
     FoldClip(),
     FoldBatchNorm(),
     FoldScale(),
