@@ -36,7 +36,8 @@ def figures_and_gains(
         "r": ChannelFigures(1, 0 * awake, np.sqrt(awake), 0 * awake, awake, awake / 4),
     }
     white = np.array([0.02, 0.01, 0.0, 0.0]) / factors**2
-    gains = {"a": Gains(white, 2 * white), "r": Gains(np.ones(4), np.ones(4)), "x": Gains(np.zeros(4), np.zeros(4))}
+    behind = np.array([0.04, 0.01, 0.5, 0.0]) / factors**2
+    gains = {"a": Gains(white, 2 * white), "r": Gains(behind, 4 * behind), "x": Gains(np.zeros(4), np.zeros(4))}
     return awakened(find_classes(model), figures, gains, SAMPLES)
 
 
@@ -47,10 +48,17 @@ def test_a_dead_channel_is_as_active_as_others_once_in_so_many_samples(scale: fl
     typical = np.median([50 / 25, 200 / 400])
     assert figures["r"].mean_square == pytest.approx([50, 200, typical * scale**2 / (SAMPLES + 1), 0])
     assert figures["r"].constant_square == pytest.approx(figures["r"].mean_square / 4)
-    told = np.median([0.02 * 25, 0.01 * 400]) / (SAMPLES + 1)
+    told = 0.5 * np.median([0.02 / 0.04, 0.01 / 0.01]) / (SAMPLES + 1)
     assert gains["a"].white == pytest.approx([0.02, 0.01, told / scale**2, 0])
     assert gains["a"].constant == pytest.approx(2 * gains["a"].white)
     assert (gains["x"].white == 0).all()  # what has no say is not dead
+
+
+def test_a_channel_without_weights_has_no_say() -> None:
+    """Pruned channels are dead for good: whatever their scale, nothing must follow from it."""
+    figures, gains = figures_and_gains(np.ones(4))
+    assert figures["r"].mean_square[3] == 0
+    assert gains["a"].white[3] == 0
 
 
 @pytest.mark.parametrize("preset", ["a8w8", "xint8"])
@@ -72,4 +80,4 @@ def test_large_weights_of_dead_channels_are_not_clipped(preset: str) -> None:
     options |= {"bias_correction": False, "weight_rounding": "nearest"}
     done = quantize(to_proto(model), data=x[~wakes][:100], preset=preset, **options)
     waking = {"x": x[wakes]}
-    assert sqnr(run(model, waking)[0], run(ir.from_proto(done.model), waking)[0]) > 20  # 6 and 9 dB before
+    assert sqnr(run(model, waking)[0], run(ir.from_proto(done.model), waking)[0]) > 20  # 6 and 9 dB where they are free

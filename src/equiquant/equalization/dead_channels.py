@@ -3,11 +3,13 @@
 A channel behind a Relu that is 0 on all samples seems free: weights that read it may be clipped, and those that make it
 rounded as coarsely as one likes, for no noise reaches an output. Yet of n samples and one more each is as likely as the
 others to be the only one that wakes it: with probability 1/(n + 1) it is the next. Awake it is taken to be as active as
-others are of what drives them, and to matter as much: with d = Σ W² E[x²] over what its layer reads,
+others are of what drives them, d = Σ W² E[x²] over what its layer reads, and to let as much noise through its Relu:
 
-    E[x²] = d · median(E[x²] / d) / (n + 1),        gain = median(gain · d) / d / (n + 1)
+    E[x²] = d · median(E[x²] / d) / (n + 1)
+    gain before the Relu = that behind it · median(before / behind) / (n + 1)
 
-with medians over those awake, so that both follow the channel's scale as those of any other do.
+with medians over those awake, so that both follow the channel's scale as those of any other do. The gain behind the
+Relu is measured like that of any other channel: what reads it is not asleep.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from equiquant.numerics.figures import ChannelFigures
 __all__ = ["awakened"]
 
 Array = npt.NDArray[Any]
+RECTIFIERS = frozenset({"Relu", "Clip"})
 
 
 def awakened(
@@ -64,11 +67,15 @@ def awakened(
             constant = np.where(silent, steady * power, figure.constant_square)
             figures[name] = replace(figure, mean_square=power, constant_square=constant)
     for value in classes.values:
-        gain = gains.get(name := query.name_of(value))
-        ids = None if gain is None else _classes_of(value, classes, gain.white.size)
-        if gain is not None and ids is not None and dead[ids].any():
-            white, constant = (_filled(g, drive[ids], dead[ids], samples) for g in (gain.white, gain.constant))
-            gains[name] = Gains(white, constant, gain.weight)
+        reader = query.sole_consumer(value)
+        if reader is None or reader.op_type not in RECTIFIERS:
+            continue
+        before, behind = (gains.get(query.name_of(v)) for v in (value, reader.outputs[0]))
+        ids = None if before is None else _classes_of(value, classes, before.white.size)
+        if before is not None and behind is not None and ids is not None and behind.white.size == ids.size:
+            white = _filled(before.white, behind.white, dead[ids], samples)
+            constant = _filled(before.constant, behind.constant, dead[ids], samples)
+            gains[query.name_of(value)] = Gains(white, constant, before.weight)
     return figures, gains
 
 
@@ -94,10 +101,9 @@ def _classes_of(value: ir.Value, classes: ScaleClasses, size: int) -> Array | No
     return ids.reshape(-1) if ids.size == size else None
 
 
-def _filled(gain: Array, drive: Array, dead: Array, samples: int) -> Array:
-    """Return (C,) gains, those of dead channels that have none filled in."""
-    lacking, awake = dead & (gain == 0), ~dead & (gain > 0) & (drive > 0)
+def _filled(before: Array, behind: Array, dead: Array, samples: int) -> Array:
+    """Return (C,) gains before a Relu, those of dead channels that have none filled in."""
+    lacking, awake = dead & (before == 0), (before > 0) & (behind > 0)
     if not (lacking.any() and awake.any()):
-        return gain
-    told = np.median(gain[awake] * drive[awake]) / (samples + 1)
-    return np.where(lacking, told / np.maximum(drive, np.finfo(np.float64).tiny), gain)
+        return before
+    return np.where(lacking, behind * np.median(before[awake] / behind[awake]) / (samples + 1), before)

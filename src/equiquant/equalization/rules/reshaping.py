@@ -95,7 +95,7 @@ def _run(builder: ClassBuilder, node: ir.Node, act: Callable[[Ids, int], Ids]) -
         try:
             tried.append(compress(act(np.broadcast_to(ids, full), size)))
         except ValueError:
-            return builder.refuse(node, "its target shape cannot be told without running the model")
+            return builder.refuse(node, "its target shape depends on dynamic sizes; fixed input shapes would tell it")
     if tried[0].shape != tried[1].shape or not np.array_equal(tried[0], tried[1]):
         return builder.refuse(node, "channels mix with a dimension of unknown size")
     return builder.set(target, tried[0])
