@@ -22,6 +22,7 @@ RULES: dict[str, Rule] = {
     # one channel at a time
     "BatchNormalization": diagonal.batch_normalization,
     "LayerNormalization": diagonal.layer_normalization,
+    "InstanceNormalization": diagonal.instance_normalization,
     "Mul": diagonal.mul,
     "Div": diagonal.div,
     # f(s·x) = s·f(x) for s > 0, element by element

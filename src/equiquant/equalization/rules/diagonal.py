@@ -1,7 +1,7 @@
 """Ops that multiply each channel by a constant: input and output classes are independent, one channel at a time.
 
 BatchNormalization, y = scale·(x − mean)/σ + B: scale gains e^(z_out − z_in), mean gains e^(z_in), B gains e^(z_out).
-LayerNormalization, y = scale·x̂ + B: the channels of the output are free, the input is pinned.
+LayerNormalization, InstanceNormalization, y = scale·x̂ + B: the channels of the output are free, the input is pinned.
 Mul and Div, y = x·c: c gains e^(z_out − z_in), inverted for a divisor. Of two tensors one keeps its scale, the gate,
 and the result takes the classes of the other.
 """
@@ -14,7 +14,7 @@ import onnx_ir as ir
 from equiquant.equalization.builder import PINNED, ClassBuilder, widen
 from equiquant.graph import query
 
-__all__ = ["batch_normalization", "div", "layer_normalization", "mul"]
+__all__ = ["batch_normalization", "div", "instance_normalization", "layer_normalization", "mul"]
 
 
 def batch_normalization(builder: ClassBuilder, node: ir.Node) -> None:
@@ -46,11 +46,25 @@ def layer_normalization(builder: ClassBuilder, node: ir.Node) -> None:
         return
     if rank is None or scale.ndim != 1 or scale.size < 2:
         return  # one value for all channels cannot absorb a scale of each
-    ids = builder.fresh(scale.size, rank, rank - 1)
-    builder.slot(node, 1, ids.reshape(-1), PINNED, "weight", groups=scale.size)
-    if bias is not None:
+    _made_anew(builder, node, scale.size, rank, rank - 1)
+
+
+def instance_normalization(builder: ClassBuilder, node: ir.Node) -> None:
+    """The scale and bias of axis 1 produce free channels; ε is added to the variance of the input as it is."""
+    builder.refuse(node, "InstanceNormalization adds its epsilon to the variance")
+    scale, bias = (query.constant(v) for v in node.inputs[1:3])
+    rank = query.rank(node.outputs[0])
+    if scale is not None and bias is not None and rank is not None:
+        _made_anew(builder, node, scale.size, rank, 1)
+
+
+def _made_anew(builder: ClassBuilder, node: ir.Node, size: int, rank: int, axis: int) -> None:
+    """Give the output free channels along an axis, which the second and third input absorb."""
+    ids = builder.fresh(size, rank, axis)
+    builder.slot(node, 1, ids.reshape(-1), PINNED, "weight", groups=size)
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
         builder.slot(node, 2, ids.reshape(-1), PINNED, "bias")
-    builder.set(out, ids)
+    builder.set(node.outputs[0], ids)
 
 
 def mul(builder: ClassBuilder, node: ir.Node) -> None:
