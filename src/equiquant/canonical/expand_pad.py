@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.canonical.rule import Rule, refuse
-from equiquant.graph.edit import Names, add_initializer, set_input
+from equiquant.graph.edit import Names, own_constant
 from equiquant.graph.query import constant, rank
 
 __all__ = ["ExpandPad"]
@@ -40,8 +40,6 @@ class ExpandPad(Rule[ir.Node, npt.NDArray[np.int64]]):
 
     def rewrite(self, match: ir.Node, plan: npt.NDArray[np.int64], names: Names) -> str:
         """Write the pads of all axes, and leave the axes out."""
-        graph = match.graph
-        assert isinstance(graph, ir.Graph)
-        set_input(match, 1, add_initializer(graph, names.fresh(f"{match.name}_pads"), plan))
+        own_constant(match, 1, plan, f"{match.name}_pads", names)
         match.resize_inputs(3)
         return "pads all axes"

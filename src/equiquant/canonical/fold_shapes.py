@@ -68,28 +68,31 @@ def _followed(node: ir.Node, partly: Mapping[ir.Value, Partly]) -> Partly | None
     rule = RULES.get(node.op_type)
     if rule is None or not any(v in partly for v in node.inputs):
         return None
-    operands = [_operand(v, partly) for v in node.inputs if v is not None]
-    if len(operands) != len(node.inputs) or any(a is None for a in operands):
-        return None
+    operands = []
+    for value in node.inputs:
+        operand = _operand(value, partly)
+        if operand is None:
+            return None
+        operands.append(operand)
     try:
-        return rule(node, [a for a in operands if a is not None])
+        return rule(node, operands)
     except (IndexError, ValueError):
         return None  # what onnxruntime would refuse, too
 
 
 def _target(node: ir.Node, partly: Mapping[ir.Value, Partly]) -> Array | None:
     """Return the target of a Reshape with −1 for the one dimension that is dynamic; None if there is not just one."""
-    wanted = partly.get(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
-    dynamic = np.ma.getmaskarray(wanted) if wanted is not None else np.zeros(0, bool)
-    if wanted is None or wanted.ndim != 1 or dynamic.sum() != 1 or (wanted.data[~dynamic] <= 0).any():
+    shape = node.inputs[1] if len(node.inputs) > 1 else None
+    wanted = None if shape is None else partly.get(shape)
+    if wanted is None or wanted.ndim != 1:
         return None
-    return np.where(dynamic, -1, wanted.data)
+    dynamic = np.ma.getmaskarray(wanted)
+    return np.where(dynamic, -1, wanted.data) if dynamic.sum() == 1 and (wanted.data[~dynamic] > 0).all() else None
 
 
-def _operand(value: ir.Value, partly: Mapping[ir.Value, Partly]) -> Partly | None:
-    found = partly.get(value)
-    if found is not None:
-        return found
+def _operand(value: ir.Value | None, partly: Mapping[ir.Value, Partly]) -> Partly | None:
+    if value is not None and value in partly:
+        return partly[value]
     array = constant(value)
     if array is None or array.dtype.kind != "i" or array.size > LARGEST:
         return None

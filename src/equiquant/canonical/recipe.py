@@ -96,8 +96,8 @@ def settle_constants(model: ir.Model) -> list[Decision]:
     decisions = upgrade(model)
     decisions += initializer_inputs(model)
     decisions += lift_constants(model)
-    found: list[Decision] | None = None
-    while found is None or found:  # a constant bound or target makes more shapes known
-        infer_shapes(model)  # the folds ask for ranks and channel counts
-        decisions += (found := fold_shapes(model))
+    infer_shapes(model)  # the folds ask for ranks and channel counts
+    while found := fold_shapes(model):
+        decisions += found
+        infer_shapes(model)  # a constant bound or target makes more shapes known
     return decisions + fold_constants(model)

@@ -7,7 +7,7 @@ kernel rounds once behind both, and the pair is gone. Source: ONNX operator spec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,14 @@ import onnx_ir as ir
 
 from equiquant.canonical.remove_identity import check_bypass
 from equiquant.canonical.rule import Rule
-from equiquant.graph.edit import Names, add_initializer, bypass, set_input
+from equiquant.graph.edit import Names, bypass, own_constant, remove_unread
 from equiquant.graph.query import constant, is_public, rank
 
 __all__ = ["SinkSqueeze", "Squeezed", "UndoSqueeze"]
 
 Array = npt.NDArray[Any]
+Pair = tuple[ir.Node, ir.Value]
+"""An Unsqueeze, and what went into the Squeeze before it."""
 
 UNARY = frozenset(
     {"Abs", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Neg", "Relu", "Selu"}
@@ -56,11 +58,11 @@ class SinkSqueeze(Rule[Squeezed, Mapping[int, Array]]):
         """Match an operator of squeezed tensors, where all that reads these can follow: else one would become two."""
         squeezes = {i: made for i, v in enumerate(node.inputs) if (made := _squeeze(v)) is not None}
         axes = next((_axes(squeeze, squeeze.inputs[0]) for squeeze in squeezes.values()), None)
-        if axes is None or any(v is not None and _squeeze(v) is None and constant(v) is None for v in node.inputs):
+        others = [v for i, v in enumerate(node.inputs) if i not in squeezes and v is not None]
+        short = [squeeze.outputs[0] for squeeze in squeezes.values()]
+        if axes is None or any(constant(v) is None for v in others) or any(map(is_public, short)):
             return None
-        if any(is_public(squeeze.outputs[0]) for squeeze in squeezes.values()):
-            return None
-        readers = {reader for squeeze in squeezes.values() for reader in squeeze.outputs[0].consumers()}
+        readers = {reader for value in short for reader in value.consumers()}
         follow = all(r.op_type == "Unsqueeze" or _sinks(r, axes) for r in readers)
         return Squeezed(node, squeezes, axes) if follow else None
 
@@ -90,9 +92,7 @@ class SinkSqueeze(Rule[Squeezed, Mapping[int, Array]]):
         for index, squeeze in match.squeezes.items():
             node.replace_input_with(index, squeeze.inputs[0])
         for index, array in plan.items():
-            value = node.inputs[index]
-            assert value is not None
-            set_input(node, index, add_initializer(graph, names.fresh(f"{value.name}_unsqueezed"), array))
+            own_constant(node, index, array, f"{node.name}_{index}", names)
         result = ir.Value(name=out.name, type=out.type, shape=out.shape)
         out.replace_all_uses_with(result)
         out.name = names.fresh(f"{out.name}_unsqueezed")
@@ -111,42 +111,39 @@ class SinkSqueeze(Rule[Squeezed, Mapping[int, Array]]):
             name=names.fresh(f"{node.name}_squeeze"),
         )
         graph.insert_after(node, squeeze)
-        _drop(match.squeezes.values())
+        remove_unread(graph, [s.outputs[0] for s in match.squeezes.values()])  # else they count as readers themselves
         return "works on what is not squeezed yet"
 
 
-class UndoSqueeze(Rule[ir.Node, None]):
+class UndoSqueeze(Rule[Pair, None]):
     """Unsqueeze of what a Squeeze of the same axes made."""
 
     name = "undo_squeeze"
     op_types = frozenset({"Unsqueeze"})
 
-    def pattern(self, node: ir.Node) -> ir.Node | None:
+    def pattern(self, node: ir.Node) -> Pair | None:
         """Match the pair."""
         squeeze = _squeeze(node.inputs[0])
-        if squeeze is None:
+        source = None if squeeze is None else squeeze.inputs[0]
+        if squeeze is None or source is None:
             return None
-        axes = _axes(squeeze, squeeze.inputs[0])
-        return node if axes is not None and axes == _axes(node, node.outputs[0]) else None
+        axes = _axes(squeeze, source)
+        return (node, source) if axes is not None and axes == _axes(node, node.outputs[0]) else None
 
-    def check(self, match: ir.Node) -> None:
+    def check(self, match: Pair) -> None:
         """Refuse where a public name would be lost."""
-        check_bypass(match, self._source(match))
+        check_bypass(*match)
 
-    def rewrite(self, match: ir.Node, plan: None, names: Names) -> str:
+    def rewrite(self, match: Pair, plan: None, names: Names) -> str:
         """Let the readers read what was squeezed."""
-        squeeze = _squeeze(match.inputs[0])
-        assert squeeze is not None
-        done = bypass(match, self._source(match))
+        node, source = match
+        graph, squeezed = node.graph, node.inputs[0]
+        assert isinstance(graph, ir.Graph)
+        assert squeezed is not None
+        done = bypass(node, source)
         assert done, "check let a public source through"
-        _drop([squeeze])
+        remove_unread(graph, [squeezed])
         return "undoes a Squeeze"
-
-    def _source(self, node: ir.Node) -> ir.Value:
-        squeeze = _squeeze(node.inputs[0])
-        assert squeeze is not None
-        assert squeeze.inputs[0] is not None
-        return squeeze.inputs[0]
 
 
 def _sinks(node: ir.Node, axes: tuple[int, ...]) -> bool:
@@ -170,13 +167,6 @@ def _is_long(value: ir.Value | None, axes: tuple[int, ...], short: int) -> bool:
     if squeeze is not None:
         return _axes(squeeze, squeeze.inputs[0]) == axes
     return maker is not None and _sinks(maker, axes)
-
-
-def _drop(squeezes: Iterable[ir.Node]) -> None:
-    """Remove those that nothing reads any more, so that they do not count as readers themselves."""
-    for squeeze in dict.fromkeys(squeezes):
-        if squeeze.graph is not None and not squeeze.outputs[0].uses() and not is_public(squeeze.outputs[0]):
-            squeeze.graph.remove(squeeze, safe=True)
 
 
 def _squeeze(value: ir.Value | None) -> ir.Node | None:

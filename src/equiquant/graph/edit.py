@@ -144,9 +144,9 @@ def remove_dead(model: ir.Model) -> int:
     return before - sum(1 for _ in model.graph.all_nodes())
 
 
-def remove_unread(graph: ir.Graph, constants: Iterable[ir.Value]) -> None:
-    """Remove those of the constants, initializers or the outputs of Constant nodes, that nothing reads any more."""
-    for value in dict.fromkeys(constants):
+def remove_unread(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
+    """Remove those of the values, initializers or with the node that makes them, that nothing reads any more."""
+    for value in dict.fromkeys(values):
         if value.uses() or value.is_graph_output():
             continue
         producer = value.producer()

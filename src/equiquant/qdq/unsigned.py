@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.graph.edit import Names, add_initializer, set_initializer, set_input
+from equiquant.graph.edit import Names, own_constant, set_initializer
 from equiquant.graph.query import LINEAR_OPS, constant
 
 __all__ = ["store_unsigned"]
@@ -30,7 +30,7 @@ def store_unsigned(model: ir.Model) -> int:
         if stored is None or integers is None or integers.dtype != np.int8:
             continue
         set_initializer(stored, (integers.astype(np.int16) + SHIFT).astype(np.uint8))
-        set_input(node, 2, add_initializer(model.graph, names.fresh(f"{stored.name}_zero_point"), _zero(node)))
+        own_constant(node, 2, _zero(node), f"{stored.name}_zero_point", names)
         done += 1
     return done
 
