@@ -57,6 +57,11 @@ def test_a_weight_is_refused(number: float) -> None:
         parse("g (float[N,3,5,5] x) => (float[] y) { y = Conv(x, w) }", w=weight)
 
 
+def test_a_weight_in_a_constant_node_is_refused() -> None:
+    with pytest.raises(ModelError, match="'w' contains NaN or infinite values"):
+        parse("g (float[N,1] x) => (float[] y) { w = Constant<value = float[1,2] {0, nan}>() y = MatMul(x, w) }")
+
+
 def test_a_mask_of_nan_is_refused() -> None:
     with pytest.raises(ModelError, match="'m' contains NaN"):
         parse("g (float[2] x) => (float[] y) { y = Add(x, m) }", m=np.array([np.nan, 0], np.float32))

@@ -42,6 +42,14 @@ def test_inspection() -> None:
     assert json.loads(dumps(found.to_dict()))["inputs"][0]["shape"] == ["batch", 4]
 
 
+def test_weights_in_constant_nodes_count() -> None:
+    model = proto()
+    weight = model.graph.initializer.pop(0)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=weight))
+    found = inspect_model(load_model(model))
+    assert (found.parameters, found.parameter_bytes) == (1500, 6000)
+
+
 def test_files_bytes_counts_external_weights(tmp_path: Path) -> None:
     inline, split = tmp_path / "inline.onnx", tmp_path / "split.onnx"
     onnx.save(proto(), inline)

@@ -22,6 +22,7 @@ from equiquant.equalization.builder import ClipSite
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.layer_noise import constant_term, layer_terms, operands
 from equiquant.equalization.quantizer_model import QuantizerModel
+from equiquant.equalization.saturation import saturation
 from equiquant.graph import query
 from equiquant.numerics.coupling import grouped
 from equiquant.numerics.figures import ChannelFigures
@@ -35,6 +36,8 @@ __all__ = ["Sketches", "noise_terms", "range_terms"]
 
 Array = npt.NDArray[Any]
 CUT, CUT_STEADY = 2.0, 0.25  # gain of what a range cuts off: of what is white over space, and of what is steady
+LEAST_HEARD = 0.01  # of a channel's values: the gain of those that are heard is that of all over their share
+UNLIMITED = (np.inf, np.inf)
 Sketches = tuple[MagnitudeSketch, MagnitudeSketch]
 """The positive and the negative side of a tensor."""
 
@@ -98,6 +101,8 @@ def range_terms(
     """
     slots = {query.label(s.node): s for s in classes.slots if s.role == "weight"}
     clips = {site.node.outputs[0].name or "": site for site in classes.clips}
+    plain = {t.name for t in terms if isinstance(t, TensorNoise) and t.kind == "activation"} - set(clips)
+    level = saturation(classes.values, {name: _reach(sketches[name]) for name in plain & set(sketches)})
     weights: list[WeightRange] = []
     tensors: list[RangeNoise] = []
     for term in terms:
@@ -115,24 +120,36 @@ def range_terms(
             site = clips.get(term.name)
             source = term.name if site is None else query.name_of(site.node.inputs[0])
             if source in sketches:
-                tensors.append(_range(term, sketches[source], site))
+                tensors.append(_range(term, sketches[source], site, level.get(term.name, UNLIMITED)))
     return weights, tensors
 
 
-def _range(term: TensorNoise, sketches: Sketches, site: ClipSite | None) -> RangeNoise:
+def _reach(sides: Sketches) -> tuple[float, float]:
+    """Return the largest magnitude above and below 0."""
+    above, below = (float(side.high.max(initial=0.0)) for side in sides)
+    return above, below
+
+
+def _range(term: TensorNoise, sketches: Sketches, site: ClipSite | None, level: tuple[float, float]) -> RangeNoise:
     used = sketches if site is None and sketches[1].high.any() else sketches[:1]
-    sides = [_side(side) for side in used]
+    sides = [_side(side, end) for side, end in zip(used, level, strict=False)]
+    gone = sum(side.share[:, side.edges >= end].sum(axis=1) for side, end in zip(sketches, level, strict=True))
+    clip_gain = term.clip_gain / np.maximum(1.0 - gone, LEAST_HEARD)
     if term.symmetric:
         values, share = (np.concatenate([side[k] for side in sides], axis=1) for k in (0, 1))
         sides = [(values, share, np.max([side[2] for side in sides], axis=0))]
     bound, bound_id = (np.inf, 0) if site is None else (site.bound, int(site.bound_id))
-    return RangeNoise(term.name, term.ids, term.gain, term.clip_gain, tuple(sides), term.levels, bound, bound_id)
+    return RangeNoise(term.name, term.ids, term.gain, clip_gain, tuple(sides), term.levels, bound, bound_id)
 
 
-def _side(side: MagnitudeSketch) -> tuple[Array, Array, Array]:
-    """Return each channel's magnitudes up to its largest and what is to come beyond, their shares, and the largest."""
+def _side(side: MagnitudeSketch, level: float) -> tuple[Array, Array, Array]:
+    """Return each channel's magnitudes up to its largest and what is to come beyond, their shares, and the largest.
+
+    All that lies beyond where its readers are level counts as if it lay there.
+    """
     values, (further, rest) = np.minimum(side.values, side.high[:, None]), beyond(side)
-    return np.column_stack([values, further]), np.column_stack([side.share, rest]), side.high
+    magnitudes = np.minimum(np.column_stack([values, further]), level)
+    return magnitudes, np.column_stack([side.share, rest]), np.minimum(side.high, level)
 
 
 def _tensor_term(

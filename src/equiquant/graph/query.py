@@ -32,6 +32,7 @@ __all__ = [
     "reads",
     "sole_consumer",
     "static_shape",
+    "stored",
 ]
 
 Array = npt.NDArray[Any]
@@ -134,6 +135,16 @@ def _constant_node(node: ir.Node) -> Array | None:
         if name in ("value_int", "value_ints"):
             return np.asarray(attr.value, dtype=np.int64)
     return None
+
+
+def stored(graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+    """Yield the tensors a graph holds, with their values: initializers that have data, and those of Constant nodes."""
+    for value in graph.initializers.values():
+        if value.const_value is not None:
+            yield value, value.const_value
+    for node in graph:
+        if node.op_type == "Constant" and node.domain == "" and "value" in node.attributes:
+            yield node.outputs[0], node.attributes["value"].as_tensor()
 
 
 def is_float(value: ir.Value) -> bool:

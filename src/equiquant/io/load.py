@@ -12,7 +12,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from equiquant.errors import ModelError, first_line
-from equiquant.graph.query import FINITE
+from equiquant.graph.query import FINITE, stored
 from equiquant.io.mapped import load_mapped
 from equiquant.io.parse import parse
 
@@ -106,9 +106,9 @@ def _validate(model: ir.Model, allow_quantized: bool) -> None:
                 f"The model is already quantized (node '{node.name}' is {node.op_type}). Start from the float model."
             )
     for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is None:
+        if value.const_value is None:
             raise ModelError(f"Initializer '{value.name}' has no data.")
+    for value, tensor in stored(model.graph):
         if not tensor.dtype.is_floating_point() or not (value.uses() or value.is_graph_output()):
             continue
         try:
@@ -119,7 +119,7 @@ def _validate(model: ir.Model, allow_quantized: bool) -> None:
         if np.isfinite(wide).all():
             continue
         if np.isnan(wide).any() or any(node.op_type in FINITE for node in value.consumers()):
-            raise ModelError(f"Initializer '{value.name}' contains NaN or infinite values; repair the model first.")
+            raise ModelError(f"The constant '{value.name}' contains NaN or infinite values; repair the model first.")
 
 
 def _free_dimensions(model: ir.Model) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from equiquant.graph.query import stored
+
 __all__ = ["files_bytes", "model_files"]
 
 
@@ -13,9 +15,9 @@ def model_files(path: str | Path) -> set[Path]:
     """Return the paths, resolved, of a model file and of the weight files beside it; weights are not read."""
     files = {Path(path).resolve()}
     for graph in ir.load(path).graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                files.add(Path(value.const_value.path).resolve())
+        for _, tensor in stored(graph):
+            if isinstance(tensor, ir.ExternalTensor):
+                files.add(Path(tensor.path).resolve())
     return files
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from equiquant.graph.query import stored
 from equiquant.io.load import LoadedModel
 from equiquant.report.plain import plain
 
@@ -125,7 +126,7 @@ class Inspection:
         inputs: What a caller must feed.
         outputs: What it returns.
         ops: Number of nodes of each kind, most frequent first, bodies of control flow included.
-        parameters: Elements in all initializers.
+        parameters: Elements of all tensors stored, as initializers or in Constant nodes.
         parameter_bytes: Their size in bytes.
         parameter_types: Bytes per element type.
         quantized: It already holds quantized operators.
@@ -157,7 +158,7 @@ def inspect_model(loaded: LoadedModel) -> Inspection:
     """Describe a model that `io.load_model(..., allow_quantized=True)` read; weights are not touched."""
     model = loaded.model
     ops = Counter(node.op_type for node in model.graph.all_nodes())
-    tensors = [v.const_value for g in model.graphs() for v in g.initializers.values() if v.const_value is not None]
+    tensors = [tensor for graph in model.graphs() for _, tensor in stored(graph)]
     types: Counter[str] = Counter()
     for tensor in tensors:
         types[_dtype(tensor.dtype)] += tensor.nbytes

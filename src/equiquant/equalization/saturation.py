@@ -1,0 +1,148 @@
+"""Magnitudes beyond which whatever reads a tensor makes the same of any value: HardSwish of all that is below −3 is 0.
+
+What a range cuts off there is no noise. Between a tensor and the operators that read more than one of its values at a
+time lie functions of single values, Sigmoid or Add(3), Clip(0, 6) and Mul, and they are computed, whatever their
+operators, for magnitudes up to the largest that was seen. A function counts as level where it changes by less than the
+rounding of what it makes.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from equiquant.errors import ModelError
+from equiquant.graph import query
+from equiquant.io import Runner
+
+__all__ = ["saturation"]
+
+Array = npt.NDArray[np.float32]
+
+ARITHMETIC = {"Abs", "Add", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Sqrt", "Sub"}
+SMOOTH = {"Celu", "Elu", "Erf", "Exp", "Gelu", "Mish", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh"}
+BROKEN = {"HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "ThresholdedRelu"}
+MOST_NODES = 24  # that a function is made of: a form of GELU has 8
+POINTS = 256  # magnitudes of a side that a function is computed for
+SMALLEST = 1 / 1024  # of these, as a part of the largest
+LEVEL = 1 / 2048  # of the largest value of a function: an eighth of a step of 8 bits
+
+
+@dataclass(frozen=True, eq=False)
+class _Function:
+    """What is computed of single values of a tensor, and the values that others read."""
+
+    source: ir.Value
+    nodes: tuple[ir.Node, ...]
+    results: tuple[ir.Value, ...]
+
+
+def saturation(values: Iterable[ir.Value], reach: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Return the magnitudes, above and below 0, beyond which nothing changes for what reads a tensor; infinite if none.
+
+    Args:
+        values: The tensors, of one graph. Those without such magnitudes are left out of what is returned.
+        reach: The largest magnitude above and below 0 of each, by name.
+    """
+    tensors = [value for value in values if value.name in reach and value.dtype == ir.DataType.FLOAT]
+    if not tensors or tensors[0].graph is None:
+        return {}
+    place = {node: index for index, node in enumerate(tensors[0].graph)}
+    functions = [f for f in (_function(value, place) for value in tensors) if f is not None]
+    if not functions:
+        return {}
+    grids = [_grid(*reach[f.source.name or ""]) for f in functions]
+    try:
+        computed = _compute(functions, grids, tensors[0].graph.opset_imports)
+    except ModelError:  # onnxruntime has no kernel for one of them alone
+        return {}
+    found = {}
+    for function, grid, results in zip(functions, grids, computed, strict=True):
+        ends = [max(_level(r[side], grid[side], float(np.abs(r).max())) for r in results) for side in (0, 1)]
+        if np.isfinite(ends).any():
+            found[function.source.name or ""] = (ends[0], ends[1])
+    return found
+
+
+def _function(value: ir.Value, place: Mapping[ir.Node, int]) -> _Function | None:
+    """Return the function of single values that comes after a tensor; None where something reads the tensor itself."""
+    members, nodes, results = {value}, list[ir.Node](), dict[ir.Value, None]()
+    pending = [(place[node], node) for node in set(value.consumers()) if node in place]
+    heapq.heapify(pending)
+    reached = {node for _, node in pending}
+    if query.is_public(value):
+        return None
+    while pending:
+        _, node = heapq.heappop(pending)
+        if len(nodes) < MOST_NODES and _of_single_values(node, members):
+            nodes.append(node)
+            (output,) = node.outputs
+            members.add(output)
+            if query.is_public(output):
+                results[output] = None
+            for reader in output.consumers():
+                if reader in place and reader not in reached:
+                    reached.add(reader)
+                    heapq.heappush(pending, (place[reader], reader))
+        else:
+            results.update(dict.fromkeys(v for v in node.inputs if v in members))
+    return _Function(value, tuple(nodes), tuple(results)) if results and value not in results else None
+
+
+def _of_single_values(node: ir.Node, members: set[ir.Value]) -> bool:
+    """True if every value the node makes depends on a single one of those it reads."""
+    if node.domain != "" or node.op_type not in ARITHMETIC | SMOOTH | BROKEN:
+        return False
+    others = [query.constant(v) for v in node.inputs if v is not None and v not in members]
+    return all(array is not None and array.size == 1 for array in others)
+
+
+def _grid(above: float, below: float) -> Array:
+    """Return magnitudes of both sides, (2, POINTS), the largest last."""
+    steps = np.geomspace(SMALLEST, 1.0, POINTS)
+    return np.array([above * steps, below * steps], np.float32)
+
+
+def _compute(functions: list[_Function], grids: list[Array], opsets: Mapping[str, int]) -> list[list[Array]]:
+    """Return the results of each function for its magnitudes, above 0 and below it, each (2, POINTS)."""
+    inputs: list[ir.Value] = []
+    outputs: list[ir.Value] = []
+    nodes: list[ir.Node] = []
+    constants: dict[ir.Value, ir.Value] = {}
+    for function in functions:
+        made = {function.source: ir.Value(name=f"x{len(inputs)}", type=function.source.type, shape=ir.Shape([None]))}
+        inputs.append(made[function.source])
+        for node in function.nodes:
+            for value in node.inputs:
+                if value is not None and value not in made and value not in constants:
+                    tensor = ir.tensor(np.asarray(query.constant(value)).reshape(()))
+                    scalar = ir.Value(
+                        name=f"c{len(constants)}", type=value.type, shape=ir.Shape([]), const_value=tensor
+                    )
+                    constants[value] = scalar
+            sources = [None if v is None else made.get(v) or constants[v] for v in node.inputs]
+            result = ir.Value(name=f"y{len(nodes)}", type=node.outputs[0].type)
+            nodes.append(ir.Node("", node.op_type, sources, node.attributes.values(), outputs=[result]))
+            made[node.outputs[0]] = result
+        outputs += [made[value] for value in function.results]
+    graph = ir.Graph(
+        inputs, outputs, nodes=nodes, initializers=[*constants.values()], opset_imports=dict(opsets), name="functions"
+    )
+    runner = Runner(ir.Model(graph, ir_version=10), threads=1, optimize=False, disposable=True)
+    feed = {v.name or "": np.concatenate([g[0], -g[1]]) for v, g in zip(inputs, grids, strict=True)}
+    with np.errstate(all="ignore"):
+        computed = iter([array.reshape(2, POINTS) for array in runner.run(feed)])
+    return [[next(computed) for _ in function.results] for function in functions]
+
+
+def _level(result: Array, grid: Array, largest: float) -> float:
+    """Return the least magnitude from which one side of a function stays where it ends; infinite if there is none."""
+    if not grid[-1] > 0 or not np.isfinite(result).all():
+        return np.inf
+    start = int(np.flatnonzero(np.abs(result - result[-1]) > LEVEL * largest).max(initial=-1)) + 1
+    return float(grid[start]) if start < POINTS - 1 else np.inf

@@ -1,0 +1,82 @@
+"""Where the readers of a tensor make the same of any larger value, and what that does to the tensor's range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from equiquant import quantize
+from equiquant.equalization.saturation import saturation
+from equiquant.io import Runner
+from tests.qdq.support import noise, parse
+
+REACH = 40.0, 50.0
+NUMBERS = {"zero": 0.0, "half": 0.5, "one": 1.0, "root": 2**0.5, "three": 3.0, "six": 6.0}
+READERS = {
+    "HardSwish": ("s = HardSwish(a)", (np.inf, 3.0)),
+    "written-out HardSwish": ("t = Add(a, three) g = Clip(t, zero, six) m = Mul(a, g) s = Div(m, six)", (np.inf, 3.0)),
+    "SiLU": ("g = Sigmoid(a) s = Mul(a, g)", (np.inf, 5.8)),
+    "GELU": ("d = Div(a, root) e = Erf(d) f = Add(e, one) g = Mul(a, f) s = Mul(g, half)", (np.inf, 2.45)),
+    "HardSigmoid": ("s = HardSigmoid<alpha = 0.25>(a)", (2.0, 2.0)),
+    "Clip": ("s = Clip(a, one, six)", (6.0, 0.0)),
+    "Relu": ("s = Relu(a)", (np.inf, 0.0)),
+    "Sigmoid and Tanh": ("p = Sigmoid(a) q = Tanh(a) r = MaxPool<kernel_shape = [1, 1]>(p) s = Add(r, q)", (7.6, 7.6)),
+}
+
+
+def _model(readers: str, outputs: str = "float[] y", **weights: Any) -> ir.Model:
+    used = {name: np.array(value, np.float32) for name, value in NUMBERS.items() if name in readers}
+    weights |= {"w1": noise(3, 4, 1, 1), "w2": noise(2, 3, 1, 1, seed=1)}
+    text = f"g (float[N,4,6,6] x) => ({outputs}) {{ a = Conv(x, w1) {readers} y = Conv(s, w2) }}"
+    return parse(text, opset=20, **weights, **used)
+
+
+def _found(model: ir.Model) -> dict[str, tuple[float, float]]:
+    return saturation([v for node in model.graph for v in node.outputs], {"a": REACH})
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_function_is_level_from_somewhere_on(name: str) -> None:
+    readers, expected = READERS[name]
+    for end, known in zip(_found(_model(readers))["a"], expected, strict=True):
+        assert end == pytest.approx(known, rel=0.05, abs=0.1)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_lies_beyond_can_be_cut_off(name: str) -> None:
+    readers, _ = READERS[name]
+    whole = _model(readers)
+    above, below = _found(whole)["a"]
+    low, high = (np.array(end, np.float32) for end in (-min(below, 50), min(above, 40)))
+    cut = _model(f"c = Clip(a, low, high) {readers.replace('(a', '(c')}", low=low, high=high)
+    feed = {"x": noise(1, 4, 6, 6) * 6}
+    first, second = (Runner(model, ["s"]).run(feed)[0] for model in (whole, cut))
+    assert np.abs(first - second).max() < 0.01 * np.abs(first).max()
+
+
+@pytest.mark.parametrize(
+    ("readers", "outputs"),
+    [
+        ("h = HardSwish(a) p = MaxPool<kernel_shape = [1, 1]>(a) s = Add(h, p)", "float[] y"),  # read as it is, too
+        ("s = HardSwish(a)", "float[] y, float[] a"),
+        ("s = LeakyRelu(a)", "float[] y"),
+        ("t = Mul(a, each) s = HardSwish(t)", "float[] y"),  # each channel has an end of its own
+        ("t = Exp(a) s = Sqrt(t)", "float[] y"),  # level at 0 below, without end above
+    ],
+)
+def test_where_there_is_no_end(readers: str, outputs: str) -> None:
+    each = {"each": noise(3, 1, 1)} if "each" in readers else {}
+    assert _found(_model(readers, outputs, **each)).get("a", (np.inf, np.inf))[0] == np.inf
+
+
+def test_a_range_ends_where_nothing_changes() -> None:
+    model = _model("s = HardSwish(a)")
+    model.graph.initializers["w1"].const_value = ir.tensor(noise(3, 4, 1, 1) * 10)
+    tensors = quantize(model, data=noise(16, 4, 6, 6, seed=2), preset="a8w8").report.tensors
+    found = next(t for t in tensors if t["name"] == "a")
+    low = -found["scale"] * found["zero_point"]
+    assert -4 < low < -2.5
+    assert low + 255 * found["scale"] > 30
