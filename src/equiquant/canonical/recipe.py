@@ -19,6 +19,7 @@ from equiquant.canonical.fold_pad import FoldPad
 from equiquant.canonical.fold_prelu import ACTIVATIONS, FoldPRelu
 from equiquant.canonical.fold_scale import FoldScale
 from equiquant.canonical.fold_scale_next import FoldScaleNext
+from equiquant.canonical.fold_scale_past import FoldScalePast
 from equiquant.canonical.fold_shapes import fold_shapes
 from equiquant.canonical.fold_through import FoldThrough, FoldThroughNext
 from equiquant.canonical.fuse_matmul_add import FuseMatMulAdd
@@ -51,6 +52,7 @@ FOLDS = (
     FoldThroughNext(),
     FoldBatchNormNext(),
     FoldScaleNext(),
+    FoldScalePast(),
     UnflattenSoftmax(),
     ExpandPad(),
     FoldPad(),

@@ -7,6 +7,7 @@ channel may lie orders of magnitude above it, where nothing reaches them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ import onnx_ir as ir
 from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT
 from equiquant.calibrate.stats import TensorStats
 from equiquant.decisions import Decision
+from equiquant.equalization.saturation import saturation
 from equiquant.errors import DataError
 from equiquant.graph.query import attribute, constant, sole_consumer
 from equiquant.hardware import is_hardware_factor
@@ -176,11 +178,15 @@ class _Chooser:
     ) -> None:
         self._survey, self._stats, self._recipe = survey, stats, recipe
         self._target, self._given = survey.target, given
+        self.values = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
+        self.values |= {v.name or "": v for node in model.graph for v in node.outputs}
+        self._level: Mapping[str, tuple[float, float]] = {}
+        if self._target.method == "noise":  # the other methods are what their names say
+            reach = {name: (record.high, -record.low) for name, record in stats.tensors.items()}
+            self._level = saturation(self.values.values(), reach)
         if stats.synthetic and self._target.method == "noise":  # what is rare in made-up inputs may not be elsewhere
             self._target = replace(self._target, method="minmax")
         self._open = survey.decided if stats.synthetic else frozenset[str]()  # outputs that will exceed the statistics
-        self.values = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
-        self.values |= {v.name or "": v for node in model.graph for v in node.outputs}
         self._evidence: dict[str, Evidence] = {}  # of every member of a group; of those calibrated, their own
         self.alone: dict[str, int] = {}  # position of each source of a group of several, had it a scale of its own
 
@@ -353,7 +359,9 @@ class _Chooser:
         if name in self._open:
             evidence = replace(evidence, low=HEADROOM * evidence.low, high=HEADROOM * evidence.high)
         producer = value.producer()
-        return evidence if producer is None else evidence.clipped(*clip_bounds(producer))
+        low, high = (-math.inf, math.inf) if producer is None else clip_bounds(producer)
+        above, below = self._level.get(name, (math.inf, math.inf))
+        return evidence.clipped(max(low, -below), min(high, above))
 
 
 def _alpha(node: ir.Node) -> float:
