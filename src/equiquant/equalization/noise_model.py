@@ -36,7 +36,7 @@ __all__ = ["Sketches", "noise_terms", "range_terms"]
 
 Array = npt.NDArray[Any]
 CUT, CUT_STEADY = 2.0, 0.25  # gain of what a range cuts off: of what is white over space, and of what is steady
-LEAST_HEARD = 0.01  # of a channel's values: the gain of those that are heard is that of all over their share
+LEAST_HEARD = 0.01  # of a channel's values: what is cut off those counts more by the root of their share (measured)
 UNLIMITED = (np.inf, np.inf)
 Sketches = tuple[MagnitudeSketch, MagnitudeSketch]
 """The positive and the negative side of a tensor."""
@@ -134,7 +134,7 @@ def _range(term: TensorNoise, sketches: Sketches, site: ClipSite | None, level: 
     used = sketches if site is None and sketches[1].high.any() else sketches[:1]
     sides = [_side(side, end) for side, end in zip(used, level, strict=False)]
     gone = sum(side.share[:, side.edges >= end].sum(axis=1) for side, end in zip(sketches, level, strict=True))
-    clip_gain = term.clip_gain / np.maximum(1.0 - gone, LEAST_HEARD)
+    clip_gain = term.clip_gain / np.sqrt(np.maximum(1.0 - gone, LEAST_HEARD))
     if term.symmetric:
         values, share = (np.concatenate([side[k] for side in sides], axis=1) for k in (0, 1))
         sides = [(values, share, np.max([side[2] for side in sides], axis=0))]

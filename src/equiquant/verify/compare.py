@@ -29,6 +29,7 @@ from equiquant.graph.varying import varying
 from equiquant.io.runtime import Runner
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
+from equiquant.verify.heard import EVERYTHING, Ends, heard
 from equiquant.verify.integer import IntegerAgreement
 
 __all__ = ["Comparison", "OutputQuality", "TensorQuality", "compare_models"]
@@ -119,6 +120,7 @@ class _Pair:
     compared: str
     op_type: str
     bytes: int
+    ends: Ends
 
 
 def compare_models(
@@ -235,6 +237,8 @@ class _Judge:
     def _add_tensor(self, values: tuple[_Pair, Array, Array]) -> None:
         pair, expected, output = values
         _check_shapes("tensor", pair.name, expected, output)
+        if pair.ends != EVERYTHING:
+            expected, output = np.clip(expected, *pair.ends), np.clip(output, *pair.ends)
         self._tensor_sums[pair.name].add(expected, output)
 
     def result(self, samples: int, pairs: Sequence[_Pair]) -> Comparison:
@@ -312,10 +316,11 @@ def _pairs(float_model: ir.Model, quantized_model: ir.Model, feed: Feed) -> list
         (v, "Input") for v in sized.graph.inputs if v.name and v.name in feed and twins.get(v.name) != v.name
     ]
     found += [(v, node.op_type) for node in sized.graph if node.op_type != "Constant" for v in node.outputs]
+    ends = heard([value for value, _ in found], quantized_model)
     known = [size for value, _ in found if (size := _elements(value)) is not None]
     guess = max(known, default=1)  # a tensor of unknown shape is taken for the largest one
     return [
-        _Pair(v.name, twins[v.name], op_type, 2 * 4 * (_elements(v) or guess))
+        _Pair(v.name, twins[v.name], op_type, 2 * 4 * (_elements(v) or guess), ends.get(v.name, EVERYTHING))
         for v, op_type in found
         if v.name
         and v.name not in public
