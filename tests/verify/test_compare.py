@@ -157,6 +157,19 @@ def test_groups_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         compare_models(float_model(), quantized_model(), iter(feeds()))
 
 
+def test_tensors_beyond_the_first_group_may_see_fewer_feeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = compare_models(float_model(), quantized_model(), feeds())
+    monkeypatch.setattr(module, "GROUP_BYTES", 1)
+    fewer = compare_models(float_model(), quantized_model(), feeds(), runs=1)
+    assert fewer.samples == whole.samples
+    assert fewer.outputs == whole.outputs
+    sizes = {t.name: t.error.count for t in whole.tensors}
+    first, second = fewer.order
+    seen = {t.name: t.error.count for t in fewer.tensors}
+    assert seen[first] == sizes[first]
+    assert 0 < seen[second] < sizes[second]
+
+
 def test_an_iterator_serves_where_one_pass_does() -> None:
     assert compare_models(float_model(), quantized_model(), iter(feeds())).samples == 6
 

@@ -39,6 +39,7 @@ from equiquant.verify import Comparison, Reference, compare_models
 __all__ = ["Outcome", "run"]
 
 QUALITY_FEEDS = 8  # feeds the quantized model is compared on
+QUALITY_RUNS = 16  # of it for the tensors of large inputs, which are compared group by group
 PER_TENSOR_BELOW = 50_000_000  # bytes of weights; above, the comparison is limited to the outputs of a few feeds
 
 NO_RANGES = "the statistics hold no ranges that were chosen with these options: those of least squared error are taken"
@@ -213,6 +214,6 @@ def _measure(state: RunState, model: ir.Model, quantized: ir.Model, given: Refer
             known = state.stream.count_up_to(MOST_FITTED + MOST_HELD)
             held = min(QUALITY_FEEDS, max(known // HELD_SHARE, 1))
             view = SampleView(state.stream, known - held, known)
-            return compare_models(model, quantized, list(view)), known > held
+            return compare_models(model, quantized, list(view), runs=QUALITY_RUNS), known > held
         expected = given.outputs([str(v.name) for v in model.graph.outputs])
         return compare_models(model, quantized, given.feeds, tensors=False, expected=expected), False

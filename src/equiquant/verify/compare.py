@@ -131,6 +131,7 @@ def compare_models(
     tensors: bool = True,
     expected: Iterable[Sequence[Array]] | None = None,
     limit: int | None = None,
+    runs: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Run both models on a stream of feeds and measure the difference.
@@ -143,6 +144,8 @@ def compare_models(
         expected: What the float model gives for each feed, in the order of its outputs, where that is known: it need
             not run then. Only without intermediate tensors.
         limit: Stop after the feed that reaches this many samples.
+        runs: How often both models may run for tensors that do not fit into memory with the outputs, however many feeds
+            there are; None for all the feeds.
         progress: Called with the number of samples done, scaled to one pass.
 
     Raises:
@@ -167,13 +170,15 @@ def compare_models(
     for index, group in enumerate(groups):
         seen = 0
         passing = itertools.chain([first], feeds) if index == 0 else iter(stream)
+        if index and runs is not None:
+            passing = itertools.islice(passing, max(1, runs // (len(groups) - 1)))
         for count in judge.run(group, passing, outputs=index == 0):
             seen += count
             if progress is not None:
                 progress((index * samples + seen) // len(groups))
             if limit is not None and seen >= limit:
                 break
-        samples = seen
+        samples = max(samples, seen)
     return judge.result(samples, pairs)
 
 
