@@ -1,13 +1,14 @@
-"""Which samples the ranges of candidates are calibrated on."""
+"""Which samples the ranges of candidates are calibrated on, and what of them counts."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 
-from equiquant.calibrate import open_samples
+from equiquant.calibrate import SampleView, open_samples
+from equiquant.graph.edit import infer_shapes
 from equiquant.io import input_specs, load_model
-from equiquant.pipeline.judging import Judge
+from equiquant.pipeline.judging import Judge, Yardstick
 from equiquant.recipe import preset
 from tests.canonical.support import proto, weights
 
@@ -31,3 +32,17 @@ def test_the_ranges_of_candidates_see_no_more_than_those_they_compete_with(
     recipe = preset(name, bias_correction=False, **options)
     with open_samples(samples, input_specs(model.model), recipe) as stream:
         assert least < Judge(model.model, stream, recipe).sqnr_db(model.model) < most
+
+
+def test_a_yardstick_hears_what_a_final_sigmoid_does() -> None:
+    nodes = "a = Conv(x, w) s = {}(a{}) y = Sigmoid(s)"
+    given = weights(w=(2, 4, 1, 1)) | {"low": np.array(-8, np.float32), "high": np.array(8, np.float32)}
+    whole, less = (
+        load_model(proto(nodes.format(*cut), "float[N,4,6,6] x", "float[] y", given)).model
+        for cut in (("Identity", ""), ("Clip", ", low, high"))
+    )
+    for model in (whole, less):
+        infer_shapes(model)
+    samples = 20 * np.random.default_rng(0).standard_normal((8, 4, 6, 6)).astype(np.float32)
+    with open_samples(samples, input_specs(whole), preset("a8w8")) as stream:
+        assert Yardstick(whole, SampleView(stream, 0, 8)).sqnr_db(less) > 60

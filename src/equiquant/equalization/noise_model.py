@@ -10,7 +10,7 @@ finished networks (docs/cle.md).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,6 @@ def range_terms(
     classes: ScaleClasses,
     terms: Sequence[NoiseTerm],
     sketches: Mapping[str, Sketches],
-    decided: Collection[str] = (),
 ) -> tuple[list[WeightRange], list[RangeNoise]]:
     """Return the same noise for a quantizer that may clip: weights number by number, tensors by their sketches.
 
@@ -99,11 +98,10 @@ def range_terms(
         classes: The scale classes.
         terms: From `noise_terms`, each with a range of its own.
         sketches: Both sides of every rounded tensor, and of what goes into a Clip, by name.
-        decided: Tensors that are measured themselves: a range has to hold them whatever their readers tell apart.
     """
     slots = {query.label(s.node): s for s in classes.slots if s.role == "weight"}
     clips = {site.node.outputs[0].name or "": site for site in classes.clips}
-    plain = {t.name for t in terms if isinstance(t, TensorNoise) and t.kind == "activation"} - set(clips) - set(decided)
+    plain = {t.name for t in terms if isinstance(t, TensorNoise) and t.kind == "activation"} - set(clips)
     level = saturation(classes.values, {name: _reach(sketches[name]) for name in plain & set(sketches)})
     weights: list[WeightRange] = []
     tensors: list[RangeNoise] = []

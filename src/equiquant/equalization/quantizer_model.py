@@ -26,7 +26,6 @@ class QuantizerModel:
         bias_levels: Largest integer of a bias with a scale of its own, None where biases are as good as exact.
         bias_corrected: The mean error of every output channel will be taken away by its bias.
         shared: Names of the tensors of each group that has one range.
-        decided: Names of the tensors that the network's outputs are decided by, before a final Sigmoid or Softmax.
     """
 
     nodes: Collection[str]
@@ -40,4 +39,3 @@ class QuantizerModel:
     unsigned: Collection[str] = frozenset()
     unsigned_levels: float = 255.0
     shared: Groups = ()
-    decided: Collection[str] = frozenset()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleStream, SampleView
 from equiquant.calibrate.feeds import batch_size
 from equiquant.equalization import Ranges
+from equiquant.equalization.saturation import saturation
 from equiquant.graph.cost import multiplications
 from equiquant.graph.decisions import decision_values
 from equiquant.io import Runner, release_memory
@@ -71,17 +73,33 @@ class Yardstick:
         self.names = tuple(decision_values(model))
         self._samples = samples
         runner = Runner(model, self.names, optimize=False)
-        self._expected = [runner.run(feed) for feed in samples]
+        found = [runner.run(feed) for feed in samples]
+        values = [v for node in model.graph for v in node.outputs if v.name in self.names]
+        reach = {name: _reach([outputs[i] for outputs in found]) for i, name in enumerate(self.names)}
+        level = saturation(values, reach)
+        self._ends = [level.get(name, (np.inf, np.inf)) for name in self.names]
+        self._expected = [self._told_apart(outputs) for outputs in found]
 
     def sqnr_db(self, model: ir.Model, feeds: int | None = None) -> float:
         """Return the signal-to-noise ratio of a model, run as it is written, on the first `feeds` of the samples."""
         runner = Runner(model, self.names, optimize=False)
         sums = [ErrorAccumulator() for _ in self.names]
         for expected, feed in zip(self._expected[:feeds], itertools.islice(self._samples, feeds), strict=True):
-            for accumulator, reference, result in zip(sums, expected, runner.run(feed), strict=True):
+            for accumulator, reference, result in zip(sums, expected, self._told_apart(runner.run(feed)), strict=True):
                 accumulator.add(reference, result)
         ratios = [accumulator.figures().sqnr_db for accumulator in sums if not accumulator.silent]
         return float(np.mean(np.clip(ratios, -BEST_DB, BEST_DB))) if ratios else BEST_DB
+
+    def _told_apart(self, outputs: Sequence[Array]) -> list[Array]:
+        """Return the values, those beyond where a final Sigmoid is level moved there: ranges need not hold them."""
+        ends = zip(outputs, self._ends, strict=True)
+        return [x if np.isinf(e).all() else np.clip(x, -e[1], e[0]) for x, e in ends]
+
+
+def _reach(arrays: Sequence[Array]) -> tuple[float, float]:
+    """Return the largest magnitude above and below 0."""
+    above, below = (max((float((sign * x).max(initial=0.0)) for x in arrays), default=0.0) for sign in (1, -1))
+    return above, below
 
 
 class Judge:

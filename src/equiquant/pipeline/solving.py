@@ -125,7 +125,7 @@ def _with_ranges(
     With a range for each channel weights lose little by reaching their largest: only activations may clip then, and
     only `soft` moves the scales. Where Clips yield, each tensor is taken to have a range of its own.
     """
-    weights, tensors = range_terms(classes, terms, sketches, quantizer.decided)
+    weights, tensors = range_terms(classes, terms, sketches)
     weighed = not recipe.per_channel
     last = plans[-1]
     fixed = last.method != "global" or not weighed
@@ -212,7 +212,6 @@ def quantizer_model(survey: target.Survey, *, bias_corrected: bool) -> Quantizer
         unsigned_levels=float(chosen.activation.qmax - chosen.activation.qmin),
         bias_levels=None if chosen.bias.bits == 32 else float(chosen.bias.qmax),
         bias_corrected=bias_corrected,
-        decided=survey.decided,
     )
 
 
