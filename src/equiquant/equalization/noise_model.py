@@ -22,7 +22,7 @@ from equiquant.equalization.builder import ClipSite
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.layer_noise import constant_term, layer_terms, operands
 from equiquant.equalization.quantizer_model import QuantizerModel
-from equiquant.equalization.saturation import saturation
+from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.graph import query
 from equiquant.numerics.coupling import grouped
 from equiquant.numerics.figures import ChannelFigures
@@ -37,7 +37,6 @@ __all__ = ["Sketches", "noise_terms", "range_terms"]
 Array = npt.NDArray[Any]
 CUT, CUT_STEADY = 2.0, 0.25  # gain of what a range cuts off: of what is white over space, and of what is steady
 LEAST_HEARD = 0.01  # of a channel's values: what is cut off those counts more by the root of their share (measured)
-UNLIMITED = (np.inf, np.inf)
 Sketches = tuple[MagnitudeSketch, MagnitudeSketch]
 """The positive and the negative side of a tensor."""
 

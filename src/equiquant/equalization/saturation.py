@@ -20,7 +20,7 @@ from equiquant.errors import ModelError
 from equiquant.graph import query
 from equiquant.io import Runner
 
-__all__ = ["saturation"]
+__all__ = ["UNLIMITED", "saturation"]
 
 Array = npt.NDArray[np.float32]
 
@@ -31,6 +31,8 @@ MOST_NODES = 24  # that a function is made of: a form of GELU has 8
 POINTS = 256  # magnitudes of a side that a function is computed for
 SMALLEST = 1 / 1024  # of these, as a part of the largest
 LEVEL = 1 / 2048  # of the largest value of a function: an eighth of a step of 8 bits
+UNLIMITED = np.inf, np.inf
+"""Of a tensor that is heard whole, on either side of 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +137,7 @@ def _compute(functions: list[_Function], grids: list[Array], opsets: Mapping[str
     )
     runner = Runner(ir.Model(graph, ir_version=10), threads=1, optimize=False, disposable=True)
     feed = {v.name or "": np.concatenate([g[0], -g[1]]) for v, g in zip(inputs, grids, strict=True)}
-    with np.errstate(all="ignore"):
-        computed = iter([array.reshape(2, POINTS) for array in runner.run(feed)])
+    computed = iter([array.reshape(2, POINTS) for array in runner.run(feed)])
     return [[next(computed) for _ in function.results] for function in functions]
 
 

@@ -24,7 +24,7 @@ from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleStream, SampleView
 from equiquant.calibrate.feeds import batch_size
 from equiquant.equalization import Ranges
-from equiquant.equalization.saturation import saturation
+from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.graph.cost import multiplications
 from equiquant.graph.decisions import decision_values
 from equiquant.io import Runner, release_memory
@@ -77,7 +77,7 @@ class Yardstick:
         values = [v for node in model.graph for v in node.outputs if v.name in self.names]
         reach = {name: _reach([outputs[i] for outputs in found]) for i, name in enumerate(self.names)}
         level = saturation(values, reach)
-        self._ends = [level.get(name, (np.inf, np.inf)) for name in self.names]
+        self._ends = [level.get(name, UNLIMITED) for name in self.names]
         self._expected = [self._told_apart(outputs) for outputs in found]
 
     def sqnr_db(self, model: ir.Model, feeds: int | None = None) -> float:
@@ -93,7 +93,7 @@ class Yardstick:
     def _told_apart(self, outputs: Sequence[Array]) -> list[Array]:
         """Return the values, those beyond where a final Sigmoid is level moved there: ranges need not hold them."""
         ends = zip(outputs, self._ends, strict=True)
-        return [x if np.isinf(e).all() else np.clip(x, -e[1], e[0]) for x, e in ends]
+        return [x if e == UNLIMITED else np.clip(x, -e[1], e[0]) for x, e in ends]
 
 
 def _reach(arrays: Sequence[Array]) -> tuple[float, float]:

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT
 from equiquant.calibrate.stats import TensorStats
 from equiquant.decisions import Decision
-from equiquant.equalization.saturation import saturation
+from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.errors import DataError
 from equiquant.graph.query import attribute, constant, sole_consumer
 from equiquant.hardware import is_hardware_factor
@@ -360,7 +360,7 @@ class _Chooser:
             evidence = replace(evidence, low=HEADROOM * evidence.low, high=HEADROOM * evidence.high)
         producer = value.producer()
         low, high = (-math.inf, math.inf) if producer is None else clip_bounds(producer)
-        above, below = self._level.get(name, (math.inf, math.inf))
+        above, below = self._level.get(name, UNLIMITED)
         return evidence.clipped(max(low, -below), min(high, above))
 
 
