@@ -34,7 +34,7 @@ def terms_of(factor: Array, added: Array, *, symmetric: bool = False) -> dict[st
         nodes=names, tensors=(), symmetric=symmetric, activation_levels=127 if symmetric else 255
     )
     terms = noise_terms(classes, figures, gains, quantizer)
-    weights_, tensors = range_terms(classes, terms, {})
+    weights_, tensors = range_terms(classes, terms, {}, {})
     assert [(w.name, t.name) for w, t in zip(weights_, tensors, strict=True)] == [tuple(names)]
     return dict(zip("mt", terms, strict=True))
 

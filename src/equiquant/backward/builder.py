@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant.backward.excess import Ends, excess_sums
 from equiquant.backward.forward import Feed, forward_copy
+from equiquant.backward.layout import Layout
 from equiquant.backward.rules import rule_of
 from equiquant.backward.tape import Tape, shape
 from equiquant.backward.weights import weight_energy
@@ -30,21 +32,27 @@ class BackwardGraph:
 
     Attributes:
         model: The graph. Inputs: those of the model, and the seeds. Outputs: two a tensor, in the order of `tensors`:
-            Σ g² and Σ g over all positions of a sample, (samples, channels) both; one a layer, see `weight_energy`;
-            then, where only one value is seeded, that value.
+            Σ g² and Σ g over all positions of a sample, (samples, channels) both; two for each of `ranged`, see
+            `excess_sums`; one a layer, see `weight_energy`; then, where only one value is seeded, that value.
         seeds: Name of each value that acts as an output, with the name and the shape of the input of its seed.
         tensors: Tensors a gradient reaches, in order.
+        ranged: Those of them with ends of their own, in order.
         layers: Those of them that a Conv makes whose weight has an output, in order.
     """
 
     model: ir.Model
     seeds: dict[str, tuple[str, tuple[int, ...]]]
     tensors: tuple[str, ...]
+    ranged: tuple[str, ...]
     layers: tuple[str, ...]
 
 
 def build(
-    model: ir.Model, feed: Feed, tensors: Mapping[str, int], means: Mapping[str, Array] | None = None
+    model: ir.Model,
+    feed: Feed,
+    tensors: Mapping[str, int],
+    means: Mapping[str, Array] | None = None,
+    ends: Mapping[str, Ends] | None = None,
 ) -> BackwardGraph:
     """Return the backward graph of a model for feeds like this one.
 
@@ -53,6 +61,7 @@ def build(
         feed: A feed of float32 and integer arrays.
         tensors: Name and channel axis of the tensors wanted.
         means: Mean of each channel of what Convs read, by name, for the gains of their weights.
+        ends: What is cut off of each tensor, by name, where it is looked at.
     """
     copy = forward_copy(model, feed)
     graph = copy.graph
@@ -65,12 +74,19 @@ def build(
     tape.stop(*_float_ends(graph.outputs))
     walk_back(tape, nodes)
     outputs: list[ir.Value] = []
+    cut: dict[str, tuple[ir.Value, ir.Value]] = {}
     reached = []
     for name, value in wanted.items():
         gradient = tape.gradient(value)
-        if gradient is not None and 0 not in shape(value):
-            reached.append(name)
-            outputs += _sums(tape, gradient, shape(value), tensors[name], batch)
+        if gradient is None or 0 in shape(value):
+            continue
+        reached.append(name)
+        layout = Layout.of(value, tensors[name], batch)
+        outputs += _sums(tape, layout.laid(tape, gradient), layout)
+        place = (ends or {}).get(name)
+        if place is not None and place.high.size == layout.sizes[layout.axis]:
+            cut[name] = excess_sums(tape, value, gradient, layout, place)
+    outputs += [value for pair in cut.values() for value in pair]
     layers = []
     for node in nodes:
         name = node.outputs[0].name or ""
@@ -87,7 +103,7 @@ def build(
     if len(tape.seeded) == 1:
         graph.outputs.extend(tape.seeded)
     edit.remove_dead(copy)
-    return BackwardGraph(copy, seeds, tuple(reached), tuple(layers))
+    return BackwardGraph(copy, seeds, tuple(reached), tuple(cut), tuple(layers))
 
 
 def walk_back(tape: Tape, nodes: Sequence[ir.Node]) -> None:
@@ -147,19 +163,6 @@ def _batch(values: Iterable[ir.Value]) -> int:
     return sizes.pop() if len(sizes) == 1 else 1
 
 
-def _sums(tape: Tape, g: ir.Value, sizes: tuple[int, ...], axis: int, batch: int) -> tuple[ir.Value, ir.Value]:
+def _sums(tape: Tape, g: ir.Value, layout: Layout) -> tuple[ir.Value, ir.Value]:
     """Append Σ g² and Σ g over the positions of each sample, (samples, channels)."""
-    if not sizes:
-        g, sizes, axis = tape.reshape(g, [1]), (1,), 0
-    axis %= len(sizes)
-    if axis > 0 and batch > 0 and sizes[0] % batch == 0:
-        if sizes[0] != batch:  # windows or tokens of a sample, laid side by side
-            sizes = (batch, sizes[0] // batch, *sizes[1:])
-            g, axis = tape.reshape(g, sizes), axis + 1
-    else:
-        sizes = (1, *sizes)
-        g, axis = tape.reshape(g, sizes), axis + 1
-    axes = [i for i in range(1, len(sizes)) if i != axis]
-    square = tape.op("Mul", g, g)
-    first, second = (tape.sum(v, axes, keepdims=False) for v in (square, g))
-    return first, second if axes else tape.op("Identity", g)
+    return layout.sum(tape, tape.op("Mul", g, g)), layout.sum(tape, g)

@@ -13,6 +13,7 @@ power is summed on the way, and divided by at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.backward.builder import BackwardGraph, build
+from equiquant.backward.excess import Ends
 from equiquant.backward.forward import Feed, single
 from equiquant.backward.gains import Gains
 from equiquant.io import Runner, model_bytes
@@ -39,6 +41,7 @@ def measure_gains(
     feeds: Iterable[Feed],
     tensors: Mapping[str, int],
     means: Mapping[str, Array] | None = None,
+    ends: Mapping[str, Ends] | None = None,
     *,
     seed: int = 0,
     draws: int = 1,
@@ -55,6 +58,7 @@ def measure_gains(
         tensors: Channel axis of each tensor wanted, by value name; graph inputs may be among them.
         means: Mean of each channel of tensors, by name, (C,) float64: of the Convs that read them the gains of the
             weights are measured too, those of what differs from the mean. Zeros for the whole.
+        ends: Of tensors, by name, what lies beyond which is measured, too.
         seed: Of the random directions; the same seed gives the same gains.
         draws: Directions a feed. The error falls with the root of samples times draws.
 
@@ -68,6 +72,7 @@ def measure_gains(
     white: dict[str, Array] = {}
     constant: dict[str, Array] = {}
     weight: dict[str, Array] = {}  # of each layer, over one seed's power
+    beyond: dict[str, _Beyond] = {}
     uneven: set[str] = set()
     power = 0.0  # of a single output
 
@@ -77,13 +82,16 @@ def measure_gains(
         elif not scales:  # before the session for both ways is made: one of them in memory is enough
             scales.update(_scales(model, samples, list(graph.seeds)))
 
-    for graph, runner, feed in _sessions(model, samples, tensors, means, prepare):
+    for graph, runner, feed in _sessions(model, samples, tensors, means, ends, prepare):
         for draw in range(draws):
             for value, (name, sizes) in graph.seeds.items():
                 feed[name] = np.asarray(rng.choice(SIGNS, sizes) * scales[value])
             sums = runner.run({i.name: feed[i.name] for i in runner.inputs})
-            first = 2 * len(graph.tensors)
+            middle = 2 * len(graph.tensors)
+            first = middle + 2 * len(graph.ranged)
             last = first + len(graph.layers)
+            for index, tensor in enumerate(graph.ranged):
+                beyond.setdefault(tensor, _Beyond()).add(*sums[middle + 2 * index : middle + 2 * index + 2])
             for layer, energy in zip(graph.layers, sums[first:last], strict=True):
                 weight[layer] = weight.get(layer, 0.0) + energy / np.float32(draws)
             for index, tensor in enumerate(graph.tensors):
@@ -98,7 +106,11 @@ def measure_gains(
                 power += sum(_power(output.astype(np.float64)) for output in sums[last:])
     unit = np.square(_inverse_root(power)) if len(scales) == 1 else 1.0
     weight = {name: (energy * unit).astype(np.float32) for name, energy in weight.items() if np.isfinite(energy).all()}
-    found = {name: Gains(white[name] * unit, constant[name] * unit, weight.get(name)) for name in white.keys() - uneven}
+    times = {name: beyond[name].times(white[name], draws) for name in beyond.keys() - uneven}
+    found = {
+        name: Gains(white[name] * unit, constant[name] * unit, weight.get(name), times.get(name))
+        for name in white.keys() - uneven
+    }
     return {n: g for n, g in found.items() if np.isfinite(g.white).all() and np.isfinite(g.constant).all()}
 
 
@@ -107,6 +119,7 @@ def _sessions(
     feeds: Iterable[Feed],
     tensors: Mapping[str, int],
     means: Mapping[str, Array] | None,
+    ends: Mapping[str, Ends] | None,
     prepare: Callable[[BackwardGraph], None],
 ) -> Iterator[tuple[BackwardGraph, Runner, dict[str, Array]]]:
     """Yield each feed with the session for its shapes, one held at a time; nothing if no tensor gets a gradient."""
@@ -115,12 +128,33 @@ def _sessions(
         feed = single(raw)
         key = {name: array.shape for name, array in feed.items()}
         if held is None or held[0] != key:
-            graph = build(model, feed, tensors, means)
+            graph = build(model, feed, tensors, means, ends)
             if not graph.tensors:
                 return
             prepare(graph)
             held = key, graph, Runner(graph.model, optimize=model_bytes(model) < FOLD_BELOW)
         yield held[1], held[2], feed
+
+
+@dataclass(eq=False)
+class _Beyond:
+    """Sums over samples and draws of what lies beyond a tensor's ends."""
+
+    felt: float = 0.0
+    power: Array | float = 0.0
+    count: int = 0
+
+    def add(self, felt: Array, power: Array) -> None:
+        """Add what it made of the outputs, and the mean of its squares, (samples, channels) both."""
+        total = felt.sum(axis=1, dtype=np.float64)
+        self.felt += float(total @ total)
+        self.power = self.power + power.sum(axis=0, dtype=np.float64)
+        self.count += len(power)
+
+    def times(self, white: Array, draws: int) -> float | None:
+        """Return how many times as much was felt as of independent errors as strong, whose gain is `white`."""
+        expected = float(np.dot(white, self.power)) / self.count * draws
+        return self.felt / expected if expected > 0 and np.isfinite(self.felt) else None
 
 
 def _scales(model: ir.Model, feeds: Iterable[Feed], names: list[str]) -> dict[str, np.float32]:

@@ -4,7 +4,7 @@ from equiquant.equalization.apply import apply
 from equiquant.equalization.classes import ScaleClasses, find_classes
 from equiquant.equalization.dead_channels import awakened
 from equiquant.equalization.layer_noise import operands
-from equiquant.equalization.noise_model import Sketches, noise_terms, range_terms
+from equiquant.equalization.noise_model import Sketches, cut_ends, noise_terms, range_terms
 from equiquant.equalization.plan import (
     Bounds,
     EqualizationPlan,
@@ -31,6 +31,7 @@ __all__ = [
     "apply",
     "awakened",
     "clip_bounds",
+    "cut_ends",
     "find_classes",
     "join_ranges",
     "noise_terms",

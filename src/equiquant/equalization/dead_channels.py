@@ -75,7 +75,7 @@ def awakened(
         if before is not None and behind is not None and ids is not None and behind.white.size == ids.size:
             white = _filled(before.white, behind.white, dead[ids], samples)
             constant = _filled(before.constant, behind.constant, dead[ids], samples)
-            gains[query.name_of(value)] = Gains(white, constant, before.weight)
+            gains[query.name_of(value)] = replace(before, white=white, constant=constant)
     return figures, gains
 
 

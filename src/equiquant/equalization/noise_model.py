@@ -3,9 +3,8 @@
 The terms follow the quantizer that comes after: which nodes and tensors are quantized, with how many levels, symmetric
 or not, per tensor or per channel, with an int8 bias or an int32 one (whose rounding does not count).
 
-What a range cuts off an activation has one sign, and fills the positions of a channel as far as its activity does: that
-part counts as noise that is constant over space. The constants are measured, on the noise of single tensors and on
-finished networks (docs/cle.md).
+What a range cuts off an activation has one sign, fills whole regions, and many channels lose theirs in the same places:
+how much more of it is felt than of independent noise is measured with the gains (docs/cle.md).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.backward import Gains
+from equiquant.backward import Ends, Gains
 from equiquant.equalization.builder import ClipSite
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.layer_noise import constant_term, layer_terms, operands
@@ -28,15 +27,16 @@ from equiquant.numerics.coupling import grouped
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
 from equiquant.numerics.parallel import parallel
-from equiquant.numerics.range_noise import RangeNoise, WeightRange
+from equiquant.numerics.range_noise import COHERENCE, RangeNoise, WeightRange
 from equiquant.numerics.sketch import MagnitudeSketch
 from equiquant.numerics.tail import beyond
 
-__all__ = ["Sketches", "noise_terms", "range_terms"]
+__all__ = ["Sketches", "cut_ends", "noise_terms", "range_terms"]
 
 Array = npt.NDArray[Any]
-CUT, CUT_STEADY = 2.0, 0.25  # gain of what a range cuts off: of what is white over space, and of what is steady
-LEAST_HEARD = 0.01  # of a channel's values: what is cut off those counts more by the root of their share (measured)
+LEAST_CUT = 2.0  # gain of what a range cuts off, over that of independent noise: a few samples may tell less
+CUT_POWER = 0.7  # of what is measured beyond that: it is of first order, and of channels that end together
+CUT_AT = 0.5  # of each channel's largest values: what lies beyond is taken for what a range cuts off
 Sketches = tuple[MagnitudeSketch, MagnitudeSketch]
 """The positive and the negative side of a tensor."""
 
@@ -90,6 +90,7 @@ def range_terms(
     classes: ScaleClasses,
     terms: Sequence[NoiseTerm],
     sketches: Mapping[str, Sketches],
+    ends: Mapping[str, Ends],
 ) -> tuple[list[WeightRange], list[RangeNoise]]:
     """Return the same noise for a quantizer that may clip: weights number by number, tensors by their sketches.
 
@@ -97,11 +98,10 @@ def range_terms(
         classes: The scale classes.
         terms: From `noise_terms`, each with a range of its own.
         sketches: Both sides of every rounded tensor, and of what goes into a Clip, by name.
+        ends: From `cut_ends`.
     """
     slots = {query.label(s.node): s for s in classes.slots if s.role == "weight"}
-    clips = {site.node.outputs[0].name or "": site for site in classes.clips}
-    plain = {t.name for t in terms if isinstance(t, TensorNoise) and t.kind == "activation"} - set(clips)
-    level = saturation(classes.values, {name: _reach(sketches[name]) for name in plain & set(sketches)})
+    clips = {query.name_of(site.node.outputs[0]): site for site in classes.clips}
     weights: list[WeightRange] = []
     tensors: list[RangeNoise] = []
     for term in terms:
@@ -112,15 +112,35 @@ def range_terms(
             weights.append(WeightRange(term, grouped(array, slot.groups, slot.out_axis)))
         elif term.kind == "bias":
             share = np.ones((term.ids.size, 1))
-            ends = [side for side in term.sides() if side.any()] or term.sides()[:1]
-            sides = tuple((side[:, None], share, side) for side in ends)
+            used = [side for side in term.sides() if side.any()] or term.sides()[:1]
+            sides = tuple((side[:, None], share, side) for side in used)
             tensors.append(RangeNoise(term.name, term.ids, term.gain, term.clip_gain, sides, term.levels, kind="bias"))
         else:
             site = clips.get(term.name)
             source = term.name if site is None else query.name_of(site.node.inputs[0])
             if source in sketches:
-                tensors.append(_range(term, sketches[source], site, level.get(term.name, UNLIMITED)))
+                most = ends[term.name].most if term.name in ends else UNLIMITED
+                tensors.append(_range(term, sketches[source], site, most))
     return weights, tensors
+
+
+def cut_ends(
+    classes: ScaleClasses, figures: Mapping[str, ChannelFigures], sketches: Mapping[str, Sketches]
+) -> dict[str, Ends]:
+    """Return where what a range may cut off each tensor begins, and from where its readers are level.
+
+    Args:
+        classes: The scale classes of the model as it is now.
+        figures: Per-channel figures of the tensors that will be rounded, by name.
+        sketches: Both sides of tensors, by name; one without, that a Clip makes, is heard whole.
+    """
+    level = saturation(classes.values, {name: _reach(sketches[name]) for name in figures.keys() & sketches.keys()})
+    ends = {}
+    for name, figure in figures.items():
+        above, below = most = level.get(name, UNLIMITED)
+        high, low = np.clip(figure.high, 0.0, above), np.clip(figure.low, -below, 0.0)
+        ends[name] = Ends(CUT_AT * low, CUT_AT * high, most)
+    return ends
 
 
 def _reach(sides: Sketches) -> tuple[float, float]:
@@ -132,13 +152,11 @@ def _reach(sides: Sketches) -> tuple[float, float]:
 def _range(term: TensorNoise, sketches: Sketches, site: ClipSite | None, level: tuple[float, float]) -> RangeNoise:
     used = sketches if site is None and sketches[1].high.any() else sketches[:1]
     sides = [_side(side, end) for side, end in zip(used, level, strict=False)]
-    gone = sum(side.share[:, side.edges >= end].sum(axis=1) for side, end in zip(sketches, level, strict=True))
-    clip_gain = term.clip_gain / np.sqrt(np.maximum(1.0 - gone, LEAST_HEARD))
     if term.symmetric:
         values, share = (np.concatenate([side[k] for side in sides], axis=1) for k in (0, 1))
         sides = [(values, share, np.max([side[2] for side in sides], axis=0))]
     bound, bound_id = (np.inf, 0) if site is None else (site.bound, int(site.bound_id))
-    return RangeNoise(term.name, term.ids, term.gain, clip_gain, tuple(sides), term.levels, bound, bound_id)
+    return RangeNoise(term.name, term.ids, term.gain, term.clip_gain, tuple(sides), term.levels, bound, bound_id)
 
 
 def _side(side: MagnitudeSketch, level: float) -> tuple[Array, Array, Array]:
@@ -166,8 +184,8 @@ def _tensor_term(
     ids = np.ascontiguousarray(
         np.broadcast_to(ids.reshape(-1) if ids.size in (1, size) else ids.reshape(-1)[:1], (size,))
     )
-    white, constant = (g if g.size == size else np.full(size, g.mean()) for g in (gains.white, gains.constant))
-    steady = figure.constant_square / np.maximum(figure.mean_square, np.finfo(np.float64).tiny)
+    white = gains.white if gains.white.size == size else np.full(size, gains.white.mean())
+    cut = COHERENCE if gains.cut is None else LEAST_CUT * max(gains.cut / LEAST_CUT, 1.0) ** CUT_POWER
     unsigned = (value.name or "") in quantizer.unsigned
     return TensorNoise(
         value.name or "",
@@ -177,5 +195,5 @@ def _tensor_term(
         white * occupied,
         quantizer.unsigned_levels if unsigned else quantizer.activation_levels,
         quantizer.symmetric and not unsigned,
-        CUT * white + CUT_STEADY * steady * np.maximum(constant - white, 0.0),
+        cut * white,
     )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant import calibrate, target
-from equiquant.backward import Gains, measure_gains
+from equiquant.backward import Ends, Gains, measure_gains
 from equiquant.calibrate import SampleView
 from equiquant.equalization import (
     EqualizationPlan,
@@ -20,6 +20,7 @@ from equiquant.equalization import (
     Sketches,
     awakened,
     clip_bounds,
+    cut_ends,
     join_ranges,
     noise_terms,
     operands,
@@ -33,6 +34,7 @@ from equiquant.graph.decisions import decision_values
 from equiquant.io import expose, model_bytes, release_memory
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm
+from equiquant.numerics.range_noise import RangeNoise, WeightRange
 from equiquant.pipeline.clip_reach import ClipReach, channel_axis, clipped, plain, reach_seen
 from equiquant.recipe import Recipe
 
@@ -90,7 +92,10 @@ def solve(
     if survey is None:
         return plans, []
     quantizer = quantizer_model(survey, bias_corrected=recipe.bias_correction)
-    gains = channel_gains(model, classes, figures, quantizer, samples, affordable)
+    clipping = ranged or (recipe.clip_mode == "soft" and recipe.cle)
+    rounded = {name: figure for name, figure in figures.items() if name in quantizer.tensors}
+    ends = cut_ends(classes, rounded, sketches) if clipping else {}
+    gains = channel_gains(model, classes, figures, quantizer, samples, affordable, ends)
     figures, gains = awakened(classes, figures, gains, count)
     own = noise_terms(classes, figures, gains, quantizer, sketches)
     terms = share_ranges(own, quantizer.shared)
@@ -98,8 +103,8 @@ def solve(
         return plans, []
     if recipe.cle and recipe.cle_method != "pairwise":
         plans.append(plan_global(terms, plans[-1].z, bounds))
-    if ranged or (recipe.clip_mode == "soft" and recipe.cle):
-        plans = _with_ranges(recipe, classes, plans, own, sketches, bounds, quantizer)
+    if clipping:
+        plans = _with_ranges(recipe, classes, plans, range_terms(classes, own, sketches, ends), bounds, quantizer)
     if recipe.cle_method == "global" or (recipe.cle_method == "auto" and model_bytes(model) > MEASURE_BELOW):
         plans = [plan for plan in plans if not plan.method.startswith("pairwise")]
     return plans, terms
@@ -115,8 +120,7 @@ def _with_ranges(
     recipe: Recipe,
     classes: ScaleClasses,
     plans: list[EqualizationPlan],
-    terms: list[NoiseTerm],
-    sketches: Mapping[str, Sketches],
+    terms: tuple[list[WeightRange], list[RangeNoise]],
     bounds: tuple[np.ndarray, np.ndarray],
     quantizer: QuantizerModel,
 ) -> list[EqualizationPlan]:
@@ -125,7 +129,7 @@ def _with_ranges(
     With a range for each channel weights lose little by reaching their largest: only activations may clip then, and
     only `soft` moves the scales. Where Clips yield, each tensor is taken to have a range of its own.
     """
-    weights, tensors = range_terms(classes, terms, sketches)
+    weights, tensors = terms
     weighed = not recipe.per_channel
     last = plans[-1]
     fixed = last.method != "global" or not weighed
@@ -177,8 +181,11 @@ def channel_gains(
     quantizer: QuantizerModel,
     samples: SampleView,
     affordable: int,
+    ends: Mapping[str, Ends] | None = None,
 ) -> Mapping[str, Gains]:
     """Measure the noise gains of the rounded tensors, the layers' outputs and, but of large models, the weights.
+
+    Those of what lies beyond the ends of a tensor are measured where they are given.
 
     Where biases are corrected, only what differs from its mean makes noise of a weight's error.
     """
@@ -192,7 +199,7 @@ def channel_gains(
     if model_bytes(model) < RANGES_BELOW:
         known = {name: f.mean for name, f in figures.items() if f.axis == 1}
         means = known if quantizer.bias_corrected else {name: np.zeros_like(mean) for name, mean in known.items()}
-    gains = measure_gains(expose(model, decision_values(model)), feeds, axes, means, draws=draws)
+    gains = measure_gains(expose(model, decision_values(model)), feeds, axes, means, ends, draws=draws)
     release_memory()
     return gains
 
