@@ -1,11 +1,13 @@
-"""Ranges chosen with scales are dropped where other scales were applied, and only there."""
+"""Ranges chosen with scales: what they cost, and that they are dropped where other scales were applied."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from equiquant.equalization import EqualizationPlan, Ranges, find_classes
+from equiquant.equalization import EqualizationPlan, Ranges, find_classes, join_ranges, plan_ranges, with_noise
 from tests.equalization.support import Case, random_scales
+from tests.numerics.range_networks import CLASSES, network, tensor_formula, weight_formula
 
 CASE = Case(
     "chain",
@@ -48,3 +50,17 @@ def test_without_ranges_there_are_none_to_keep() -> None:
     classes = find_classes(CASE.model())
     z = np.zeros(classes.count)
     assert EqualizationPlan("pairwise", z, 1).ranges_at(classes, z + 1) is None
+
+
+@pytest.mark.parametrize("powers_of_two", [False, True])
+def test_the_noise_of_chosen_ranges_counts_what_they_cut_off(powers_of_two: bool) -> None:
+    weights, tensors = network()
+    nothing = EqualizationPlan("global", np.zeros(CLASSES), 0)
+    joint = join_ranges(tensors, [(tensors[0].name, tensors[2].name)])  # of one side: they share one range
+    chosen = plan_ranges(weights, joint, nothing, None, "ranges", powers_of_two=powers_of_two)
+    assert chosen.ranges is not None
+    ends = {key: np.array(end) for key, end in chosen.ranges.ends.items()}
+    expected = {("weight", w.name): weight_formula(w, chosen.z, ends["weight", w.name][0]) for w in weights}
+    expected |= {(t.kind, t.name): tensor_formula(t, chosen.z, ends[t.kind, t.name]) for t in tensors}
+    assert with_noise(chosen, weights, tensors).noise == pytest.approx(expected)
+    assert set(with_noise(chosen, [], tensors).noise) == {(t.kind, t.name) for t in tensors}

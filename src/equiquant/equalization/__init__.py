@@ -15,6 +15,7 @@ from equiquant.equalization.plan import (
     plan_pairwise,
     plan_ranges,
     spread,
+    with_noise,
 )
 from equiquant.equalization.quantizer_model import QuantizerModel
 from equiquant.equalization.relu6 import replace_clip6, split_clips
@@ -44,4 +45,5 @@ __all__ = [
     "share_ranges",
     "split_clips",
     "spread",
+    "with_noise",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.pairwise import DEAD, solve_pairwise
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.powers_of_two import solve_powers_of_two
+from equiquant.numerics.range_curve import tensor_curve, weight_curve
 from equiquant.numerics.range_noise import RangeNoise, WeightRange
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "plan_pairwise",
     "plan_ranges",
     "spread",
+    "with_noise",
 ]
 
 Array = npt.NDArray[Any]
@@ -50,12 +52,15 @@ class EqualizationPlan:
         z: (classes,) log-scale of each class; 0 for class 0.
         steps: Sweeps of the pairwise solver, evaluations of the global one.
         ranges: The ranges chosen with the scales; None leaves them to calibration.
+        noise: Noise over signal that weights, biases and tensors with such a range make, clipping included, by (kind,
+            name).
     """
 
     method: str
     z: Array
     steps: int
     ranges: Ranges | None = None
+    noise: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def of_activations(self) -> EqualizationPlan:
         """Return the plan without the ranges of weights."""
@@ -151,6 +156,25 @@ def plan_ranges(
     solver = solve_powers_of_two if powers_of_two else solve_clipped
     result = solver(weights, tensors, plan.z, (plan.z.copy(), plan.z.copy()) if bounds is None else bounds)
     return EqualizationPlan(method, result.z, plan.steps + result.evaluations, result.ranges)
+
+
+def with_noise(
+    plan: EqualizationPlan, weights: Sequence[WeightRange], tensors: Sequence[RangeNoise]
+) -> EqualizationPlan:
+    """Return a plan that chose ranges with what each of them costs.
+
+    Args:
+        plan: From `plan_ranges`.
+        weights: From `range_terms`.
+        tensors: From `range_terms`: each by itself, whichever share a range.
+    """
+    assert plan.ranges is not None
+    ends = {key: np.array(end) for key, end in plan.ranges.ends.items()}
+    noise = {key: weight_curve(w, plan.z, ends[key]) for w in weights if (key := ("weight", w.name)) in ends}
+    for tensor in tensors:
+        if (key := (tensor.kind, tensor.name)) in ends:
+            noise[key] = tensor_curve(tensor, plan.z, ends[key], 0, ends[key][:1])
+    return replace(plan, noise={key: float(cost[0]) for key, cost in noise.items()})
 
 
 def clip_bounds(classes: ScaleClasses, largest: Mapping[str, Array], margin: float) -> Bounds:

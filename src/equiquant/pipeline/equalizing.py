@@ -102,7 +102,8 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         # Where no class is free, all the methods say what the first says: nothing.
         plans = [plan for plan in plans if plan is plans[0] or plan.z.any() or plan.ranges is not None]
         noise = {p.method: parallel(lambda term, z=p.z: term.exact(z), terms) for p in plans}  # type: ignore[misc]
-        rows = [(term.name, term.kind) for term in terms]
+        rows = [(term.kind, term.name) for term in terms]
+        told = {p.method: [p.noise.get(*pair) for pair in zip(rows, noise[p.method], strict=True)] for p in plans}
         del terms  # as large as the weights
         release_memory()
         measured = survey is not None and _measured(state) and not _clear(model, plans, noise)
@@ -117,7 +118,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     if best.name == "soft":
         _warn_of_soft(state, best)
     state.decisions += best.decisions
-    state.equalization |= _describe(state, classes, best) | _noise(rows, noise)
+    state.equalization |= _describe(state, classes, best) | _noise(rows, told)
     equalized = _applied(state, model, classes, best)
     if reach is not None:
         warn_of_strays(state, classes, reach, best.z)
@@ -312,6 +313,6 @@ def _noise(terms: list[tuple[str, str]], noise: Noise) -> dict[str, Any]:
     solved = {names.get(method, method): values for method, values in noise.items()}
     rows = [
         {"name": name, "kind": kind} | {method: decibels(1.0, values[index]) for method, values in solved.items()}
-        for index, (name, kind) in enumerate(terms)
+        for index, (kind, name) in enumerate(terms)
     ]
     return {"objective_db": {name: decibels(1.0, sum(values)) for name, values in solved.items()}, "noise": rows}

@@ -29,6 +29,7 @@ from equiquant.equalization import (
     plan_ranges,
     range_terms,
     share_ranges,
+    with_noise,
 )
 from equiquant.graph.decisions import decision_values
 from equiquant.io import expose, model_bytes, release_memory
@@ -137,12 +138,13 @@ def _with_ranges(
     name = f"{last.method}+{'powers' if powers else 'ranges'}"
     given = weights if weighed else []
     joint = join_ranges(tensors, quantizer.shared)
-    added = [plan_ranges(given, joint, last, None if fixed else bounds, name, powers_of_two=powers)]
+    chosen = plan_ranges(given, joint, last, None if fixed else bounds, name, powers_of_two=powers)
+    added = [with_noise(chosen, given, tensors)]
     if recipe.clip_mode == "soft" and recipe.cle and classes.clips:
         free = (np.full(classes.count, -np.inf), np.full(classes.count, np.inf))
         yielding = [replace(t, yields=np.isfinite(t.bound) and t.bound_id != 0) for t in tensors]
         soft = plan_ranges(weights, yielding, last, free, "soft", powers_of_two=powers)
-        added.append(soft if weighed else soft.of_activations())
+        added.append(with_noise(soft if weighed else soft.of_activations(), weights, yielding))
     if chooses_ranges(recipe):
         return [*plans, *added]
     return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]
