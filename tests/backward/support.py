@@ -45,6 +45,27 @@ def body(text: str, shape: tuple[int, ...], opset: int = 17, /, **initializers: 
     return parse(graph, opset, a_shape=np.array(shape, dtype=np.int64), **initializers)
 
 
+def disturbed(model: ir.Model, name: str, rank: int) -> ir.Model:
+    """Return a copy with a new input `added` that is added to a tensor of so many axes, whatever reads it."""
+    noisy = model.clone()
+    values = {v.name: v for v in (*noisy.graph.inputs, *(v for n in noisy.graph for v in n.outputs))}
+    value = values[name]
+    added = ir.Value(name="added", shape=ir.Shape([None] * rank), type=ir.TensorType(ir.DataType.FLOAT))
+    node = ir.node("Add", [value, added])
+    for use in list(value.uses()):
+        use.node.replace_input_with(use.idx, node.outputs[0])
+    node.replace_input_with(0, value)
+    if value.is_graph_output():
+        noisy.graph.outputs[list(noisy.graph.outputs).index(value)] = node.outputs[0]
+    producer = value.producer()
+    if producer is None:
+        noisy.graph.insert_before(noisy.graph[0], node)
+    else:
+        noisy.graph.insert_after(producer, node)
+    noisy.graph.inputs.append(added)
+    return noisy
+
+
 def analytic(model: ir.Model, x: Array) -> tuple[Array, Array, list[str]]:
     """Return the gradient of vᵀy for each element of x, v, and the names of what was seeded."""
     graph = build(model, {"x": x}, {"x": 1})

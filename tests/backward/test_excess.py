@@ -8,7 +8,7 @@ import pytest
 
 from equiquant.backward import Ends, Gains, measure_gains
 from equiquant.io import Runner
-from tests.backward.support import Array, noise, parse
+from tests.backward.support import Array, disturbed, noise, parse
 
 NET = """g (float[N,3,8,8] x) => (float[N,4,8,8] y) {
     a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)  r = Relu (a)
@@ -46,21 +46,10 @@ def beyond(value: Array, ends: Ends) -> Array:
 
 def taken_off(model: ir.Model, name: str, feeds: list[dict[str, Array]], parts: list[Array]) -> float:
     """Return the noise over the signal at the output, for small parts taken off a tensor."""
-    changed = model.clone()
-    value = next(v for node in changed.graph for v in node.outputs if v.name == name)
-    added = ir.Value(name="added", shape=ir.Shape([None] * 4), type=ir.TensorType(ir.DataType.FLOAT))
-    node = ir.node("Sub", [value, added])
-    for use in list(value.uses()):
-        use.node.replace_input_with(use.idx, node.outputs[0])
-    node.replace_input_with(0, value)
-    producer = value.producer()
-    assert producer is not None
-    changed.graph.insert_after(producer, node)
-    changed.graph.inputs.append(added)
-    clean, other = Runner(model), Runner(changed)
+    clean, other = Runner(model), Runner(disturbed(model, name, 4))
     power = signal = 0.0
     for feed, part in zip(feeds, parts, strict=True):
-        (reference,), (found,) = clean.run(feed), other.run({**feed, "added": (PART * part).astype(np.float32)})
+        (reference,), (found,) = clean.run(feed), other.run({**feed, "added": (-PART * part).astype(np.float32)})
         power += float(np.square((found - reference).astype(np.float64) / PART).sum())
         signal += float(np.square(reference.astype(np.float64)).sum())
     return power / signal

@@ -14,7 +14,7 @@ from equiquant import canonical
 from equiquant.backward import Gains, measure_gains
 from equiquant.backward.builder import build
 from equiquant.io import Runner, load_model
-from tests.backward.support import Array, noise, parse
+from tests.backward.support import Array, disturbed, noise, parse
 
 Feeds = Sequence[dict[str, Array]]
 
@@ -40,24 +40,8 @@ def images(count: int = 24, batch: int = 1) -> list[dict[str, Array]]:
 
 def injected(model: ir.Model, feeds: Feeds, name: str, sigma: float, *, constant: bool, draws: int = 4) -> float:
     """Return noise power over signal power at the outputs, for noise of deviation `sigma` on one tensor."""
-    noisy = model.clone()
-    values = {v.name: v for v in (*noisy.graph.inputs, *(v for n in noisy.graph for v in n.outputs))}
-    value = values[name]
     sizes = Runner(model, [name]).run(feeds[0])[0].shape
-    added = ir.Value(name="added", shape=ir.Shape([None] * len(sizes)), type=ir.TensorType(ir.DataType.FLOAT))
-    node = ir.node("Add", [value, added])
-    for use in list(value.uses()):
-        use.node.replace_input_with(use.idx, node.outputs[0])
-    node.replace_input_with(0, value)
-    if value.is_graph_output():
-        noisy.graph.outputs[list(noisy.graph.outputs).index(value)] = node.outputs[0]
-    producer = value.producer()
-    if producer is None:
-        noisy.graph.insert_before(noisy.graph[0], node)
-    else:
-        noisy.graph.insert_after(producer, node)
-    noisy.graph.inputs.append(added)
-    runner, clean = Runner(noisy), Runner(model)
+    runner, clean = Runner(disturbed(model, name, len(sizes))), Runner(model)
     rng = np.random.default_rng(3)
     shape = sizes[:2] + (1,) * (len(sizes) - 2) if constant else sizes
     power, signal = np.zeros(len(model.graph.outputs)), np.zeros(len(model.graph.outputs))

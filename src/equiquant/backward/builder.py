@@ -82,10 +82,11 @@ def build(
             continue
         reached.append(name)
         layout = Layout.of(value, tensors[name], batch)
-        outputs += _sums(tape, layout.laid(tape, gradient), layout)
+        gradient = layout.laid(tape, gradient)
+        outputs += _sums(tape, gradient, layout)
         place = (ends or {}).get(name)
         if place is not None and place.high.size == layout.sizes[layout.axis]:
-            cut[name] = excess_sums(tape, value, gradient, layout, place)
+            cut[name] = excess_sums(tape, layout.laid(tape, value), gradient, layout, place)
     outputs += [value for pair in cut.values() for value in pair]
     layers = []
     for node in nodes:

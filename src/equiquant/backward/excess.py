@@ -34,19 +34,25 @@ class Ends:
     most: tuple[float, float] = (np.inf, np.inf)
 
 
-def excess_sums(
-    tape: Tape, value: ir.Value, gradient: ir.Value, layout: Layout, ends: Ends
-) -> tuple[ir.Value, ir.Value]:
-    """Append Σ g·e over the positions of each sample and the mean of e², (samples, channels) both."""
-    x, wide = layout.laid(tape, value), [1] * len(layout.sizes)
+def excess_sums(tape: Tape, x: ir.Value, g: ir.Value, layout: Layout, ends: Ends) -> tuple[ir.Value, ir.Value]:
+    """Append Σ g·e over the positions of each sample and the mean of e², (samples, channels) both.
+
+    Args:
+        tape: The backward nodes, complete.
+        x: The tensor, in the layout.
+        g: Its gradient, in the layout.
+        layout: Theirs.
+        ends: Beyond which x counts.
+    """
+    wide = [1] * len(layout.sizes)
     wide[layout.axis] = -1
     low, high = (tape.constant(end.astype(np.float32).reshape(wide)) for end in (ends.low, ends.high))
     if np.isfinite(ends.most).any():
-        above, below = (float(np.minimum(end, np.finfo(np.float32).max)) for end in ends.most)
+        above, below = ends.most
         x = tape.op("Clip", x, tape.number(-below), tape.number(above))
     excess = tape.op("Relu", tape.op("Sub", x, high))
     if ends.low.any():
         excess = tape.op("Sub", excess, tape.op("Relu", tape.op("Sub", low, x)))
-    felt = layout.sum(tape, tape.op("Mul", layout.laid(tape, gradient), excess))
+    felt = layout.sum(tape, tape.op("Mul", g, excess))
     power = layout.sum(tape, tape.op("Mul", excess, excess))
     return felt, tape.op("Mul", power, tape.number(1 / layout.positions))

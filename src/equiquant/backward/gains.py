@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +27,3 @@ class Gains:
     constant: npt.NDArray[np.float64]
     weight: npt.NDArray[np.float32] | None = None
     cut: float | None = None
-
-    @classmethod
-    def of(cls, white: Any, constant: Any) -> Gains:
-        """Return gains from anything numpy can read as vectors."""
-        return cls(np.asarray(white, dtype=np.float64), np.asarray(constant, dtype=np.float64))

@@ -87,15 +87,15 @@ def measure_gains(
             for value, (name, sizes) in graph.seeds.items():
                 feed[name] = np.asarray(rng.choice(SIGNS, sizes) * scales[value])
             sums = runner.run({i.name: feed[i.name] for i in runner.inputs})
-            middle = 2 * len(graph.tensors)
-            first = middle + 2 * len(graph.ranged)
+            first = 2 * (len(graph.tensors) + len(graph.ranged))
             last = first + len(graph.layers)
-            for index, tensor in enumerate(graph.ranged):
-                beyond.setdefault(tensor, _Beyond()).add(*sums[middle + 2 * index : middle + 2 * index + 2])
+            pairs = list(zip(sums[:first:2], sums[1:first:2], strict=True))
+            for tensor, pair in zip(graph.ranged, pairs[len(graph.tensors) :], strict=True):
+                beyond.setdefault(tensor, _Beyond()).add(*pair)
             for layer, energy in zip(graph.layers, sums[first:last], strict=True):
                 weight[layer] = weight.get(layer, 0.0) + energy / np.float32(draws)
-            for index, tensor in enumerate(graph.tensors):
-                squares, total = (s.astype(np.float64) for s in sums[2 * index : 2 * index + 2])
+            for tensor, pair in zip(graph.tensors, pairs, strict=False):
+                squares, total = (s.astype(np.float64) for s in pair)
                 each = squares.sum(axis=0), np.square(total).sum(axis=0)
                 if tensor in white and white[tensor].shape != each[0].shape:
                     uneven.add(tensor)

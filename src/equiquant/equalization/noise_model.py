@@ -98,7 +98,7 @@ def range_terms(
         classes: The scale classes.
         terms: From `noise_terms`, each with a range of its own.
         sketches: Both sides of every rounded tensor, and of what goes into a Clip, by name.
-        ends: From `cut_ends`.
+        ends: From `cut_ends`, of every rounded tensor.
     """
     slots = {query.label(s.node): s for s in classes.slots if s.role == "weight"}
     clips = {query.name_of(site.node.outputs[0]): site for site in classes.clips}
@@ -119,8 +119,7 @@ def range_terms(
             site = clips.get(term.name)
             source = term.name if site is None else query.name_of(site.node.inputs[0])
             if source in sketches:
-                most = ends[term.name].most if term.name in ends else UNLIMITED
-                tensors.append(_range(term, sketches[source], site, most))
+                tensors.append(_range(term, sketches[source], site, ends[term.name].most))
     return weights, tensors
 
 

@@ -103,7 +103,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         plans = [plan for plan in plans if plan is plans[0] or plan.z.any() or plan.ranges is not None]
         noise = {p.method: parallel(lambda term, z=p.z: term.exact(z), terms) for p in plans}  # type: ignore[misc]
         rows = [(term.kind, term.name) for term in terms]
-        told = {p.method: [p.noise.get(*pair) for pair in zip(rows, noise[p.method], strict=True)] for p in plans}
+        told = {p.method: [p.noise.get(row, n) for row, n in zip(rows, noise[p.method], strict=True)] for p in plans}
         del terms  # as large as the weights
         release_memory()
         measured = survey is not None and _measured(state) and not _clear(model, plans, noise)

@@ -138,15 +138,14 @@ def _with_ranges(
     name = f"{last.method}+{'powers' if powers else 'ranges'}"
     given = weights if weighed else []
     joint = join_ranges(tensors, quantizer.shared)
-    chosen = plan_ranges(given, joint, last, None if fixed else bounds, name, powers_of_two=powers)
-    added = [with_noise(chosen, given, tensors)]
+    added = [plan_ranges(given, joint, last, None if fixed else bounds, name, powers_of_two=powers)]
     if recipe.clip_mode == "soft" and recipe.cle and classes.clips:
         free = (np.full(classes.count, -np.inf), np.full(classes.count, np.inf))
         yielding = [replace(t, yields=np.isfinite(t.bound) and t.bound_id != 0) for t in tensors]
         soft = plan_ranges(weights, yielding, last, free, "soft", powers_of_two=powers)
-        added.append(with_noise(soft if weighed else soft.of_activations(), weights, yielding))
+        added.append(soft if weighed else soft.of_activations())
     if chooses_ranges(recipe):
-        return [*plans, *added]
+        return [*plans, *(with_noise(plan, weights, tensors) for plan in added)]
     return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]
 
 
@@ -187,9 +186,8 @@ def channel_gains(
 ) -> Mapping[str, Gains]:
     """Measure the noise gains of the rounded tensors, the layers' outputs and, but of large models, the weights.
 
-    Those of what lies beyond the ends of a tensor are measured where they are given.
-
-    Where biases are corrected, only what differs from its mean makes noise of a weight's error.
+    So are those of what lies beyond a tensor's ends, where ends are given. Where biases are corrected, only what
+    differs from its mean makes noise of a weight's error.
     """
     axes = {s.node.outputs[0].name or "": _output_axis(s.node) for s in classes.slots if s.role == "weight"}
     made = [slot.node.outputs[0] for slot in operands(classes, quantizer.nodes)]
