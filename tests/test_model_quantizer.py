@@ -19,7 +19,8 @@ from equiquant.config import (
     PowerOfTwoMethod,
     QuantizationConfig,
 )
-from equiquant.errors import EquiQuantError, OptionError
+from equiquant.errors import EquiQuantError, OptionError, OutputError
+from equiquant.io import save
 from tests.test_config import DOCUMENTED
 
 
@@ -122,6 +123,21 @@ def test_the_documented_script_end_to_end(
     assert quantizer.report is not None
     assert quantizer.report.recipe == QuantizationConfig(**arguments).to_recipe()
     assert source.read_bytes() == before
+
+
+def test_a_result_too_large_for_a_proto_is_returned_with_references_to_what_was_written(
+    float_model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(save, "INLINE_LIMIT", 10)
+    feeds = [{"x": np.random.default_rng(k).standard_normal((1, 3, 6, 6)).astype(np.float32)} for k in range(3)]
+    quantizer = ModelQuantizer(Config(QuantizationConfig()))
+    made = quantizer.quantize_model(float_model, tmp_path / "out.onnx", Reader(list(feeds)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.onnx", "out.onnx.data"]
+    assert "QuantizeLinear" in {n.op_type for n in made.graph.node}
+    onnx.load_external_data_for_model(made, str(tmp_path))
+    assert made.SerializeToString() == onnx.load(tmp_path / "out.onnx").SerializeToString()
+    with pytest.raises(OutputError, match="give an output path"):
+        quantizer.quantize_model(float_model, None, Reader(feeds))
 
 
 def test_without_data_it_warns(float_model: onnx.ModelProto) -> None:

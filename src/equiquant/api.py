@@ -54,13 +54,13 @@ class Result:
 
     @property
     def model(self) -> onnx.ModelProto:
-        """The model as a proto, made on first use.
+        """The model as a proto, made on first use; above 2 GB its weights stay in the file beside `path`.
 
         Raises:
-            OutputError: It is larger than 2 GB; use `save`.
+            OutputError: It is larger than 2 GB and was not written; use `save`.
         """
         if self._proto is None:
-            self._proto = to_proto(self._ir)
+            self._proto = to_proto(self._ir, self.path)
         return self._proto
 
     def save(self, path: PathLike) -> Path:

@@ -278,11 +278,21 @@ _XINT8: Mapping[str, Any] = {
     "enable_npu_cnn": True,
     "extra_options": {"ActivationSymmetric": True},
 }
+_PERCENTILE: Mapping[str, Any] = {"calibrate_method": CalibrationMethod.Percentile}
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "XINT8": _XINT8,
     "A8W8": {"activation_type": QuantType.QInt8, "extra_options": {"ActivationSymmetric": True}},
     "A16W8": {"activation_type": QuantType.QInt16, "extra_options": {"ActivationSymmetric": True}},
     "INT8_CNN_DEFAULT": {"activation_type": QuantType.QUInt8},
+    "S8S8_AAWS": {**_PERCENTILE, "extra_options": {"Percentile": 99.9999}},
+    "U8S8_AAWS": {**_PERCENTILE, "activation_type": QuantType.QUInt8},
+    "U8U8_AAWA": {**_PERCENTILE, "activation_type": QuantType.QUInt8, "weight_type": QuantType.QUInt8},
+    "U16S8_AAWS": {**_PERCENTILE, "activation_type": QuantType.QUInt16},
+    "S16S8_ASWS": {
+        **_PERCENTILE,
+        "activation_type": QuantType.QInt16,
+        "extra_options": {"ActivationSymmetric": True},
+    },
 }
 
 
@@ -290,7 +300,9 @@ def get_default_config(name: str) -> QuantizationConfig:
     """Return one of the documented configurations by name, anew at every call.
 
     `XINT8` is for the CNN NPU; `A8W8` and `A16W8` have symmetric int8 and int16 activations with float scales;
-    `INT8_CNN_DEFAULT` has asymmetric uint8 activations with float scales.
+    `INT8_CNN_DEFAULT` has asymmetric uint8 activations with float scales. In the others' names the first type is
+    that of activations and the second that of weights, AA and AS are asymmetric and symmetric activations, WA and WS
+    weights; their ranges are percentiles.
 
     Raises:
         OptionError: There is no configuration of this name.
@@ -359,7 +371,8 @@ class ModelQuantizer:
             calibration_data_path: A folder of .npy files or images, or an .npy or .npz file.
 
         Returns:
-            The quantized model. `report` holds the report.
+            The quantized model; above 2 GB its weights stay in the file beside `model_output`. `report` holds the
+            report.
 
         Raises:
             EquiQuantError: The options, the model, the data or the output cannot be used.

@@ -12,7 +12,7 @@ class Decision:
     """One rewrite applied, or one refused.
 
     Attributes:
-        stage: The room that decided: `canonical`, `hardware`, `equalize`, `calibrate`, `target`, `refine`.
+        stage: The room that decided: `canonical`, `fold`, `hardware`, `equalize`, `calibrate`, `target`, `refine`.
         rule: The rule's name, as its file is called, e.g. `fold_batch_norm`.
         where: The node or tensor concerned.
         applied: True if it was done, False if it was refused.

@@ -90,18 +90,32 @@ _ARGUMENTS = [
     *automatic("The command line shows the progress and the summary.", "bool", print_summary=True, debug_mode=False),
     *automatic("Python's `warnings` decides what is shown.", "bool", ignore_warnings=True),
     *automatic("Python's `logging` decides what is shown.", "any", log_severity_level=None),
-    *planned("Quantize only between these nodes.", ((),), "input_nodes output_nodes"),
+    *planned(
+        "Quantize only between these nodes; `subgraphs_to_exclude` and `nodes_to_exclude` say what stays float.",
+        ((),),
+        "input_nodes output_nodes",
+    ),
     *planned("Operator types besides the supported ones.", ((),), "extra_op_types_to_quantize"),
     *planned("7-bit weights.", (False,), "reduce_range"),
-    *planned("Where calibration runs.", (("CPUExecutionProvider",),), "execution_providers"),
+    *automatic(
+        "Calibration runs on the CPU, whatever is listed.", "names", execution_providers=("CPUExecutionProvider",)
+    ),
     *planned("Scales computed at run time.", (False,), "use_dynamic_quant"),
     *planned("Transformer NPU target.", (False,), "enable_npu_transformer"),
     *planned("Change of the model's type.", (False,), "convert_fp16_to_fp32"),
     *planned("Change of the model's layout.", (False,), "convert_nchw_to_nhwc"),
     *planned("SmoothQuant.", (False,), "include_sq"),
     *planned("Rotation of hidden states.", (False,), "include_rotation"),
-    *planned("Mixed precision.", (False,), "include_auto_mp specific_tensor_precision"),
-    *planned("AdaRound or AdaQuant finetuning.", (False,), "include_fast_ft"),
+    *planned(
+        "Mixed precision; `TargetSQNR`, `KeepFloat` and `Int16Layers` choose layers here.",
+        (False,),
+        "include_auto_mp specific_tensor_precision",
+    ),
+    *planned(
+        "AdaRound or AdaQuant finetuning; `BiasCorrection` and `WeightRounding`, on by default, need no training.",
+        (False,),
+        "include_fast_ft",
+    ),
     *planned("Encrypted models.", (False,), "crypto_mode"),
 ]
 
@@ -328,38 +342,58 @@ _EXTRA = [
     ),
     *planned("Channel axis by operator type.", ({}, None), "QDQOpTypePerChannelSupportToAxis"),
     *planned("Other sets of operators.", (False,), "MatMulConstBOnly EnableSubgraph QuantizeAllOpTypes"),
-    *planned("Weights only.", (False,), "WeightsOnly"),
+    *planned("Weights only; the presets `w8` and `w4` of `equiquant.quantize` store them so.", (False,), "WeightsOnly"),
     *planned("Other calibration of weights.", (None,), "WeightCalibrateMethod MinMSEModeFloatScale"),
     *planned(
         "Shape and range of random inputs.", (None, {}), "RandomDataReaderInputShape RandomDataReaderInputDataRange"
     ),
-    *planned("Threads of calibration.", (1,), "CalibWorkerNum"),
+    *automatic("Calibration has as many threads as help.", "int", CalibWorkerNum=1),
     *planned("Histograms drawn to files.", (False,), "SaveTensorHistFig"),
-    *planned("Calibration saved and loaded.", (None,), "SaveAndRestore TensorsRangeFile"),
+    *planned(
+        "Calibration saved and loaded; `calibration_cache` of `equiquant.quantize` does it.",
+        (None,),
+        "SaveAndRestore TensorsRangeFile",
+    ),
     *planned("Scales of the form M/2^N.", (False,), "Int16Scale"),
     *planned("float16 models.", (False,), "QuantizeFP16"),
     *planned("float32 scales of float16 models.", (True,), "UseFP32Scale"),
     *planned("Weight type of elementwise operators.", (False,), "AlignEltwiseQuantType"),
-    *planned("A fixed input shape.", (None, ""), "FixShapes"),
+    *planned("A fixed input shape; the calibration data decide what the model runs with.", (None, ""), "FixShapes"),
     *planned("Relu folded into Conv by a clipped range.", (False,), "FoldRelu"),
     *planned("Change of the operator set version.", (None,), "ConvertOpsetVersion"),
-    *planned("Copies of shared initializers; they are made where needed.", (None, ()), "CopySharedInit"),
-    *planned(
-        "Copies of shared biases; they are made where needed.",
-        (("Conv", "ConvTranspose", "Gemm"), None),
-        "CopyBiasInit",
+    *automatic(
+        "Copies of shared initializers are made where they are needed.",
+        "names",
+        CopySharedInit=(),
+        CopyBiasInit=("Conv", "ConvTranspose", "Gemm"),
     ),
     *planned("Types and scales of single tensors.", (None, {}), "TensorQuantOverrides MixedPrecisionTensor"),
-    *planned("Mixed precision.", (None, {}), "AutoMixprecision"),
-    *planned("AdaRound or AdaQuant finetuning.", (None, {}), "FastFinetune"),
+    *planned(
+        "Mixed precision; `TargetSQNR`, `KeepFloat` and `Int16Layers` choose layers here.",
+        (None, {}),
+        "AutoMixprecision",
+    ),
+    *planned(
+        "AdaRound or AdaQuant finetuning; `BiasCorrection` and `WeightRounding`, on by default, need no training.",
+        (None, {}),
+        "FastFinetune",
+    ),
     *planned("Strength of SmoothQuant.", (0.5,), "SmoothAlpha"),
-    *planned("GPTQ.", (False,), "UseGPTQ"),
+    *planned("GPTQ; `WeightRounding` is of its kind.", (False,), "UseGPTQ"),
     *planned("Settings of GPTQ.", (None, {}), "GPTQParams"),
-    *planned("4-bit weights of MatMul.", (False,), "UseMatMulNBits"),
+    *planned(
+        "4-bit weights of MatMul; the preset `w4` of `equiquant.quantize` stores them so.", (False,), "UseMatMulNBits"
+    ),
     *planned("Settings of 4-bit weights.", (None, {}), "MatMulNBitsParams"),
     *planned("bfloat16 formats.", (False,), "BF16WithClip BF16QDQToCast EnableVaimlBF16"),
     *planned("Block floating point formats.", (None, {}), "BFPAttributes MXAttributes"),
     *planned("Custom operator libraries.", (None,), "UserCustomOpLibPath"),
+    *planned(
+        "Another preparation of the model before quantization.", (None, ()), "PreprocessYAML SimplifyModelOptions"
+    ),
+    *planned("No preparation at all; `optimize_model=False` leaves the graph as it is.", (False,), "SkipPreprocess"),
+    *planned("Layerwise choice of the percentile.", (None,), "LWPMetric PercentileCandidates"),
+    *planned("Measures of accuracy during quantization.", (None,), "EvalMetrics EvalDataReader"),
 ]
 
 ARGUMENTS: Mapping[str, Option] = {o.name: o for o in _ARGUMENTS}

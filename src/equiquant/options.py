@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Literal
 
+import numpy as np
+
 from equiquant.errors import OptionError, nearest
 from equiquant.option_kinds import Option
 from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS
@@ -18,7 +20,6 @@ __all__ = ["Place", "check", "lookup", "markdown", "unknown_field"]
 
 Place = Literal["argument", "extra_options"]
 
-# numpy integers and booleans are refused like any other type, so that a recipe is plain data
 _PLAIN: Mapping[str, tuple[type, ...]] = {
     "bool": (bool,),
     "int": (int,),
@@ -59,11 +60,13 @@ def unknown_field(name: str, known: Iterable[str]) -> OptionError:
 
 
 def check(option: Option, value: object) -> object:
-    """Return the value in its plain form (lists as tuples), or refuse it.
+    """Return the value in its plain form (lists as tuples, numbers of numpy as Python's), or refuse it.
 
     Raises:
         OptionError: Wrong type, or a value that asks for a feature that is not available yet.
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     if option.state == "planned":
         return _planned(option, value)
     if value is None and option.default is None:
@@ -88,15 +91,15 @@ def check(option: Option, value: object) -> object:
 
 def _planned(option: Option, value: object) -> object:
     plain = tuple(value) if isinstance(value, list) else value
+    if plain is None:
+        return option.default
     for accepted in option.accepts:
         if plain == accepted and isinstance(plain, bool) == isinstance(accepted, bool):  # 1 is not True here
             return accepted
-    table = ARGUMENTS if option.name in ARGUMENTS else EXTRA_OPTIONS
-    available = ", ".join(o.name for o in table.values() if o.state == "applied")
     allowed = " or ".join(repr(list(a) if isinstance(a, tuple) else a) for a in option.accepts)
     raise OptionError(
         f"'{option.name}' is not available yet ({option.doc.rstrip('.')}): leave it out, or give {allowed}."
-        f" Got {value!r}. Available are {available}."
+        f" Got {value!r}. docs/options.md lists what is."
     )
 
 
@@ -115,7 +118,7 @@ def _subgraphs(name: str, value: object) -> tuple[tuple[tuple[str, ...], tuple[s
 _INTRODUCTION = """\
 # Options
 
-Every option AMD documents for Quark ONNX, some of our own (which say so), and what EquiQuant does with them. An unknown
+The options AMD documents for Quark ONNX, some of our own (which say so), and what EquiQuant does with them. An unknown
 name is an error that names the nearest known one; so is a value of the wrong type, a contradiction, or a feature that
 is not available yet. What others leave without effect is named in a warning. The recipe field is what the option sets
 in `equiquant.recipe.Recipe`, which the report saves.

@@ -77,6 +77,23 @@ def test_every_kind_of_data_gives_the_same_samples_again_and_again(kind: str, tm
         assert stream.samples == 5
 
 
+def test_a_folder_an_input_gives_files_of_one_name_together(tmp_path: Path) -> None:
+    values: dict[str, np.ndarray] = {
+        "a": np.arange(6, dtype=np.float32).reshape(3, 2),
+        "ids": np.arange(9).reshape(3, 3),
+    }
+    for name, array in values.items():
+        (tmp_path / name).mkdir()
+        for index, row in enumerate(array):
+            np.save(tmp_path / name / f"{index}.npy", row)
+    with open_samples(tmp_path, TWO, RECIPE) as stream:
+        feeds = list(stream)
+    assert all(np.array_equal(np.concatenate([f[name] for f in feeds]), array) for name, array in values.items())
+    (tmp_path / "ids" / "2.npy").unlink()
+    with pytest.raises(DataError, match=r"'2\.npy' is in one of the folders 'a' and 'ids' only"):
+        open_samples(tmp_path, TWO, RECIPE)
+
+
 def test_a_generator_is_read_lazily_and_once() -> None:
     seen: list[int] = []
 

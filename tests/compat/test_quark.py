@@ -79,6 +79,7 @@ def test_served_modules_import_every_way(tmp_path: Path) -> None:
     lines = [f"from {module} import {', '.join(names)}" for module, names in SERVED.items() if names]
     lines += [f"from {m.rpartition('.')[0]} import {m.rpartition('.')[2]}" for m in SERVED if "." in m]
     lines += ["import quark.onnx", "assert quark.onnx.QuantFormat.QDQ", "from quark.onnx.quantization.config import *"]
+    lines += ["assert quark.onnx.quantization.config.custom_config.get_default_config('XINT8')"]
     lines += ["import equiquant.config", "assert ModelQuantizer is equiquant.config.ModelQuantizer"]
     done = run(tmp_path, "\n".join(lines))
     assert done.returncode == 0, done.stderr
@@ -134,3 +135,9 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert "There is no script no-such-script.py" in capsys.readouterr().err
     assert main(["--help"]) == 0
     assert "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["QConfig", "QLayerConfig", "XInt8Spec", "CLEConfig", "XINT8_QCONFIG"])
+def test_the_newer_configuration_is_told_what_does_its_work(tmp_path: Path, name: str) -> None:
+    done = run(tmp_path, f"try:\n    from quark.onnx import {name}\nexcept ImportError as error:\n    print(error)")
+    assert "get_default_config('XINT8')" in done.stdout

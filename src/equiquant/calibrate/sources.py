@@ -1,9 +1,9 @@
 """Whatever a user calls calibration data, as one stream of labelled feeds.
 
 Accepted: an array (samples along axis 0), a mapping of input names to arrays, an iterable of arrays or feed dicts, an
-onnxruntime CalibrationDataReader (anything with `get_next()`), a .npy or .npz file, a folder of .npy and .npz files or
-of images. Nothing is read before it is asked for and nothing is held: .npy is memory-mapped, .npz is streamed, images
-are decoded a few ahead of the model on threads of their own.
+onnxruntime CalibrationDataReader (anything with `get_next()`), a .npy or .npz file, a folder of .npy and .npz files, of
+images, or of a folder of .npy files for each input. Nothing is read before it is asked for and nothing is held: .npy is
+memory-mapped, .npz is streamed, images are decoded a few ahead of the model on threads of their own.
 
 A torch DataLoader is an iterable like any other: of a (input, label) tuple the first entries feed the model, and
 tensors on a device or with gradients are brought home. Of a Hugging Face dataset the columns named like the model's
@@ -233,9 +233,28 @@ def _folder_source(path: Path, specs: Sequence[InputSpec], options: ImageOptions
         return replace(_image_source(images, specs, options), skipped=skipped)
     if not arrays:
         raise DataError(f"{path} holds no .npy, .npz or image files.")
+    if len(specs) > 1 and all((path / spec.name).is_dir() for spec in specs):
+        return replace(_source_of_folders(path, specs), skipped=skipped)
     return Source(
         lambda: itertools.chain.from_iterable(_file_feeds(p, specs) for p in arrays), replayable=True, skipped=skipped
     )
+
+
+def _source_of_folders(path: Path, specs: Sequence[InputSpec]) -> Source:
+    """Return what lies in one folder an input: files of one name are one feed."""
+    each = [{p.name: p for p in sorted((path / spec.name).glob("*.npy"))} for spec in specs]
+    for spec, files in zip(specs[1:], each[1:], strict=True):
+        for name in each[0].keys() ^ files.keys():
+            raise DataError(
+                f"{path}: '{name}' is in one of the folders '{specs[0].name}' and '{spec.name}' only; files of one name"
+                " make one sample."
+            )
+
+    def feeds() -> Iterator[LabelledFeed]:
+        for name in each[0]:
+            yield f"files {name}", {spec.name: _load_npy(files[name]) for spec, files in zip(specs, each, strict=True)}
+
+    return Source(feeds, replayable=True)
 
 
 def _file_feeds(path: Path, specs: Sequence[InputSpec]) -> Iterator[LabelledFeed]:

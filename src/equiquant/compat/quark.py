@@ -45,7 +45,9 @@ class _Served(ModuleType):
 
     def __getattr__(self, name: str) -> object:
         submodule = f"{self.__name__}.{name}"
-        if name.startswith("__") or submodule in SERVED:  # asked for by the import system itself
+        if submodule in SERVED:
+            return import_module(submodule)
+        if name.startswith("__"):  # asked for by the import system itself
             raise AttributeError(f"module '{self.__name__}' has no attribute '{name}'")
         raise ImportError(_refusal(f"'{name}' from '{self.__name__}'"))
 
@@ -76,7 +78,9 @@ class _Finder(MetaPathFinder, Loader):
 
 def _refusal(what: str) -> str:
     served = "; ".join(f"{module}: {', '.join(names)}" for module, names in SERVED.items() if names)
-    return f"EquiQuant does not serve {what}. It serves {served}."
+    newer = " QConfig and what goes with it are done by QuantizationConfig, or get_default_config('XINT8')."
+    hint = newer if what.endswith("Spec' from 'quark.onnx'") or "CONFIG" in what.upper() else ""
+    return f"EquiQuant does not serve {what}.{hint} It serves {served}."
 
 
 def install() -> bool:

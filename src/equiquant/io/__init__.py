@@ -7,7 +7,7 @@ from equiquant.io.places import check_makeable, check_writable
 from equiquant.io.runtime import InputSpec, Runner, expose, input_specs
 from equiquant.io.save import model_bytes, save_model, to_proto
 from equiquant.io.size import model_files
-from equiquant.io.upgrade import TARGET_OPSET, raise_ir_version, upgrade_opset
+from equiquant.io.upgrade import TARGET_OPSET, is_operator, raise_ir_version, upgrade_opset
 
 __all__ = [
     "TARGET_OPSET",
@@ -19,6 +19,7 @@ __all__ = [
     "check_writable",
     "expose",
     "input_specs",
+    "is_operator",
     "load_model",
     "memory_managed",
     "model_bytes",

@@ -22,15 +22,21 @@ def model_bytes(model: ir.Model) -> int:
     return sum(v.const_value.nbytes for g in model.graphs() for v in g.initializers.values() if v.const_value)
 
 
-def to_proto(model: ir.Model) -> onnx.ModelProto:
-    """Return the model as a proto with its weights inline.
+def to_proto(model: ir.Model, written: Path | None = None) -> onnx.ModelProto:
+    """Return the model as a proto with its weights inline; one too large for that with references to its weights.
+
+    Args:
+        model: The model.
+        written: Where it was saved, if it was: there its weights lie, beside the file.
 
     Raises:
-        OutputError: The weights exceed what one proto can hold; save to a file instead.
+        OutputError: The weights exceed what one proto can hold, and were not saved to a file.
     """
-    if model_bytes(model) > INLINE_LIMIT:
+    if model_bytes(model) <= INLINE_LIMIT:
+        return ir.to_proto(_lean(model))
+    if written is None:
         raise OutputError("The model is larger than 2 GB and cannot be one ModelProto; give an output path instead.")
-    return ir.to_proto(_lean(model))
+    return onnx.load(written, load_external_data=False)
 
 
 def _lean(model: ir.Model) -> ir.Model:

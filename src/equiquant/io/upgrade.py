@@ -15,10 +15,15 @@ from onnx_ir.passes.common import InlinePass
 from equiquant.errors import ModelError, first_line
 from equiquant.io.load import name_nodes
 
-__all__ = ["TARGET_OPSET", "raise_ir_version", "upgrade_opset"]
+__all__ = ["TARGET_OPSET", "is_operator", "raise_ir_version", "upgrade_opset"]
 
 TARGET_OPSET = 17
 SMALL = 1024  # bytes; an adapter may need to read operands such as axes and scales, never a weight
+
+
+def is_operator(op_type: str) -> bool:
+    """True for an operator of the default ONNX domain, in whatever version."""
+    return bool(onnx.defs.has(op_type))
 
 
 def upgrade_opset(model: ir.Model, target: int = TARGET_OPSET) -> None:

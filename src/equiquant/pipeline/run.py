@@ -23,6 +23,7 @@ from equiquant.pipeline.joining import join_in_float
 from equiquant.pipeline.judging import HELD_SHARE, MOST_FITTED, MOST_HELD
 from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.mixing import Mix, mix_precision
+from equiquant.pipeline.naming import follow_names, made_by
 from equiquant.pipeline.opening import begun
 from equiquant.pipeline.proving import proof_feeds, reference_kept
 from equiquant.pipeline.refining import refined
@@ -97,16 +98,18 @@ def run(
         )
     with opened as stream:
         state = begun(loaded, recipe, stream, stages, progress, quantize=quantize, stats_file=stats_file)
-        recipe = state.recipe  # as asked for: stages add to that of the state what they exclude
         model, given = _fold(state, loaded.model)
         del loaded
-        if recipe.weight_only and quantize:
+        if state.recipe.weight_only and quantize:
             return _store_weights(state, model, given)
         folded: ir.Model | None = model.clone()
         reference = given
-        if quantize and recipe.npu:
+        if quantize and state.recipe.npu:
             with state.stages("rewrite"):
+                before = made_by(model)
                 model, reference = rewrite_for_npu(state, model, given)
+                follow_names(state, before, model)
+        recipe = state.recipe  # as asked for: stages add to that of the state what they exclude
         if quantize:
             join_in_float(state, model)
         equalized = _rescaled(state, recipe, model, reference)
@@ -157,6 +160,7 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
             model, kept = original.clone(), reference
             done = canonical_form(model, recipe, optimize=False)
     state.decisions += done
+    follow_names(state, made_by(original), model)
     del original
     release_memory()
     return model, kept

@@ -8,7 +8,7 @@ from equiquant.target.layers import Layer, layers
 from equiquant.target.limits import LimitReport
 from equiquant.target.ops import moves_data
 from equiquant.target.plan import QuantPlan
-from equiquant.target.select import left_float
+from equiquant.target.select import left_float, names_matched
 from equiquant.target.survey import Group, Survey, survey
 from equiquant.target.targets import Target, required_opset, target_of
 from equiquant.target.widening import cpu_form
@@ -33,6 +33,7 @@ __all__ = [
     "left_float",
     "missing",
     "moves_data",
+    "names_matched",
     "plan_blocks",
     "required_opset",
     "survey",

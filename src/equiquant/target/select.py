@@ -15,13 +15,14 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from equiquant.errors import OptionError, nearest
+from equiquant.io import is_operator
 from equiquant.recipe import Recipe
 from equiquant.target.float_regions import float_region
 from equiquant.target.indices import index_nodes
 from equiquant.target.ops import OPS
 from equiquant.target.targets import Target, target_of
 
-__all__ = ["deselected", "left_float", "match_names"]
+__all__ = ["deselected", "left_float", "match_names", "names_matched"]
 
 
 def match_names(patterns: Sequence[str], names: Sequence[str], option: str) -> dict[str, str]:
@@ -38,23 +39,31 @@ def match_names(patterns: Sequence[str], names: Sequence[str], option: str) -> d
     >>> match_names(["conv*"], ["conv1", "fc"], "nodes_to_exclude")
     {'conv1': 'conv*'}
     """
-    known, found = set(names), dict[str, str]()
+    found = dict[str, str]()
     for pattern in patterns:
-        if pattern in known:
-            matched = [pattern]
-        elif pattern.startswith("re:"):
-            try:
-                expression = re.compile(pattern[3:])
-            except re.error as error:
-                raise OptionError(f"{option}: '{pattern}' is not a valid regular expression: {error}.") from error
-            matched = [n for n in names if expression.fullmatch(n)]
-        else:
-            matched = [n for n in names if fnmatchcase(n, pattern)]
+        matched = names_matched(pattern, names, option)
         if not matched:
             raise OptionError(f"{option}: '{pattern}' matches no node of the model.{nearest(pattern, names)}")
         for name in matched:
             found.setdefault(name, pattern)
     return found
+
+
+def names_matched(pattern: str, names: Sequence[str], option: str) -> list[str]:
+    """Return the names that a pattern matches, none if there are none.
+
+    Raises:
+        OptionError: The pattern is not a valid regular expression.
+    """
+    if pattern in names:
+        return [pattern]
+    if not pattern.startswith("re:"):
+        return [n for n in names if fnmatchcase(n, pattern)]
+    try:
+        expression = re.compile(pattern[3:])
+    except re.error as error:
+        raise OptionError(f"{option}: '{pattern}' is not a valid regular expression: {error}.") from error
+    return [n for n in names if expression.fullmatch(n)]
 
 
 def deselected(model: ir.Model, recipe: Recipe, target: Target) -> dict[str, str]:
@@ -99,16 +108,16 @@ def left_float(model: ir.Model, recipe: Recipe) -> frozenset[str]:
 
 
 def _op_types(model: ir.Model, recipe: Recipe) -> frozenset[str] | None:
-    """Check the op types asked for; a known op that this model merely lacks is no error."""
+    """Check the op types asked for: those this model lacks are no error, nor are others beside one that can be had."""
     if not recipe.op_types_to_quantize:
         return None
     present = {n.op_type for n in model.graph.all_nodes()}
     for op in recipe.op_types_to_quantize:
-        if op in OPS:
-            continue
-        if op in present:
-            raise OptionError(f"op_types_to_quantize: '{op}' cannot be quantized. Known: {', '.join(OPS)}.")
-        raise OptionError(f"op_types_to_quantize: '{op}' matches no op type.{nearest(op, present | set(OPS))}")
+        if op not in present | set(OPS) and not is_operator(op):
+            raise OptionError(f"op_types_to_quantize: '{op}' matches no op type.{nearest(op, present | set(OPS))}")
+    if not any(op in OPS for op in recipe.op_types_to_quantize):
+        asked = ", ".join(f"'{op}'" for op in recipe.op_types_to_quantize)
+        raise OptionError(f"op_types_to_quantize: {asked} cannot be quantized. Known: {', '.join(OPS)}.")
     return frozenset(recipe.op_types_to_quantize)
 
 
