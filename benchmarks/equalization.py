@@ -74,16 +74,16 @@ def speed(name: str) -> dict[str, Any]:
         classes = find_classes(model)
         classes_s = time.perf_counter() - start
         chosen = survey(model, recipe)
-        figures, sketches, count = solving.channel_statistics(recipe, model, classes, chosen.calibrated, samples)
-        reach = reach_seen(sketches, count)
+        seen = solving.channel_statistics(recipe, model, classes, chosen.calibrated, samples)
+        reach = reach_seen(seen.sketches, seen.samples)
         bounds = clip_bounds(classes, reach.largest, reach.margin)
         start = time.perf_counter()
         pairwise = plan_pairwise(classes, bounds)
         pairwise_s = time.perf_counter() - start
         quantizer = solving.quantizer_model(chosen, bias_corrected=False)
-        gains = solving.channel_gains(model, classes, figures, quantizer, samples, 0)
+        gains = solving.channel_gains(model, classes, seen.figures, quantizer, samples, 0)
         start = time.perf_counter()
-        terms = noise_terms(classes, figures, gains, quantizer)
+        terms = noise_terms(classes, seen.figures, gains, quantizer)
         best = plan_global(terms, pairwise.z, bounds)
         global_s = time.perf_counter() - start
     copy = model.clone()

@@ -13,7 +13,7 @@ from equiquant.equalization.saturation import saturation
 from equiquant.io import Runner
 from tests.qdq.support import noise, parse
 
-REACH = 40.0, 50.0
+SPAN = -50.0, 40.0
 NUMBERS = {"zero": 0.0, "half": 0.5, "one": 1.0, "root": 2**0.5, "three": 3.0, "six": 6.0}
 READERS = {
     "HardSwish": ("s = HardSwish(a)", (np.inf, 3.0)),
@@ -35,7 +35,7 @@ def _model(readers: str, outputs: str = "float[] y", **weights: Any) -> ir.Model
 
 
 def _found(model: ir.Model) -> dict[str, tuple[float, float]]:
-    return saturation([v for node in model.graph for v in node.outputs], {"a": REACH})
+    return saturation([v for node in model.graph for v in node.outputs], {"a": SPAN})
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -70,6 +70,16 @@ def test_what_lies_beyond_can_be_cut_off(name: str) -> None:
 def test_where_there_is_no_end(readers: str, outputs: str) -> None:
     each = {"each": noise(3, 1, 1)} if "each" in readers else {}
     assert _found(_model(readers, outputs, **each)).get("a", (np.inf, np.inf))[0] == np.inf
+
+
+@pytest.mark.parametrize("readers", ["t = Relu(a) u = Add(t, half) s = Div(one, u)", "u = Exp(a) s = Div(one, u)"])
+def test_a_pole_where_no_value_lies_is_no_matter(readers: str) -> None:
+    model = _model(readers)
+    values = [v for node in model.graph for v in node.outputs]
+    assert saturation(values, {"u": (0.5, 5.0)}) == {}
+    assert saturation(values, {"u": (0.01, 100.0)})["u"][0] == pytest.approx(
+        17.0, rel=0.1
+    )  # 1/17 − 1/100 is 1/20 of a step
 
 
 @pytest.mark.parametrize(

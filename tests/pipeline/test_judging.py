@@ -1,4 +1,4 @@
-"""Which samples the ranges of candidates are calibrated on, and what of them counts."""
+"""Which samples candidates are calibrated and measured on, and what of them counts."""
 
 from typing import Any
 
@@ -28,10 +28,30 @@ def test_the_ranges_of_candidates_see_no_more_than_those_they_compete_with(
 ) -> None:
     model = load_model(proto("a = Conv(x, w) y = Relu(a)", "float[N,3,8,8] x", "float[] y", weights(w=(4, 3, 1, 1))))
     samples = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
-    samples[8:] *= 10
+    samples[1::2] *= 10
     recipe = preset(name, bias_correction=False, **options)
     with open_samples(samples, input_specs(model.model), recipe) as stream:
         assert least < Judge(model.model, stream, recipe).sqnr_db(model.model) < most
+
+
+@pytest.mark.parametrize(("count", "held"), [(1, [0]), (2, [1]), (5, [1, 3]), (48, [*range(1, 48, 2)])])
+def test_every_other_sample_is_held_back(count: int, held: list[int]) -> None:
+    model = load_model(proto("a = Conv(x, w) y = Relu(a)", "float[N,3,8,8] x", "float[] y", weights(w=(4, 3, 1, 1))))
+    samples = np.broadcast_to(np.arange(count, dtype=np.float32)[:, None, None, None], (count, 3, 8, 8))
+    with open_samples(samples, input_specs(model.model), preset("a8w8")) as stream:
+        judge = Judge(model.model, stream, preset("a8w8"))
+        numbers = [[int(feed["x"].flat[0]) for feed in view] for view in (judge.fitted, judge.held)]
+    assert numbers == [[*range(0, count, 2)], held]
+
+
+def test_of_many_samples_those_held_back_come_from_everywhere() -> None:
+    model = load_model(proto("a = Conv(x, w) y = Relu(a)", "float[N,3,8,8] x", "float[] y", weights(w=(4, 3, 1, 1))))
+    samples = np.broadcast_to(np.arange(200, dtype=np.float32)[:, None, None, None], (200, 3, 8, 8))
+    with open_samples(samples, input_specs(model.model), preset("a8w8")) as stream:
+        judge = Judge(model.model, stream, preset("a8w8"))
+        held = [int(feed["x"].flat[0]) for feed in judge.held]
+    assert held == [*range(1, 96, 4)]
+    assert (len(judge.fitted), len(judge.held)) == (48, 24)
 
 
 def test_a_yardstick_hears_what_a_final_sigmoid_does() -> None:

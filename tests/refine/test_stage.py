@@ -86,7 +86,7 @@ def test_what_is_held_back_is_never_fitted_to(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(STAGE, "refine", spy)
     quantize(chain(), data=data(), **SETTINGS)
-    assert {x.tobytes() for x in seen} == {x[None].tobytes() for x in data()[:9]}
+    assert {x.tobytes() for x in seen} == {x[None].tobytes() for i, x in enumerate(data()) if i % 4 != 3}
 
 
 @pytest.mark.parametrize(("count", "fitted", "held"), [(1, 1, 1), (2, 1, 1), (4, 3, 1), (8, 6, 2)])

@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -120,7 +120,7 @@ class SampleStream:
 
 
 class SampleView:
-    """Some consecutive feeds of a stream, re-iterable like it.
+    """Some feeds of a stream, re-iterable like it.
 
     Args:
         stream: The stream.
@@ -131,20 +131,35 @@ class SampleView:
     def __init__(self, stream: SampleStream, start: int, stop: int | None) -> None:
         self.synthetic = stream.synthetic
         self._stream, self._start, self._stop = stream, start, stop
+        self._picks: frozenset[int] | None = None
+
+    @classmethod
+    def picked(cls, stream: SampleStream, picks: Iterable[int]) -> SampleView:
+        """Return the feeds of these numbers, in the order of the stream; there must be at least one."""
+        numbers = frozenset(picks)
+        view = cls(stream, min(numbers), max(numbers) + 1)
+        view._picks = numbers
+        return view
 
     @property
     def known(self) -> int | None:
         """Number of feeds, at most; None if it is not known without reading them."""
+        if self._picks is not None:
+            return len(self._picks)
         if self._stop is not None:
             return self._stop - self._start
         whole = self._stream.known
         return None if whole is None else max(0, whole - self._start)
 
     def __iter__(self) -> Iterator[Feed]:
-        return itertools.islice(self._stream, self._start, self._stop)
+        span = itertools.islice(self._stream, self._start, self._stop)
+        if self._picks is None:
+            return span
+        return (feed for number, feed in enumerate(span, self._start) if number in self._picks)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self) if self._stop is None else self._stop - self._start
+        known = None if self._stop is None else self.known
+        return sum(1 for _ in self) if known is None else known
 
 
 class _Spool:

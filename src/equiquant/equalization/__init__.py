@@ -14,6 +14,7 @@ from equiquant.equalization.plan import (
     plan_global,
     plan_pairwise,
     plan_ranges,
+    settle_ranges,
     spread,
     with_noise,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "plan_ranges",
     "range_terms",
     "replace_clip6",
+    "settle_ranges",
     "share_ranges",
     "split_clips",
     "spread",

@@ -133,19 +133,14 @@ def cut_ends(
         figures: Per-channel figures of the tensors that will be rounded, by name.
         sketches: Both sides of tensors, by name; one without, that a Clip makes, is heard whole.
     """
-    level = saturation(classes.values, {name: _reach(sketches[name]) for name in figures.keys() & sketches.keys()})
+    known = {name: figures[name] for name in figures.keys() & sketches.keys()}
+    level = saturation(classes.values, {name: (f.low.min(), f.high.max()) for name, f in known.items() if f.low.size})
     ends = {}
     for name, figure in figures.items():
         above, below = most = level.get(name, UNLIMITED)
         high, low = np.clip(figure.high, 0.0, above), np.clip(figure.low, -below, 0.0)
         ends[name] = Ends(CUT_AT * low, CUT_AT * high, most)
     return ends
-
-
-def _reach(sides: Sketches) -> tuple[float, float]:
-    """Return the largest magnitude above and below 0."""
-    above, below = (float(side.high.max(initial=0.0)) for side in sides)
-    return above, below
 
 
 def _range(term: TensorNoise, sketches: Sketches, site: ClipSite | None, level: tuple[float, float]) -> RangeNoise:

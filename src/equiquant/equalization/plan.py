@@ -32,6 +32,7 @@ __all__ = [
     "plan_global",
     "plan_pairwise",
     "plan_ranges",
+    "settle_ranges",
     "spread",
     "with_noise",
 ]
@@ -52,6 +53,8 @@ class EqualizationPlan:
         z: (classes,) log-scale of each class; 0 for class 0.
         steps: Sweeps of the pairwise solver, evaluations of the global one.
         ranges: The ranges chosen with the scales; None leaves them to calibration.
+        settled: The same with those of some activations as more samples want them: what is kept in the end. The scales,
+            and what the plan is measured with, come from fewer.
         noise: Noise over signal that weights, biases and tensors with such a range make, clipping included, by (kind,
             name).
     """
@@ -60,6 +63,7 @@ class EqualizationPlan:
     z: Array
     steps: int
     ranges: Ranges | None = None
+    settled: Ranges | None = None
     noise: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def of_activations(self) -> EqualizationPlan:
@@ -67,18 +71,19 @@ class EqualizationPlan:
         ranges = None if self.ranges is None else self.ranges.without(lambda key: key[0] == "weight")
         return replace(self, ranges=ranges)
 
-    def ranges_at(self, classes: ScaleClasses, z: Array) -> Ranges | None:
+    def ranges_at(self, classes: ScaleClasses, z: Array, *, settled: bool = False) -> Ranges | None:
         """Return the chosen ranges that still fit where log-scales other than planned, (classes,), were applied."""
         moved = np.abs(z - self.z) > SAME
-        if self.ranges is None or not moved.any():
-            return self.ranges
+        ranges = self.settled if settled and self.settled is not None else self.ranges
+        if ranges is None or not moved.any():
+            return ranges
         stale = {("activation", value.name or "") for value, ids in classes.values.items() if moved[ids].any()}
         stale |= {
             (slot.role, query.label(slot.node))
             for slot in classes.slots
             if moved[slot.gain].any() or moved[slot.loss].any()
         }
-        return self.ranges.without(stale.__contains__)
+        return ranges.without(stale.__contains__)
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,24 @@ def plan_ranges(
     solver = solve_powers_of_two if powers_of_two else solve_clipped
     result = solver(weights, tensors, plan.z, (plan.z.copy(), plan.z.copy()) if bounds is None else bounds)
     return EqualizationPlan(method, result.z, plan.steps + result.evaluations, result.ranges)
+
+
+def settle_ranges(
+    plan: EqualizationPlan, tensors: Sequence[RangeNoise], *, powers_of_two: bool = False
+) -> EqualizationPlan:
+    """Return a plan that chose ranges with those of some activations chosen anew, the scales kept, for more samples.
+
+    Args:
+        plan: From `plan_ranges`.
+        tensors: These activations, from `range_terms` for these samples.
+        powers_of_two: Every step is a power of two.
+    """
+    first, anew = plan.ranges, plan_ranges([], tensors, plan, None, plan.method, powers_of_two=powers_of_two).ranges
+    assert first is not None
+    assert anew is not None
+    fresh = anew.without(lambda key: key not in first.ends)
+    ends, costs = {**first.ends, **fresh.ends}, {**first.costs, **fresh.costs}
+    return replace(plan, settled=replace(first, ends=ends, costs=costs))
 
 
 def with_noise(

@@ -2,14 +2,14 @@
 
 What a range cuts off there is no noise. Between a tensor and the operators that read more than one of its values at a
 time lie functions of single values, Sigmoid or Add(3), Clip(0, 6) and Mul, and they are computed, whatever their
-operators, for magnitudes up to the largest that was seen. A function counts as level where it changes by less than the
-rounding of what it makes.
+operators, for magnitudes between the least and the largest that were seen. A function counts as level where it changes
+by less than the rounding of what it makes.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ SMOOTH = {"Celu", "Elu", "Erf", "Exp", "Gelu", "Mish", "Selu", "Sigmoid", "Softp
 BROKEN = {"HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "ThresholdedRelu"}
 MOST_NODES = 24  # that a function is made of: a form of GELU has 8
 POINTS = 256  # magnitudes of a side that a function is computed for
-SMALLEST = 1 / 1024  # of these, as a part of the largest
+SMALLEST = 1 / 1024  # of these, as a part of the largest, where values of both signs are seen
 LEVEL = 1 / 2048  # of the largest value of a function: an eighth of a step of 8 bits
 UNLIMITED = np.inf, np.inf
 """Of a tensor that is heard whole, on either side of 0."""
@@ -44,28 +44,28 @@ class _Function:
     results: tuple[ir.Value, ...]
 
 
-def saturation(values: Iterable[ir.Value], reach: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+def saturation(values: Iterable[ir.Value], spans: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     """Return the magnitudes, above and below 0, beyond which nothing changes for what reads a tensor; infinite if none.
 
     Args:
         values: The tensors, of one graph. Those without such magnitudes are left out of what is returned.
-        reach: The largest magnitude above and below 0 of each, by name.
+        spans: The smallest and the largest value of each, by name.
     """
-    tensors = [value for value in values if value.name in reach and value.dtype == ir.DataType.FLOAT]
+    tensors = [value for value in values if value.name in spans and value.dtype == ir.DataType.FLOAT]
     if not tensors or tensors[0].graph is None:
         return {}
     place = {node: index for index, node in enumerate(tensors[0].graph)}
     functions = [f for f in (_function(value, place) for value in tensors) if f is not None]
     if not functions:
         return {}
-    grids = [_grid(*reach[f.source.name or ""]) for f in functions]
+    grids = [_grid(*spans[f.source.name or ""]) for f in functions]
     try:
         computed = _compute(functions, grids, tensors[0].graph.opset_imports)
     except ModelError:  # onnxruntime has no kernel for one of them alone
         return {}
     found = {}
     for function, grid, results in zip(functions, grids, computed, strict=True):
-        ends = [max(_level(r[side], grid[side], float(np.abs(r).max())) for r in results) for side in (0, 1)]
+        ends = [max(sides) for sides in zip(*(_levels(result, grid) for result in results), strict=True)]
         if np.isfinite(ends).any():
             found[function.source.name or ""] = (ends[0], ends[1])
     return found
@@ -104,10 +104,15 @@ def _of_single_values(node: ir.Node, members: set[ir.Value]) -> bool:
     return all(array is not None and array.size == 1 for array in others)
 
 
-def _grid(above: float, below: float) -> Array:
-    """Return magnitudes of both sides, (2, POINTS), the largest last."""
-    steps = np.geomspace(SMALLEST, 1.0, POINTS)
-    return np.array([above * steps, below * steps], np.float32)
+def _grid(lowest: float, highest: float) -> Array:
+    """Return magnitudes of both sides, (2, POINTS), the largest last; zeros on a side where there are no values."""
+    sides = []
+    for least, largest in ((lowest, highest), (-highest, -lowest)):
+        usable = 0.0 < largest < np.inf
+        sides.append(
+            np.geomspace(least if least > 0.0 else SMALLEST * largest, largest, POINTS) if usable else np.zeros(POINTS)
+        )
+    return np.array(sides, np.float32)
 
 
 def _compute(functions: list[_Function], grids: list[Array], opsets: Mapping[str, int]) -> list[list[Array]]:
@@ -141,9 +146,13 @@ def _compute(functions: list[_Function], grids: list[Array], opsets: Mapping[str
     return [[next(computed) for _ in function.results] for function in functions]
 
 
-def _level(result: Array, grid: Array, largest: float) -> float:
-    """Return the least magnitude from which one side of a function stays where it ends; infinite if there is none."""
-    if not grid[-1] > 0 or not np.isfinite(result).all():
-        return np.inf
-    start = int(np.flatnonzero(np.abs(result - result[-1]) > LEVEL * largest).max(initial=-1)) + 1
-    return float(grid[start]) if start < POINTS - 1 else np.inf
+def _levels(result: Array, grid: Array) -> Iterator[float]:
+    """Yield the least magnitudes from which a function stays where it ends, above and below 0; infinite if none."""
+    seen = grid[:, -1] > 0
+    small = LEVEL * np.abs(result[seen]).max(initial=0.0)
+    for side in (0, 1):
+        level = np.inf
+        if seen[side] and np.isfinite(small):
+            start = int(np.flatnonzero(np.abs(result[side] - result[side, -1]) > small).max(initial=-1)) + 1
+            level = float(grid[side, start]) if start < POINTS - 1 else np.inf
+        yield level

@@ -19,15 +19,26 @@ import onnx_ir as ir
 from equiquant.graph.query import constant, is_float, origin, reads
 from equiquant.graph.varying import SIZES, varying
 
-__all__ = ["decided_by", "decision_values"]
+__all__ = ["computed_values", "decided_by", "decision_values"]
 
 SQUASHING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 MOVING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
+COPYING = frozenset({"Concat", "Expand", "Gather", "Slice", "Split", "Tile"})
 
 
 def decision_values(model: ir.Model) -> list[str]:
     """Return the names of what the graph outputs were decided by, no name twice; see `decided_by`."""
     return list(dict.fromkeys(name for names in decided_by(model).values() for name in names))
+
+
+def computed_values(model: ir.Model) -> list[str]:
+    """Return the names of `decision_values` but for those that are copies of inputs; all of them if none is computed.
+
+    No rounding changes a copy, such as the past keys that a decoder hands on: it says nothing of how good a model is.
+    """
+    values = {v.name: v for v in model.graph.inputs} | {v.name: v for node in model.graph for v in node.outputs}
+    names = decision_values(model)
+    return [name for name in names if not _copied(values[name])] or names
 
 
 def decided_by(model: ir.Model) -> dict[str, list[str]]:
@@ -68,6 +79,20 @@ def _decided(value: ir.Value) -> Iterator[ir.Value]:
             return
     source = node.inputs[0] if node is not None and node.op_type in SQUASHING and node.domain == "" else None
     yield value if source is None or source.producer() is None else source
+
+
+def _copied(value: ir.Value) -> bool:
+    """True if every number of a value is one that was fed."""
+    pending, seen = [value], set[ir.Node]()
+    while pending:
+        node = pending.pop().producer()
+        if node is None or node in seen:
+            continue
+        if not _moves(node) and (node.op_type not in COPYING or node.domain != ""):
+            return False
+        seen.add(node)
+        pending += [v for v in node.inputs if v is not None]
+    return True
 
 
 def _moves(node: ir.Node) -> bool:

@@ -17,6 +17,7 @@ from onnx_ir.passes import common as passes
 from equiquant.graph.query import is_public
 
 __all__ = [
+    "WRAPPING",
     "Names",
     "add_initializer",
     "bypass",
@@ -163,11 +164,22 @@ def infer_shapes(model: ir.Model) -> None:
     is of no tensor's type, though onnx_ir takes over its element's.
     """
     passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    wrapped: set[ir.Value] = set()
-    for node in model.graph.all_nodes():
-        handed_on = node.op_type == "Identity" and node.inputs[0] in wrapped
-        if node.op_type in WRAPPING or handed_on:
-            wrapped.update(node.outputs)
-    for value in wrapped:
+    for value in _wrapped(model):
         if isinstance(value.type, ir.TensorType):
             value.type = value.shape = None
+
+
+def _wrapped(model: ir.Model) -> set[ir.Value]:
+    """Return the sequences and optional values of a model, those that Loop, If and Identity hand on included."""
+    found: set[ir.Value] = set()
+    count = -1
+    while count < len(found):
+        count = len(found)
+        for node in model.graph.all_nodes():
+            if node.op_type in WRAPPING or (node.op_type == "Identity" and node.inputs[0] in found):
+                found.update(node.outputs)
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.GRAPH:
+                    made = attribute.as_graph().outputs[1 if node.op_type == "Loop" else 0 :]  # a Loop's first goes on
+                    found.update(o for o, inner in zip(node.outputs, made, strict=False) if inner in found)
+    return found

@@ -12,7 +12,7 @@ from equiquant.equalization import ScaleClasses, replace_clip6, split_clips
 from equiquant.graph import edit, query
 from equiquant.pipeline.clip_reach import ClipReach, clip_reach
 from equiquant.pipeline.judging import Judge, Yardstick
-from equiquant.pipeline.proving import proof_feeds
+from equiquant.pipeline.proving import proof_samples
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Reference
 
@@ -43,7 +43,7 @@ def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge
     state.decisions += replaced
     edit.infer_shapes(model)
     if judge is None:  # the run that found the scales said what it costs
-        return Reference.of(model, state.stream.first(proof_feeds(model)))
+        return Reference.of(model, proof_samples(state, model))
     error = reference.measure(model).error
     damage = judge.float_sqnr_db(model)
     state.equalization["replace_clip6_relu"] = {"replaced": len(replaced), "error": error, "sqnr_db": damage}
@@ -53,7 +53,7 @@ def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge
         f"ReplaceClip6Relu replaced {len(replaced)} Clip(0, 6) by Relu, which changed the float function:"
         f" {damage:.1f} dB are left before any rounding. Set it to False to keep the function."
     )
-    return Reference.of(model, state.stream.first(proof_feeds(model)))
+    return Reference.of(model, proof_samples(state, model))
 
 
 def float_reach(state: RunState, model: ir.Model, classes: ScaleClasses) -> ClipReach:

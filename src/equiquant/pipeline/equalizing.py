@@ -191,7 +191,7 @@ def _solved(
 ) -> tuple[list[EqualizationPlan], list[NoiseTerm]]:
     """Return the plans and the noise terms; only the pairwise plan and no terms where no gradients can be computed."""
     try:
-        return solve(model, classes, recipe, survey, judge.fitted, judge.affordable, reach)
+        return solve(model, classes, recipe, survey, judge.fitted, judge.affordable, reach, judge.rest)
     except ModelError as error:
         if survey is None:
             raise
@@ -246,12 +246,15 @@ def _try(
     with state.stages("prove"):
         proof: Proof = apply_proven(model, classes, plan.z, reference, tolerance)
         release_memory()
-    ranges = plan.ranges_at(classes, proof.z)
+    ranges, settled = (plan.ranges_at(classes, proof.z, settled=late) for late in (False, True))
     with state.stages("measure"):
         original = Original(model, _factors(classes, proof.z))
         sqnr = None if judge is None else judge.sqnr_db(proof.model, ranges, original=original)
+        if judge is not None and sqnr is not None and settled is not ranges:
+            late = judge.sqnr_db(proof.model, settled, original=original)
+            settled = settled if late > sqnr - EQUAL_DB else ranges  # scales fitted to few samples may want no more
     made = proof.model if keep else None
-    trial = _Trial(plan.method, proof.z, plan.steps, proof.equivalence, proof.decisions, ranges, sqnr, made)
+    trial = _Trial(plan.method, proof.z, plan.steps, proof.equivalence, proof.decisions, settled, sqnr, made)
     del proof
     release_memory(0 if keep else model_bytes(model))
     return trial

@@ -61,7 +61,10 @@ def on_grids(plans: Sequence[EqualizationPlan], ends: Ends) -> list[Equalization
     """Return the plans with the ranges of these inputs."""
     if not ends:
         return list(plans)
-    return [replace(plan, ranges=_with(plan.ranges, ends)) for plan in plans]
+    return [
+        replace(plan, ranges=_with(plan.ranges, ends), settled=plan.settled and _with(plan.settled, ends))
+        for plan in plans
+    ]
 
 
 def _with(ranges: Ranges | None, ends: Ends) -> Ranges:

@@ -1,9 +1,9 @@
 """Do no harm: quantize a candidate with a few samples, run it on others, and see how much of the signal is left.
 
-A candidate's scales and biases come from one part of the samples, and it is measured on the part after it; with few
-samples both are the same. Ranges that are calibrated see both parts, as they will see all samples in the end: the more
-they see the wider they get, so that seeing fewer would flatter them. Where they compete with ranges chosen by the noise
-they make, those of the first part, they come from it too: else only these would clip what they have not seen.
+A candidate's scales and biases come from every other sample, and it is measured on those between, whatever order they
+came in; of a single one on the same. Ranges that are calibrated see both, as they will see all samples in the end: the
+more they see the wider they get, so that seeing fewer would flatter them. Where they compete with ranges chosen by the
+noise they make, those of the first kind, they come from it too: else only these would clip what they have not seen.
 
 The figure is the signal-to-noise ratio of the outputs, before a final Softmax or Sigmoid, against the model the user
 gave: the mean of the outputs' dB, so that none is drowned by another.
@@ -26,7 +26,7 @@ from equiquant.calibrate.feeds import batch_size
 from equiquant.equalization import Ranges
 from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.graph.cost import multiplications
-from equiquant.graph.decisions import decision_values
+from equiquant.graph.decisions import computed_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.pipeline.solving import chooses_ranges
@@ -66,17 +66,17 @@ class Yardstick:
         samples: What to run it on.
 
     Attributes:
-        names: The values compared: outputs, before a final Softmax or Sigmoid.
+        names: The values compared: outputs, before a final Softmax or Sigmoid; none that hands on an input.
     """
 
     def __init__(self, model: ir.Model, samples: SampleView) -> None:
-        self.names = tuple(decision_values(model))
+        self.names = tuple(computed_values(model))
         self._samples = samples
         runner = Runner(model, self.names, optimize=False)
         found = [runner.run(feed) for feed in samples]
         values = [v for node in model.graph for v in node.outputs if v.name in self.names]
-        reach = {name: _reach([outputs[i] for outputs in found]) for i, name in enumerate(self.names)}
-        level = saturation(values, reach)
+        spans = {name: _span([outputs[i] for outputs in found]) for i, name in enumerate(self.names)}
+        level = saturation(values, spans)
         self._ends = [level.get(name, UNLIMITED) for name in self.names]
         self._expected = [self._told_apart(outputs) for outputs in found]
 
@@ -96,10 +96,10 @@ class Yardstick:
         return [x if e == UNLIMITED else np.clip(x, -e[1], e[0]) for x, e in ends]
 
 
-def _reach(arrays: Sequence[Array]) -> tuple[float, float]:
-    """Return the largest magnitude above and below 0."""
-    above, below = (max((float((sign * x).max(initial=0.0)) for x in arrays), default=0.0) for sign in (1, -1))
-    return above, below
+def _span(arrays: Sequence[Array]) -> tuple[float, float]:
+    """Return the smallest and the largest value; those of none are 0."""
+    filled = [x for x in arrays if x.size] or [np.zeros(1)]
+    return min(float(x.min()) for x in filled), max(float(x.max()) for x in filled)
 
 
 class Judge:
@@ -112,7 +112,8 @@ class Judge:
 
     Attributes:
         fitted: The samples candidates are calibrated on.
-        held: The samples they are measured on.
+        rest: Those between; None where there are none.
+        held: The samples they are measured on, some of those.
         affordable: Feeds that float inference can run in the time a candidate may cost.
     """
 
@@ -121,14 +122,17 @@ class Judge:
         self.affordable = affordable_feeds(model, stream, SECONDS)
         feeds = max(FEWEST_FEEDS, min(MOST_FEEDS, self.affordable // 2))
         known = stream.count_up_to(2 * feeds)
-        share = known // 2 if known >= 2 * FEWEST_FEEDS else known
         trial = affordable_feeds(model, stream, TRIAL_SECONDS)
         most = max(FEWEST_FEEDS, min(MOST_MEASURED, trial // 2))
-        self.fitted = SampleView(stream, 0, share)
-        self.held = SampleView(stream, share, min(known, share + most)) if known > share else self.fitted
-        first = max(0, share - most)
-        self._ranged = SampleView(stream, first, share + len(self.held)) if known > share else self.fitted
-        self._corrected = SampleView(stream, 0, min(share, CORRECTED_FEEDS, trial // CORRECTION_SHARE))
+        fitted, between = range(0, known, 2), range(1, known, 2)
+        self.fitted = self.held = self._ranged = SampleView.picked(stream, fitted)
+        self.rest: SampleView | None = None
+        if between:
+            held = between[:: -(-len(between) // most)]
+            self.rest, self.held = (SampleView.picked(stream, picks) for picks in (between, held))
+            self._ranged = SampleView.picked(stream, [*held, *(number - 1 for number in held)])
+        corrected = min(len(fitted), CORRECTED_FEEDS, trial // CORRECTION_SHARE)
+        self._corrected = SampleView.picked(stream, fitted[:corrected]) if corrected else None
         self._reference = model.clone()  # the model itself may be changed before the first candidate comes
         self._means: tuple[ir.Model, list[str], OutputMeans] | None = None  # of the network last aimed at
 
@@ -155,7 +159,7 @@ class Judge:
         seen = self.fitted if chooses_ranges(recipe, model) else self._ranged
         stats = calibrate.collect(model, seen, open_, recipe, sampled=True)  # ranges near the best will do
         plan = target.choose(model, survey, stats, recipe, ranges)
-        if recipe.bias_correction and len(self._corrected):
+        if recipe.bias_correction and self._corrected is not None:
             aim = original or Original(model, {})
             means = self._output_means(aim.model, [layer.name for layer in layers_of(model, plan)[0]])
             goal = target.target_of(recipe)
@@ -173,7 +177,7 @@ class Judge:
     def _output_means(self, model: ir.Model, layers: list[str]) -> OutputMeans:
         """Return the mean outputs of a network's layers; candidates that aim at the same one share them."""
         if self._means is None or self._means[0] is not model or self._means[1] != layers:
-            self._means = model, layers, output_means(model, layers, self._corrected)
+            self._means = model, layers, output_means(model, layers, self._corrected or ())
         return self._means[2]
 
     def float_sqnr_db(self, model: ir.Model, feeds: int | None = None) -> float:

@@ -201,11 +201,11 @@ class _Scale:
     def _estimate(self, recipe: Recipe, survey: target.Survey) -> dict[tuple[str, str], float]:
         """Return noise over signal by (kind, name) of every term of the objective, as the model is now."""
         classes = find_classes(self._model)
-        figures, sketches, _ = channel_statistics(recipe, self._model, classes, survey.calibrated, self._judge.fitted)
+        seen = channel_statistics(recipe, self._model, classes, survey.calibrated, self._judge.fitted)
         quantizer = quantizer_model(survey, bias_corrected=recipe.bias_correction)
-        gains = channel_gains(self._model, classes, figures, quantizer, self._judge.fitted, self._judge.affordable)
+        gains = channel_gains(self._model, classes, seen.figures, quantizer, self._judge.fitted, self._judge.affordable)
         z = np.zeros(classes.count)
-        own = noise_terms(classes, figures, gains, quantizer, sketches)
+        own = noise_terms(classes, seen.figures, gains, quantizer, seen.sketches)
         terms = share_ranges(own, quantizer.shared)
         return {(term.kind, term.name): term.exact(z) for term in terms}
 

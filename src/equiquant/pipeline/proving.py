@@ -5,6 +5,10 @@ The latter only before quantization, which drowns it; a float model that is hand
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
+import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
@@ -12,7 +16,9 @@ from equiquant.io import model_bytes
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Reference, float_noise
 
-__all__ = ["LARGE", "proof_feeds", "reference_kept"]
+__all__ = ["LARGE", "proof_feeds", "proof_samples", "reference_kept"]
+
+Feed = dict[str, npt.NDArray[Any]]
 
 PROOF_FEEDS = 2  # feeds the float models are compared on
 LARGE = 100_000_000
@@ -25,6 +31,14 @@ ROUNDINGS = 4.0  # times the noise of weights moved by one unit: a rewrite round
 def proof_feeds(model: ir.Model) -> int:
     """Return how many feeds float models are compared on: one of a large model gives outputs enough."""
     return 1 if model_bytes(model) > LARGE else PROOF_FEEDS
+
+
+def proof_samples(state: RunState, model: ir.Model) -> list[Feed]:
+    """Return what float models are compared on, of every other sample: those that scales are chosen on.
+
+    Between them lie those held back, on which a ReLU6 may cut what it cut on none of these; `clips` tells how much.
+    """
+    return list(itertools.islice(state.stream, 0, 2 * proof_feeds(model), 2))
 
 
 def reference_kept(state: RunState, model: ir.Model, reference: Reference, stage: str) -> Reference | None:

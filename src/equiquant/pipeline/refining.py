@@ -1,11 +1,13 @@
 """The refinement stage: correct biases, round weights, and keep what measures best on samples held back.
 
-The last quarter of the samples is never fitted to. On it every candidate runs as it will be written, and is compared
-with the float model; leaving the model as it is, is one of them.
+Every fourth sample is never fitted to. On these every candidate runs as it will be written, and is compared with the
+float model; leaving the model as it is, is one of them. The samples fitted to are first of all those that the scales
+and ranges come from: what a range cuts off others, weights could only make good at the expense of all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,7 +17,7 @@ from equiquant.calibrate import SampleView
 from equiquant.decisions import Decision
 from equiquant.io import release_memory
 from equiquant.pipeline.equalizing import Equalized
-from equiquant.pipeline.judging import EQUAL_DB, HELD_SHARE, MOST_FITTED, MOST_HELD, Yardstick, affordable_feeds
+from equiquant.pipeline.judging import EQUAL_DB, MOST_FITTED, MOST_HELD, Yardstick, affordable_feeds
 from equiquant.pipeline.state import RunState
 from equiquant.refine import Layer, Original, Refinement, layers_of, refine, rounding_cost
 from equiquant.target import QuantPlan, target_of
@@ -54,14 +56,17 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
     """
     recipe, model = state.recipe, equalized.model
     layers, refused = layers_of(model, plan)
-    original = _original(reference, equalized, layers)
     candidates = _candidates(state, layers)
+    state.decisions += refused if candidates else []
     if not candidates or not layers:
         return model, plan
-    state.decisions += refused
+    original = _original(reference, equalized, layers)
     fitted, held = _split(state, model, rounding=any(c.round_weights for c in candidates.values()))
+    if list(held) == list(fitted):
+        reason = "there is a single feed, so it is measured on what it was fitted to; give samples one at a time"
+        state.decisions.append(Decision("refine", "held_back", "whole network", False, reason))
     with state.stages("refine"):
-        yardstick = Yardstick(reference, held)
+        yardstick = Yardstick(reference, SampleView.picked(state.stream, held))
         trials = [_Trial(NONE, model, plan, _sqnr_db(yardstick, model, plan), 0)]
         for name, wanted in candidates.items():
             done = len(trials) - 1
@@ -70,7 +75,7 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
                 state.progress("refine", done * of + layer, len(candidates) * of)
 
             glance = name == BIASES and len(candidates) > 1
-            some = SampleView(state.stream, 0, min(len(fitted), GLANCE_FEEDS)) if glance else fitted
+            some = SampleView.picked(state.stream, fitted[: GLANCE_FEEDS if glance else None])
             found = refine(model, plan, target_of(recipe), some, wanted, original, progress)
             release_memory()
             sqnr = _sqnr_db(yardstick, found.model, found.plan)
@@ -85,6 +90,7 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
         "layers": len(layers),
         "fitted": trials[-1].samples,
         "held": len(held),
+        "apart": list(held) != list(fitted),
     }
     return best.model, best.plan
 
@@ -145,17 +151,19 @@ def _candidates(state: RunState, layers: list[Layer]) -> dict[str, Refinement]:
     return found
 
 
-def _split(state: RunState, model: ir.Model, *, rounding: bool) -> tuple[SampleView, SampleView]:
-    """Return the feeds to fit to, and those held back; of a single one both."""
+def _split(state: RunState, model: ir.Model, *, rounding: bool) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the numbers of the feeds to fit to, most wanted first, and of those held back; of a single one both."""
     stream = state.stream
     most = max(LEAST_FITTED if rounding else 1, affordable_feeds(model, stream, FITTED_SECONDS))
     back = max(LEAST_HELD if rounding else 1, affordable_feeds(model, stream, HELD_SECONDS))
     most = MOST_FITTED if state.recipe.weight_rounding == "optimal" else min(most, MOST_AUTO)
-    known = stream.count_up_to(max(most + MOST_HELD, -(-most * HELD_SHARE // (HELD_SHARE - 1))))
+    known = stream.count_up_to(max(2 * most, most + MOST_HELD))
     if known == 1:
-        return SampleView(stream, 0, 1), SampleView(stream, 0, 1)
-    back = min(back, max(1, known // HELD_SHARE, min(known - most, MOST_HELD)))
-    return SampleView(stream, 0, min(known - back, most)), SampleView(stream, known - back, known)
+        return [0], [0]
+    first, between = range(0, known, 2), range(1, known, 2)
+    held = between[1::2][:back] or between[-1:]
+    others = [*first, *(number for number in between if number not in held)]
+    return others[:most], held
 
 
 def _sqnr_db(yardstick: Yardstick, model: ir.Model, plan: QuantPlan) -> float:

@@ -25,7 +25,7 @@ from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.mixing import Mix, mix_precision
 from equiquant.pipeline.naming import follow_names, made_by
 from equiquant.pipeline.opening import begun
-from equiquant.pipeline.proving import proof_feeds, reference_kept
+from equiquant.pipeline.proving import proof_samples, reference_kept
 from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.reusing import new_scales, recalled_scales, solves
@@ -141,6 +141,8 @@ def run(
 
 def _store_weights(state: RunState, model: ir.Model, given: Reference) -> Outcome:
     """Store the weights alone as integers, with a scale a block: nothing to equalize, no ranges to calibrate."""
+    if state.stats_file is not None:
+        state.warn(f"Weights alone have no ranges to calibrate: {state.stats_file} is neither read nor written.")
     stored, rows = store_weights(state, model)
     _sign(stored, state)
     quality, held = _measure(state, model, stored, given)
@@ -153,7 +155,7 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
     recipe = state.recipe
     with state.stages("fold"):
         original = model.clone()
-        reference = Reference.of(original, state.stream.first(proof_feeds(model)))
+        reference = Reference.of(original, proof_samples(state, model))
         done = canonical_form(model, recipe, optimize=recipe.optimize, quantize=state.quantize)
         kept = reference_kept(state, model, reference, "canonical")
         if kept is None:
@@ -216,8 +218,8 @@ def _measure(state: RunState, model: ir.Model, quantized: ir.Model, given: Refer
     with state.stages("compare"):
         if model_bytes(model) < PER_TENSOR_BELOW:
             known = state.stream.count_up_to(MOST_FITTED + MOST_HELD)
-            held = min(QUALITY_FEEDS, max(known // HELD_SHARE, 1))
-            view = SampleView(state.stream, known - held, known)
-            return compare_models(model, quantized, list(view), runs=QUALITY_RUNS), known > held
+            held = range(HELD_SHARE - 1, known, HELD_SHARE)[:QUALITY_FEEDS] or [known - 1]
+            view = SampleView.picked(state.stream, held)
+            return compare_models(model, quantized, list(view), runs=QUALITY_RUNS), known > len(held)
         expected = given.outputs([str(v.name) for v in model.graph.outputs])
         return compare_models(model, quantized, given.feeds, tensors=False, expected=expected), False

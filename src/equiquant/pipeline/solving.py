@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from equiquant.equalization import (
     plan_pairwise,
     plan_ranges,
     range_terms,
+    settle_ranges,
     share_ranges,
     with_noise,
 )
@@ -40,6 +42,7 @@ from equiquant.pipeline.clip_reach import ClipReach, channel_axis, clipped, plai
 from equiquant.recipe import Recipe
 
 __all__ = [
+    "ChannelStatistics",
     "channel_gains",
     "channel_statistics",
     "chooses_ranges",
@@ -50,6 +53,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 BACKWARD_COST = 4  # a backward pass over a forward one
+FEW_VALUES = 256  # of a channel: pooled features and outputs, of which a sample shows one
 MOST_DRAWS = 4  # random directions a feed, for the noise gains
 RANGES_BELOW = 100_000_000  # bytes of weights; above, weighing every large weight would cost more than it gives
 MEASURE_BELOW = 100_000_000  # bytes of weights; above, `auto` trusts the solver that global beats pairwise
@@ -63,6 +67,7 @@ def solve(
     samples: SampleView,
     affordable: int,
     reach: ClipReach | None = None,
+    rest: SampleView | None = None,
 ) -> tuple[list[EqualizationPlan], list[NoiseTerm]]:
     """Solve for the scales by every method asked for, the plan that changes nothing first.
 
@@ -74,6 +79,8 @@ def solve(
         samples: What to calibrate on.
         affordable: Feeds that float inference can run in the time the noise gains may cost.
         reach: What the Clips see; None for what they see of the samples.
+        rest: Further samples, which settle the ranges of tensors that show few values once the scales are chosen; None
+            for none.
 
     Returns:
         The plans, and the noise terms: empty where only the pairwise solver ran.
@@ -83,7 +90,8 @@ def solve(
     if not ranged and (recipe.cle_method == "pairwise" or not recipe.cle):
         survey = None  # a solver that knows of no noise
     tensors = () if survey is None else survey.calibrated
-    figures, sketches, count = channel_statistics(recipe, model, classes, tensors, samples)
+    seen = channel_statistics(recipe, model, classes, tensors, samples)
+    figures, sketches, count = seen.figures, seen.sketches, seen.samples
     if reach is None:
         reach = reach_seen(sketches, count)
     bounds = clip_bounds(classes, reach.largest, reach.margin)
@@ -106,6 +114,14 @@ def solve(
         plans.append(plan_global(terms, plans[-1].z, bounds))
     if clipping:
         plans = _with_ranges(recipe, classes, plans, range_terms(classes, own, sketches, ends), bounds, quantizer)
+    few = seen.told_by_few().intersection(quantizer.tensors)
+    if ranged and rest is not None and few:
+        every = seen.merge(channel_statistics(recipe, model, classes, tensors, rest))
+        joint = join_ranges(range_terms(classes, own, every.sketches, ends)[1], quantizer.shared)
+        unsure = [term for term in joint if term.kind == "activation" and term.name in few]
+        powers = recipe.scale_kind == "power_of_two"
+        if unsure:
+            plans = [p if p.ranges is None else settle_ranges(p, unsure, powers_of_two=powers) for p in plans]
     if recipe.cle_method == "global" or (recipe.cle_method == "auto" and model_bytes(model) > MEASURE_BELOW):
         plans = [plan for plan in plans if not plan.method.startswith("pairwise")]
     return plans, terms
@@ -149,10 +165,47 @@ def _with_ranges(
     return [*plans, *(EqualizationPlan(plan.method, plan.z, plan.steps) for plan in added)]
 
 
+@dataclass(frozen=True, eq=False)
+class ChannelStatistics:
+    """What a calibration pass says of channels.
+
+    Attributes:
+        stats: All of it.
+        rounded: Names of the tensors whose figures are asked for.
+    """
+
+    stats: calibrate.TensorStats
+    rounded: frozenset[str]
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return self.stats.samples
+
+    @functools.cached_property
+    def figures(self) -> Mapping[str, ChannelFigures]:
+        """Figures of the channels, by tensor."""
+        records = self.stats.tensors.items()
+        return {name: record.channels for name, record in records if record.channels and name in self.rounded}
+
+    @functools.cached_property
+    def sketches(self) -> Mapping[str, Sketches]:
+        """Both sides of the tensors that were sketched."""
+        return {name: record.sketches for name, record in self.stats.tensors.items() if record.sketches}
+
+    def told_by_few(self) -> frozenset[str]:
+        """Return the tensors whose channels have shown so few values that others will lie well beyond them."""
+        return frozenset(name for name, sides in self.sketches.items() if sides[0].count < FEW_VALUES)
+
+    def merge(self, other: ChannelStatistics) -> ChannelStatistics:
+        """Return what both have seen."""
+        return replace(self, stats=self.stats.merge(other.stats))
+
+
 def channel_statistics(
     recipe: Recipe, model: ir.Model, classes: ScaleClasses, tensors: tuple[str, ...], samples: SampleView
-) -> tuple[Mapping[str, ChannelFigures], Mapping[str, Sketches], int]:
-    """Calibrate the channels of the tensors and of the Clips' outputs, in one pass; return the number of samples too.
+) -> ChannelStatistics:
+    """Calibrate the channels of the tensors and of the Clips' outputs, in one pass.
 
     So are what the layers read, where noise is asked for: a Conv behind a Pad or a Concat reads a tensor that needs no
     range of its own. What goes into the Clips is sketched too, and every rounded tensor if ranges may clip.
@@ -170,9 +223,7 @@ def channel_statistics(
     if chooses_ranges(recipe, model) or recipe.clip_mode == "soft":
         sketched |= {name for name in axes if name in tensors and name not in made}
     stats = calibrate.collect(model, samples, (), plain(recipe), channels=sources | axes, sketches=sketched)
-    figures = {name: record.channels for name, record in stats.tensors.items() if record.channels and name in axes}
-    sketches = {name: record.sketches for name, record in stats.tensors.items() if record.sketches}
-    return figures, sketches, stats.samples
+    return ChannelStatistics(stats, frozenset(axes))
 
 
 def channel_gains(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
+from equiquant.graph.edit import WRAPPING
 from equiquant.graph.query import LINEAR_OPS, constant, label, rank
 from equiquant.graph.varying import varying
 from equiquant.numerics.affine import QuantParams
@@ -66,6 +67,9 @@ class Layer:
 
 def layers_of(model: ir.Model, plan: QuantPlan) -> tuple[list[Layer], list[Decision]]:
     """Return the layers in graph order, and why the others stay as they are."""
+    if any(node.op_type in WRAPPING for node in model.graph):
+        reason = "it has sequences or optional values between its layers, at which it cannot be taken apart"
+        return [], [Decision("refine", "layer", "whole network", False, reason)]
     layers, refused = [], []
     unlike = varying(model)
     for node in model.graph:

@@ -25,9 +25,10 @@ def refinement(data: Mapping[str, Any]) -> str:
         ]
         for index, trial in enumerate(trials)
     ]
+    on = f"{figure(data.get('held'))} others" if data.get("apart", True) else "the same"
     note = (
         f"Weights and biases of {figure(data.get('layers'))} layers were fitted to {figure(data.get('fitted'))} feeds"
-        f" and measured on {figure(data.get('held'))} others. Each layer sees the inputs that the quantized layers"
+        f" and measured on {on}. Each layer sees the inputs that the quantized layers"
         " before it give."
     )
     head = [("Candidate", ""), ("SQNR measured", ""), ("Gain", "num"), ("", "")]

@@ -182,8 +182,8 @@ class _Chooser:
         self.values |= {v.name or "": v for node in model.graph for v in node.outputs}
         self._level: Mapping[str, tuple[float, float]] = {}
         if self._target.method == "noise":  # the other methods are what their names say
-            reach = {name: (record.high, -record.low) for name, record in stats.tensors.items()}
-            self._level = saturation(self.values.values(), reach)
+            spans = {name: (record.low, record.high) for name, record in stats.tensors.items()}
+            self._level = saturation(self.values.values(), spans)
         if stats.synthetic and self._target.method == "noise":  # what is rare in made-up inputs may not be elsewhere
             self._target = replace(self._target, method="minmax")
         self._open = survey.decided if stats.synthetic else frozenset[str]()  # outputs that will exceed the statistics

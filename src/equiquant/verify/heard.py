@@ -31,7 +31,7 @@ def heard(values: Iterable[ir.Value], quantized: ir.Model) -> dict[str, Ends]:
     """
     ranges = {name_of(node.inputs[0]): _range(node) for node in quantized.graph if node.op_type == "QuantizeLinear"}
     known = {name: ends for name, ends in ranges.items() if ends is not None}
-    level = saturation(values, {name: (2 * max(high, 0.0), 2 * max(-low, 0.0)) for name, (low, high) in known.items()})
+    level = saturation(values, {name: (2 * min(low, 0.0), 2 * max(high, 0.0)) for name, (low, high) in known.items()})
     found = {}
     for name, (above, below) in level.items():
         low, high = known[name]
