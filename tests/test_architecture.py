@@ -40,6 +40,7 @@ ORDER = (
     ("option_kinds",),
     ("option_limits",),
     ("option_own",),
+    ("option_planned",),
     ("option_rewrites",),
     ("option_table",),
     ("options",),

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +69,7 @@ class Result:
         Raises:
             OutputError: The file cannot be written, or is the input.
         """
-        source = [Path(self.report.input_path)] if self.report.input_path else []
-        self.path = save_model(self._ir, check_writable(os.fspath(path), *source))
+        self.path = save_model(self._ir, check_writable(os.fspath(path), *_files_of(self.report.input_path)))
         return self.path
 
 
@@ -266,7 +265,8 @@ def run_recipe(
         EquiQuantError: Bad model, data, option or output path; nothing is written then.
     """
     made = calibration_cache is None or not Path(calibration_cache).is_file()
-    _check_places(model, data, report_dir, output, calibration_cache if made else None)
+    places = (output, calibration_cache) if made else (output,)
+    _check_places(model, data, report_dir, *places, read=() if made else (calibration_cache,))
     outcome = pipeline.run(model, recipe, data, quantize=to_int, progress=progress, stats_file=calibration_cache)
     result = Result(outcome.model, outcome.report)
     if output is not None:
@@ -343,22 +343,36 @@ def inspect(
     return dataclasses.replace(described, outlook=found)
 
 
-def _check_places(model: ModelLike, data: Any, folder: PathLike | None, *files: PathLike | None) -> None:
+def _check_places(
+    model: ModelLike, data: Any, folder: PathLike | None, *files: PathLike | None, read: Sequence[PathLike | None] = ()
+) -> None:
     """Check, before any work, that all that will be written can be, each in a place of its own, over nothing read."""
     places = [Path(file) for file in files if file is not None]
+    reports = [] if folder is None else [Path(folder) / name for name in REPORT_FILES]
+    for place in places:
+        if place.resolve() in [report.resolve() for report in reports]:
+            raise OutputError(f"The report would be written to {place} as well; give each a file of its own.")
     if folder is not None:
         check_makeable(os.fspath(folder))
-        places += [place for name in REPORT_FILES if (place := Path(folder) / name).exists()]
-    read = [Path(source) for source in (model, data) if isinstance(source, str | os.PathLike)]
+        places += [report for report in reports if report.exists()]
+    taken = [Path(source) for source in (model, data, *read) if isinstance(source, str | os.PathLike)]
     if isinstance(data, str | os.PathLike) and Path(data).is_dir():
-        read += [place for place in places if place.suffix.lower() in DATA_SUFFIXES and _within(place, Path(data))]
-    if isinstance(model, str | os.PathLike) and any(place.exists() for place in places):
-        with contextlib.suppress(Exception):  # loading says what is wrong with it
-            read += model_files(Path(model))
+        taken += [place for place in places if place.suffix.lower() in DATA_SUFFIXES and _within(place, Path(data))]
+    if any(place.exists() for place in places):
+        taken += _files_of(model)
     for place in places:
-        check_writable(place, *read)
+        check_writable(place, *taken)
     if len({place.resolve() for place in places}) < len(places):
         raise OutputError(f"Two results would be written to {places[0]}; give each a file of its own.")
+
+
+def _files_of(model: ModelLike | None) -> set[Path]:
+    """Return the files that a model is read from, those of its weights included; none of a model in memory."""
+    if not isinstance(model, str | os.PathLike):
+        return set()
+    with contextlib.suppress(Exception):  # loading says what is wrong with it
+        return model_files(Path(model))
+    return {Path(model)}
 
 
 def _within(place: Path, folder: Path) -> bool:

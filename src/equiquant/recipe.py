@@ -138,7 +138,7 @@ class Recipe:
         calibration: How an activation's range is chosen: `minmax`; `noise`, the range that adds least noise to the
             output, clipping included, where that measures better than `mse`; `percentile`, `entropy` (least
             Kullback-Leibler divergence) and `mse` (least squared error); `minmse` and `nonoverflow` for powers of two.
-        calibration_samples: Use at most this many samples; None for all.
+        calibration_samples: Use this many samples, to the end of the last batch; None for all.
         moving_average: Min-max by a moving average over batches.
         moving_average_constant: Weight of the newest batch.
         percentile: Percent of the values that `percentile` keeps, half of the rest cut at either end.

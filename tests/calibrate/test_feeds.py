@@ -25,6 +25,13 @@ def test_arrays_become_contiguous() -> None:
     assert batch_size(feed) == 2
 
 
+def test_bytes_come_in_the_order_of_this_machine() -> None:
+    x = np.arange(60, dtype=">f4").reshape(1, 3, 4, 5)
+    feed = checked({"image": x, "ids": np.arange(7, dtype=">i8")}, [IMAGE, IDS], "sample 0")
+    assert all(array.dtype.isnative for array in feed.values())
+    assert np.array_equal(feed["image"], x)
+
+
 def test_a_scalar_stays_one() -> None:
     feed = checked({"rate": np.array(16000), "image": np.ones((3, 4, 5))}, [InputSpec("rate", "int64", ()), IMAGE], "s")
     assert feed["rate"].shape == ()

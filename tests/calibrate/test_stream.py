@@ -77,6 +77,50 @@ def test_every_kind_of_data_gives_the_same_samples_again_and_again(kind: str, tm
         assert stream.samples == 5
 
 
+class Tensor:
+    """A torch tensor with a gradient, as far as anyone here looks."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def detach(self) -> "Tensor":
+        return Tensor(self.array)
+
+    def cpu(self) -> "Tensor":
+        return self
+
+    def numpy(self) -> np.ndarray:
+        return self.array
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        raise RuntimeError("it requires grad")
+
+
+class Rows:
+    """A Hugging Face dataset, as far as anyone here looks."""
+
+    column_names = ("x",)
+    features = "some"
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter([])
+
+
+def test_mappings_may_hold_tensors() -> None:
+    x = samples(3)
+    with open_samples({"x": Tensor(x)}, [IMAGE], RECIPE) as stream:
+        assert np.array_equal(stacked(stream), x)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [([[1.0], [1.0, 2.0]], "'x' cannot be read as an array"), (Rows(), r"give one of them, e.g. dataset\['x'\]")],
+)
+def test_mappings_of_other_things_are_refused(value: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        open_samples({"x": value}, [IMAGE], RECIPE)
+
+
 def test_a_folder_an_input_gives_files_of_one_name_together(tmp_path: Path) -> None:
     values: dict[str, np.ndarray] = {
         "a": np.arange(6, dtype=np.float32).reshape(3, 2),

@@ -55,6 +55,12 @@ def test_a_poor_result_is_told_with_what_may_help() -> None:
     assert "ReLU6" not in text
 
 
+def test_which_of_equals_is_largest_is_no_noise() -> None:
+    nodes = "c = Conv(x, w) y = Abs(c) z = ArgMax<axis = 1>(c)"
+    model = proto(nodes, "float[N,3,6,6] x", "float[] y, int64[] z", {"w": np.ones((40, 3, 1, 1), np.float32)})
+    assert not told(model, preset="a8w8")
+
+
 def test_what_is_in_use_already_is_not_proposed() -> None:
     (text,) = told(split(1e6), preset="a8w8_per_channel")
     assert "per_channel=True" not in text

@@ -261,3 +261,9 @@ def test_from_the_command_line_without_data(tmp_path: Path, capsys: pytest.Captu
     assert shown.err == ""
     assert "8 tensors" in shown.out
     assert "int4 weights in blocks of 64, float activations" in (report / "report.html").read_text()
+
+
+def test_a_file_of_statistics_is_of_no_use_and_that_is_said(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="neither read nor written"):
+        quantize(_block(), preset="w8", calibration_cache=tmp_path / "some.stats", weight_rounding="nearest")
+    assert not list(tmp_path.iterdir())

@@ -89,6 +89,7 @@ def _checked_array(value: Any, spec: InputSpec, where: str) -> Array:
 
 
 def _checked_dtype(array: Array, spec: InputSpec, where: str) -> Array:
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # whatever machine wrote them
     if array.dtype.name == spec.dtype:
         return array
     if (array.dtype.name, spec.dtype) not in CASTS:

@@ -84,7 +84,7 @@ def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source
         _single(specs, "an array")
         return Source(lambda: _rows({specs[0].name: data}, specs), replayable=True, count=_length({"": data}))
     if isinstance(data, Mapping):
-        arrays = {str(k): np.asarray(v) for k, v in data.items()}
+        arrays = {str(name): _array(value, str(name)) for name, value in data.items()}
         return Source(lambda: _rows(arrays, specs), replayable=True, count=_length(arrays))
     if hasattr(data, "get_next"):
         return Source(lambda: numbered(_named(item, specs) for item in _from_reader(data)), replayable=False)
@@ -96,6 +96,15 @@ def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source
         "Calibration data are an array, an iterable of arrays or feed dicts, a reader with get_next(), a .npy or .npz"
         f" file or a folder, not {type(data).__name__}."
     )
+
+
+def _array(value: Any, name: str) -> Array:
+    if _is_table(value):
+        raise DataError(f"The dataset has several splits: give one of them, e.g. dataset['{name}'].")
+    try:
+        return np.asarray(_at_home(value))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"Calibration data for '{name}' cannot be read as an array: {first_line(error)}") from error
 
 
 def numbered(feeds: Iterable[Mapping[str, Any]]) -> Iterator[LabelledFeed]:

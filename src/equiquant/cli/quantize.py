@@ -22,7 +22,7 @@ FLAGS = (
         "how an activation's range is chosen (default: the preset's): minmse or nonoverflow with xint8, the others with"
         " the presets that have float scales",
     ),
-    Flag("--samples", "calibration_samples", "use at most this many samples", "N"),
+    Flag("--samples", "calibration_samples", "use this many samples, to the end of the last batch", "N"),
     Flag("--per-channel", "per_channel", "one weight scale per output channel instead of one per tensor"),
     Flag(
         "--bias-type",

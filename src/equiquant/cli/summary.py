@@ -160,8 +160,10 @@ def _tried(cle: Mapping[str, Any]) -> Iterable[tuple[str, Text | str]]:
 
 
 def _quality(row: Any, quality: Any) -> Text:
-    text = Text.assemble((decibels(row["sqnr_db"]), COLORS[grade(row["sqnr_db"])]), f" SQNR at '{row['name']}'")
     inputs = compared_on(quality)
+    if row.get("chosen"):
+        return Text(f"{percent(row['top1_agreement'])} of '{row['name']}' as in float on {inputs}")
+    text = Text.assemble((decibels(row["sqnr_db"]), COLORS[grade(row["sqnr_db"])]), f" SQNR at '{row['name']}'")
     if row.get("top1_agreement") is None:
         return text.append(f" on {inputs}")
     return text.append(f", top-1 agrees with float on {percent(row['top1_agreement'])} of {inputs}")

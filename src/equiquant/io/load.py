@@ -59,8 +59,9 @@ def load_model(source: ModelLike, *, allow_quantized: bool = False) -> LoadedMod
     """
     path: Path | None = None
     if isinstance(source, ir.Model):
-        model = source.clone()
-        digest = hashlib.sha256(ir.to_proto(source).SerializeToString()).hexdigest()
+        proto = ir.to_proto(source)
+        model = source.clone() if _in_order(source) else parse(proto)  # only what is in order can be cloned
+        digest = hashlib.sha256(proto.SerializeToString()).hexdigest()
     elif isinstance(source, onnx.ModelProto):
         data = source.SerializeToString()
         model, digest = parse(onnx.ModelProto.FromString(data)), hashlib.sha256(data).hexdigest()
@@ -69,6 +70,11 @@ def load_model(source: ModelLike, *, allow_quantized: bool = False) -> LoadedMod
         model, digest = _read(path)
     else:
         raise ModelError(f"A model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(source).__name__}.")
+    if not _in_order(model):
+        try:
+            model.graph.sort()
+        except ValueError as error:
+            raise ModelError("The graph has a cycle: a node reads what is made of its own output.") from error
     _validate(model, allow_quantized)
     _free_dimensions(model)
     name_nodes(model)
@@ -120,6 +126,16 @@ def _validate(model: ir.Model, allow_quantized: bool) -> None:
             continue
         if np.isnan(wide).any() or any(node.op_type in FINITE for node in value.consumers()):
             raise ModelError(f"The constant '{value.name}' contains NaN or infinite values; repair the model first.")
+
+
+def _in_order(model: ir.Model) -> bool:
+    """True if every node comes after those that make what it reads, as ONNX asks for; onnxruntime takes others too."""
+    place = {node: index for graph in model.graphs() for index, node in enumerate(graph)}
+    return all(
+        maker is None or maker.graph is not node.graph or place[maker] < place[node]
+        for node in place
+        for maker in (value.producer() for value in node.inputs if value is not None)
+    )
 
 
 def _free_dimensions(model: ir.Model) -> None:

@@ -23,7 +23,7 @@ def warn_of_poor_quality(state: RunState, quality: Comparison) -> None:
         state: The run, finished but for its report.
         quality: The result, compared with the float model.
     """
-    measured = [o for o in quality.outputs if math.isfinite(o.error.sqnr_db)]
+    measured = [o for o in quality.outputs if math.isfinite(o.error.sqnr_db) and not o.chosen]
     worst = min(measured, key=lambda o: o.error.sqnr_db, default=None)
     if worst is None or worst.error.sqnr_db >= POOR_DB:
         return

@@ -72,17 +72,19 @@ class OutputQuality:
         top1_agreement: Fraction of samples whose largest class is the same; None unless shaped (samples, classes). Of
             classes, indices and words themselves: the fraction of elements that are the same; the figures are then
             those of ones, 0 where they are not.
+        chosen: It is such classes, indices or words.
     """
 
     name: str
     error: ErrorFigures
     top1_agreement: float | None
+    chosen: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; infinities stay floats."""
         figures = asdict(self.error)
         figures.pop("aligned_sqnr_db")  # an output is never rescaled
-        return {"name": self.name, **figures, "top1_agreement": self.top1_agreement}
+        return {"name": self.name, **figures, "top1_agreement": self.top1_agreement, "chosen": self.chosen}
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ class _Judge:
         self._sums: dict[str, ErrorAccumulator] = {name: ErrorAccumulator() for name in self._outputs}
         self._tensor_sums: dict[str, ErrorAccumulator] = {}
         self._agree: dict[str, list[int]] = {name: [0, 0] for name in self._outputs}
+        self._chosen: set[str] = set()
 
     def run(self, group: Sequence[_Pair], feeds: Iterable[Feed], outputs: bool) -> Iterator[int]:
         """Run one group over the feeds; yield the number of samples in each."""
@@ -229,6 +232,7 @@ class _Judge:
         _check_shapes("output", name, expected, output)
         if expected.dtype.kind in TEXT_KINDS or expected.dtype.name in INDICES:
             equal = expected == output
+            self._chosen.add(name)
             self._sums[name].add(np.ones(equal.shape, np.float32), equal.astype(np.float32))
             self._agree[name][0] += int(np.count_nonzero(equal))
             self._agree[name][1] += equal.size
@@ -251,7 +255,9 @@ class _Judge:
         outputs = []
         for name in self._outputs:
             same, total = self._agree[name]
-            outputs.append(OutputQuality(name, self._sums[name].figures(), same / total if total else None))
+            outputs.append(
+                OutputQuality(name, self._sums[name].figures(), same / total if total else None, name in self._chosen)
+            )
         qualities = [TensorQuality(p.name, p.compared, p.op_type, self._tensor_sums[p.name].figures()) for p in pairs]
         worst = tuple(sorted(qualities, key=lambda t: t.error.aligned_sqnr_db))
         return Comparison(samples, tuple(outputs), worst, tuple(p.name for p in pairs))
