@@ -203,6 +203,8 @@ def test_default_configurations() -> None:
     assert default.replace(name="a8w8") == preset("a8w8", calibration="minmax")
     with pytest.raises(OptionError, match="Did you mean 'XINT8'"):
         get_default_config("XINT88")
+    with pytest.raises(OptionError, match="no default configuration 'None'"):
+        get_default_config(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

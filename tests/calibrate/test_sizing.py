@@ -57,3 +57,14 @@ def test_where_no_size_will_do_real_samples_are_asked_for() -> None:
     body = "to = Constant<value_ints=[1, 4, 17, 19]>() c = Conv(x, w) y = Reshape(c, to)"
     with pytest.raises(DataError, match=r"open \('x' \(\?, 3, \?, \?\)\) must have certain ones.*--data PATH"):
         quantize(_model("float[N,3,H,W] x", body), preset="a8w8")
+
+
+@pytest.mark.parametrize("body", ["e = Gather(table, ids)", "i = Cast<to = 7>(ids) e = Gather(table, i)"])
+def test_made_up_indices_stay_within_their_table(body: str) -> None:
+    model = parse(
+        f"g (int64[1, N] ids) => (float[] y) {{ {body} y = MatMul(e, v) }}", table=noise(7, 5), v=noise(5, 3, seed=1)
+    )
+    with open_samples(None, input_specs(model), preset("a8w8"), model) as stream:
+        largest = max(int(feed["ids"].max()) for feed in stream)
+    assert 1 < largest < 7
+    assert quantize(model, preset="a8w8").report.quality is not None

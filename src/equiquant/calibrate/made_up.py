@@ -14,6 +14,7 @@ from equiquant.calibrate.sizing import sized
 from equiquant.calibrate.sources import Source, numbered
 from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES, synthetic_feeds
 from equiquant.calibrate.units import guessed_units
+from equiquant.calibrate.vocabularies import vocabularies
 from equiquant.canonical import settle_constants
 from equiquant.errors import ModelError
 from equiquant.io.runtime import InputSpec
@@ -44,13 +45,14 @@ def made_up(
     """
     specs = inputs if model is None else sized(model, inputs, recipe.seed)
     model = None if model is None else _settled(model)
+    entries = {} if model is None else vocabularies(model)
     texture, units = None, ""
     if model is not None and len(specs) == 1:
         texture = matching_texture(model, specs[0], recipe.seed)
         if texture is None and (guess := guessed_units(model, specs[0], recipe.seed)):
             texture, units = guess
     count = min(recipe.calibration_samples or SYNTHETIC_SAMPLES, SYNTHETIC_SAMPLES)
-    feeds = partial(synthetic_feeds, specs, recipe.seed, count, texture)
+    feeds = partial(synthetic_feeds, specs, recipe.seed, count, texture, entries)
     found = distilled(model, feeds(), progress) if distill and model is not None else None
     if found is None:
         return Source(lambda: numbered(feeds()), replayable=False, synthetic=True, units=units, count=count)

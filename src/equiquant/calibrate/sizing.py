@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from equiquant.calibrate.feeds import shape_text
 from equiquant.calibrate.synthetic import filled_shape, synthetic_feeds
+from equiquant.calibrate.vocabularies import vocabularies
 from equiquant.errors import DataError, ModelError
 from equiquant.io.runtime import InputSpec, Runner
 
@@ -35,20 +36,20 @@ def sized(model: ir.Model, specs: Sequence[InputSpec], seed: int) -> tuple[Input
     """
     if all(None not in spec.shape[1:] for spec in specs):
         return tuple(specs)
-    runner = Runner(model)
+    runner, entries = Runner(model), vocabularies(model)
     failure: ModelError | None = None
     for step in range(max(len(IMAGE_SIZES), len(OTHER_SIZES))):
         tried = tuple(_filled(spec, step) for spec in specs)
         try:
-            runner.run(next(synthetic_feeds(tried, seed, samples=1)))
+            runner.run(next(synthetic_feeds(tried, seed, samples=1, entries=entries)))
         except ModelError as error:
             failure = failure or error
         else:
             return tried
     shapes = ", ".join(f"'{spec.name}' {shape_text(spec.shape)}" for spec in specs)
     raise DataError(
-        f"The model does not run on made-up inputs of any usual size; the dimensions left open ({shapes}) must have"
-        " certain ones. Give a few dozen real samples (data=…, --data PATH)."
+        f"The model does not run on made-up inputs of any usual size: the dimensions left open ({shapes}) must have"
+        " certain ones, or the inputs certain values. Give a few dozen real samples (data=…, --data PATH)."
     ) from failure
 
 

@@ -10,8 +10,9 @@ Dynamic dimensions: 1 for the batch; for rank 4, 3 channels and 224 pixels; else
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ COMPONENTS = (  # of a texture: exponent of 1/f (infinite: constant), common to 
     *((exponent, False, 0.2 * (exponent == 1.0)) for exponent in (0.0, 0.5, 1.0, 1.5, math.inf)),
 )
 USUAL_POWERS = np.array([usual for _, _, usual in COMPONENTS])
-LARGEST_ID = 100  # integer inputs stay below: every vocabulary has that many entries
+LARGEST_ID = 100  # integer inputs stay below: most vocabularies have that many entries
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,11 @@ class Texture:
 
 
 def synthetic_feeds(
-    specs: Sequence[InputSpec], seed: int, samples: int = SYNTHETIC_SAMPLES, texture: Texture | None = None
+    specs: Sequence[InputSpec],
+    seed: int,
+    samples: int = SYNTHETIC_SAMPLES,
+    texture: Texture | None = None,
+    entries: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[Feed]:
     """Yield plausible feeds, the same for the same seed.
 
@@ -69,6 +74,7 @@ def synthetic_feeds(
         seed: Seed of the generator.
         samples: How many samples, at least; a static batch is filled.
         texture: What the only input looks like, where that is known.
+        entries: Of integer inputs, by name, what they must stay below.
 
     Raises:
         DataError: An input has a type that cannot be made up.
@@ -77,7 +83,7 @@ def synthetic_feeds(
     batch = (specs[0].shape[0] or 1) if specs and specs[0].shape else 1
     for _ in range(-(-samples // batch)):
         if texture is None:
-            yield {spec.name: _made_up(spec, rng) for spec in specs}
+            yield {spec.name: _made_up(spec, rng, entries.get(spec.name, LARGEST_ID)) for spec in specs}
         else:
             yield {spec.name: _textured(spec, texture, rng) for spec in specs}
 
@@ -121,7 +127,7 @@ def pink_noise(rng: np.random.Generator, shape: Sequence[int], exponent: float =
     return result
 
 
-def _made_up(spec: InputSpec, rng: np.random.Generator) -> Array:
+def _made_up(spec: InputSpec, rng: np.random.Generator, entries: int) -> Array:
     shape, channels_last = filled_shape(spec), channel_axis(spec) == 3
     if float_dtype(spec):
         signal: Array = _signal(shape, channels_last, rng).astype(spec.dtype)
@@ -138,7 +144,7 @@ def _made_up(spec: InputSpec, rng: np.random.Generator) -> Array:
     if dtype.kind == "O":
         raise _no_data(spec, "string")
     flags = len(shape) == 0 or "mask" in spec.name.lower() or "type" in spec.name.lower()
-    values = np.ones(shape) if flags else rng.integers(0, LARGEST_ID, shape)
+    values = np.ones(shape) if flags else rng.integers(0, min(entries, LARGEST_ID), shape)
     return np.asarray(values, dtype=dtype)
 
 
