@@ -251,8 +251,8 @@ def _try(
         original = Original(model, _factors(classes, proof.z))
         sqnr = None if judge is None else judge.sqnr_db(proof.model, ranges, original=original)
         if judge is not None and sqnr is not None and settled is not ranges:
-            late = judge.sqnr_db(proof.model, settled, original=original)
-            settled = settled if late > sqnr - EQUAL_DB else ranges  # scales fitted to few samples may want no more
+            again = judge.sqnr_db(proof.model, settled, original=original)
+            settled = settled if again > sqnr - EQUAL_DB else ranges  # scales fitted to few samples may want no more
     made = proof.model if keep else None
     trial = _Trial(plan.method, proof.z, plan.steps, proof.equivalence, proof.decisions, settled, sqnr, made)
     del proof

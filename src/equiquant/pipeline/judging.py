@@ -30,10 +30,11 @@ from equiquant.graph.decisions import computed_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.pipeline.solving import chooses_ranges
+from equiquant.pipeline.splitting import alternate
 from equiquant.recipe import Recipe
 from equiquant.refine import Original, OutputMeans, Refinement, layers_of, output_means, refine
 
-__all__ = ["EQUAL_DB", "HELD_SHARE", "MOST_FITTED", "MOST_HELD", "Judge", "Yardstick", "affordable_feeds"]
+__all__ = ["EQUAL_DB", "MOST_FITTED", "MOST_HELD", "Judge", "Yardstick", "affordable_feeds"]
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +42,6 @@ SECONDS = 1.5  # of float inference that the solvers' statistics may cost
 TRIAL_SECONDS = 0.5  # of float inference that a candidate may cost, calibration and measurement together
 EQUAL_DB = 0.7  # one draw of the rounding is worth as much
 MOST_FITTED, MOST_HELD = 128, 32  # feeds where weights are rounded: those fitted to, and those held back
-HELD_SHARE = 4  # one in so many is held back then
 BEST_DB = 200.0  # where there is no noise at all: beyond what float32 can tell
 CORRECTED_FEEDS = 12  # that a candidate's biases are corrected on
 CORRECTION_SHARE = 4  # a correction may take half of a candidate's time
@@ -124,7 +124,7 @@ class Judge:
         known = stream.count_up_to(2 * feeds)
         trial = affordable_feeds(model, stream, TRIAL_SECONDS)
         most = max(FEWEST_FEEDS, min(MOST_MEASURED, trial // 2))
-        fitted, between = range(0, known, 2), range(1, known, 2)
+        fitted, between = alternate(known)
         self.fitted = self.held = self._ranged = SampleView.picked(stream, fitted)
         self.rest: SampleView | None = None
         if between:

@@ -52,7 +52,7 @@ def follow_names(state: RunState, before: Made, model: ir.Model) -> None:
     def followed(patterns: Sequence[str], option: str) -> tuple[str, ...]:
         found: list[str] = []
         for pattern in patterns:
-            absent = () if names_matched(pattern, list(now), option) else names_matched(pattern, list(gone), option)
+            absent = () if names_matched(pattern, now, option) else names_matched(pattern, gone, option)
             for name in absent:
                 heirs = " and ".join(f"'{heir}'" for heir in gone[name])
                 reason = f"{option} names it; {f'it is part of {heirs} now' if heirs else 'nothing computes it now'}"

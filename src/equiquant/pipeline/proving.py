@@ -5,14 +5,15 @@ The latter only before quantization, which drowns it; a float model that is hand
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant.calibrate import SampleView
 from equiquant.decisions import Decision
 from equiquant.io import model_bytes
+from equiquant.pipeline.splitting import alternate
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Reference, float_noise
 
@@ -38,7 +39,7 @@ def proof_samples(state: RunState, model: ir.Model) -> list[Feed]:
 
     Between them lie those held back, on which a ReLU6 may cut what it cut on none of these; `clips` tells how much.
     """
-    return list(itertools.islice(state.stream, 0, 2 * proof_feeds(model), 2))
+    return list(SampleView.picked(state.stream, alternate(2 * proof_feeds(model))[0]))
 
 
 def reference_kept(state: RunState, model: ir.Model, reference: Reference, stage: str) -> Reference | None:

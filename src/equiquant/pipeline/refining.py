@@ -18,6 +18,7 @@ from equiquant.decisions import Decision
 from equiquant.io import release_memory
 from equiquant.pipeline.equalizing import Equalized
 from equiquant.pipeline.judging import EQUAL_DB, MOST_FITTED, MOST_HELD, Yardstick, affordable_feeds
+from equiquant.pipeline.splitting import alternate, held_back
 from equiquant.pipeline.state import RunState
 from equiquant.refine import Layer, Original, Refinement, layers_of, refine, rounding_cost
 from equiquant.target import QuantPlan, target_of
@@ -62,7 +63,8 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
         return model, plan
     original = _original(reference, equalized, layers)
     fitted, held = _split(state, model, rounding=any(c.round_weights for c in candidates.values()))
-    if list(held) == list(fitted):
+    apart = set(fitted).isdisjoint(held)
+    if not apart:
         reason = "there is a single feed, so it is measured on what it was fitted to; give samples one at a time"
         state.decisions.append(Decision("refine", "held_back", "whole network", False, reason))
     with state.stages("refine"):
@@ -90,7 +92,7 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
         "layers": len(layers),
         "fitted": trials[-1].samples,
         "held": len(held),
-        "apart": list(held) != list(fitted),
+        "apart": apart,
     }
     return best.model, best.plan
 
@@ -158,10 +160,10 @@ def _split(state: RunState, model: ir.Model, *, rounding: bool) -> tuple[Sequenc
     back = max(LEAST_HELD if rounding else 1, affordable_feeds(model, stream, HELD_SECONDS))
     most = MOST_FITTED if state.recipe.weight_rounding == "optimal" else min(most, MOST_AUTO)
     known = stream.count_up_to(max(2 * most, most + MOST_HELD))
+    held = held_back(known)[:back]
     if known == 1:
-        return [0], [0]
-    first, between = range(0, known, 2), range(1, known, 2)
-    held = between[1::2][:back] or between[-1:]
+        return held, held
+    first, between = alternate(known)
     others = [*first, *(number for number in between if number not in held)]
     return others[:most], held
 

@@ -20,7 +20,7 @@ from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.joining import join_in_float
-from equiquant.pipeline.judging import HELD_SHARE, MOST_FITTED, MOST_HELD
+from equiquant.pipeline.judging import MOST_FITTED, MOST_HELD
 from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.mixing import Mix, mix_precision
 from equiquant.pipeline.naming import follow_names, made_by
@@ -30,6 +30,7 @@ from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.reusing import new_scales, recalled_scales, solves
 from equiquant.pipeline.rewriting import rewrite_for_npu
+from equiquant.pipeline.splitting import held_back
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.pipeline.storing import store_weights
 from equiquant.recipe import Recipe
@@ -218,7 +219,7 @@ def _measure(state: RunState, model: ir.Model, quantized: ir.Model, given: Refer
     with state.stages("compare"):
         if model_bytes(model) < PER_TENSOR_BELOW:
             known = state.stream.count_up_to(MOST_FITTED + MOST_HELD)
-            held = range(HELD_SHARE - 1, known, HELD_SHARE)[:QUALITY_FEEDS] or [known - 1]
+            held = held_back(known)[:QUALITY_FEEDS]
             view = SampleView.picked(state.stream, held)
             return compare_models(model, quantized, list(view), runs=QUALITY_RUNS), known > len(held)
         expected = given.outputs([str(v.name) for v in model.graph.outputs])

@@ -18,7 +18,8 @@ from equiquant.calibrate import SampleView
 from equiquant.decisions import Decision
 from equiquant.graph.query import attribute, constant, name_of
 from equiquant.io import Runner, release_memory
-from equiquant.pipeline.judging import HELD_SHARE, MOST_FITTED, MOST_HELD, Yardstick
+from equiquant.pipeline.judging import MOST_FITTED, MOST_HELD, Yardstick
+from equiquant.pipeline.splitting import held_back
 from equiquant.pipeline.state import RunState
 from equiquant.refine.solve import LARGEST
 from equiquant.target import BlockPlan
@@ -74,9 +75,9 @@ def store_weights(state: RunState, model: ir.Model) -> tuple[ir.Model, list[dict
 def _split(state: RunState) -> tuple[SampleView, SampleView]:
     """Return the feeds to fit to, and those held back; of a single one both."""
     known = state.stream.count_up_to(MOST_FITTED + MOST_HELD)
-    held = min(known // HELD_SHARE, MOST_HELD) or min(known - 1, 1)
-    fitted = SampleView(state.stream, 0, known - held)
-    return fitted, SampleView(state.stream, known - held, known) if held else fitted
+    held = held_back(known)[:MOST_HELD]
+    fitted = [number for number in range(known) if number not in held] or held
+    return SampleView.picked(state.stream, fitted), SampleView.picked(state.stream, held)
 
 
 def _moments(state: RunState, model: ir.Model, plan: BlockPlan, samples: SampleView) -> dict[str, Array]:

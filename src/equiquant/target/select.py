@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
@@ -39,9 +39,9 @@ def match_names(patterns: Sequence[str], names: Sequence[str], option: str) -> d
     >>> match_names(["conv*"], ["conv1", "fc"], "nodes_to_exclude")
     {'conv1': 'conv*'}
     """
-    found = dict[str, str]()
+    known, found = dict.fromkeys(names), dict[str, str]()
     for pattern in patterns:
-        matched = names_matched(pattern, names, option)
+        matched = names_matched(pattern, known, option)
         if not matched:
             raise OptionError(f"{option}: '{pattern}' matches no node of the model.{nearest(pattern, names)}")
         for name in matched:
@@ -49,7 +49,7 @@ def match_names(patterns: Sequence[str], names: Sequence[str], option: str) -> d
     return found
 
 
-def names_matched(pattern: str, names: Sequence[str], option: str) -> list[str]:
+def names_matched(pattern: str, names: Collection[str], option: str) -> list[str]:
     """Return the names that a pattern matches, none if there are none.
 
     Raises:
