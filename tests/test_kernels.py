@@ -7,9 +7,11 @@ import warnings
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 
 from equiquant import quantize
+from equiquant.errors import ModelError
 from equiquant.pipeline import kernels
 from tests.qdq.support import noise
 
@@ -30,7 +32,7 @@ def _weights(model: onnx.ModelProto) -> set[int]:
 def _overflowing(monkeypatch: pytest.MonkeyPatch, unsigned_db: float = 60.0) -> None:
     """Pretend that kernels leave 3 dB with int8 weights."""
 
-    def sqnr_db(model: ir.Model, feeds: object) -> dict[str, float]:
+    def sqnr_db(model: ir.Model, feeds: object, entries: object = None) -> dict[str, float]:
         kinds = {value.dtype for value in model.graph.initializers.values() if len(value.shape or ()) == 4}
         return {"y": 3.0 if ir.DataType.INT8 in kinds else unsigned_db}
 
@@ -59,8 +61,42 @@ def test_int8_is_kept_on_request_with_a_warning(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_int8_is_kept_where_kernels_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "kernel_sqnr_db", lambda model, feeds: {"y": np.inf})
+    monkeypatch.setattr(kernels, "kernel_sqnr_db", lambda *_: {"y": np.inf})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = quantize(_model(), data=noise(3, 4, 6, 6), preset="a8w8")
     assert _weights(result.model) == {onnx.TensorProto.INT8}
+
+
+@pytest.mark.parametrize("preset", ["w8", "a16w8"])
+def test_a_kernel_that_rounds_what_the_model_does_not_is_told_of(preset: str) -> None:
+    """onnxruntime fuses stored weights and MatMul into a kernel that reads 8-bit activations."""
+    text = "g (float[4, 64] x) => (float[4, 32] y) { y = MatMul (x, w) }"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}')
+    model.graph.initializer.append(onnx.numpy_helper.from_array(noise(64, 32), "w"))
+    x = noise(8, 64, seed=2)
+    x[:, 0] *= 100  # so that 8 bits leave little of the others
+    with pytest.warns(UserWarning, match=r"session\.qdq_matmulnbits_accuracy_level=0"):
+        result = quantize(model, data=[{"x": x[:4]}, {"x": x[4:]}], preset=preset)
+    assert _run(result.model, "0") > _run(result.model, None) + 10
+
+
+def test_uint8_weights_are_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> dict[str, float]:
+        raise ModelError("no such kernel.")
+
+    monkeypatch.setattr(kernels, "kernel_sqnr_db", fails)
+    with pytest.warns(UserWarning, match="graph optimizations fail"):
+        quantize(_model(), data=noise(3, 4, 6, 6), preset="a8w8", weight_type="uint8")
+
+
+def _run(model: onnx.ModelProto, level: str | None) -> float:
+    """Return the signal-to-noise ratio of the default session against the model as written, in dB."""
+    x = noise(4, 64, seed=3)
+    x[:, 0] *= 100
+    written, options = ort.SessionOptions(), ort.SessionOptions()
+    written.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if level is not None:
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", level)
+    a, b = (ort.InferenceSession(model.SerializeToString(), o).run(None, {"x": x})[0] for o in (written, options))
+    return float(10 * np.log10(np.square(a).sum() / max(np.square(a - b).sum(), 1e-20)))

@@ -51,8 +51,8 @@ class ImageOptions:
 
     Attributes:
         size: (height, width) after resizing, pixels; None takes the model's static input size.
-        mean: Subtracted per channel, in units after `scale`.
-        std: Divided by, per channel.
+        mean: Subtracted per channel, red, green, blue, in units after `scale`.
+        std: Divided by, per channel, red, green, blue.
         scale: Multiplied first; 1/255 maps bytes to [0, 1].
         layout: `NCHW`, `NHWC`, or `auto` from the model's input shape.
         color: `RGB` or `BGR` channel order fed to the model.

@@ -14,6 +14,7 @@ Image = pytest.importorskip("PIL.Image", reason="needs the extra `images`")
 
 NCHW = InputSpec("x", "float32", (None, 3, 8, 8))
 NHWC = InputSpec("x", "float32", (None, 8, 8, 3))
+GRAY = InputSpec("x", "float32", (None, 1, 8, 8))
 
 
 def write(path: Path, pixels: np.ndarray) -> Path:
@@ -34,6 +35,17 @@ def test_normalization_layout_and_colour_order(tmp_path: Path) -> None:
     assert np.allclose(ImageReader(NCHW, options).read(path), expected.transpose(2, 0, 1), atol=1e-6)
     bgr = ImageReader(NHWC, ImageOptions(color="BGR", resize="stretch", scale=1.0)).read(path)
     assert np.array_equal(bgr, pixels[:, :, ::-1])
+    colors = ImageOptions(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), resize="stretch", color="BGR")
+    assert np.allclose(ImageReader(NHWC, colors).read(path), expected[:, :, ::-1], atol=1e-6)
+
+
+def test_bytes_in_wider_integers_are_bytes(tmp_path: Path) -> None:
+    pixels = noise()[:, :, 0]
+    deep = ImageOptions(resize="stretch", scale=1.0)
+    for name, wide, expected in (("a", pixels, pixels), ("b", pixels * 257, pixels)):
+        path = tmp_path / f"{name}.tif"
+        Image.fromarray(wide.astype(np.int32)).save(path)
+        assert np.array_equal(ImageReader(GRAY, deep).read(path)[0], expected)
 
 
 def test_crop_keeps_the_center_and_the_aspect(tmp_path: Path) -> None:

@@ -103,6 +103,13 @@ def test_statistics_of_made_up_inputs_are_refused_beside_data(model: Path, x: np
         quantize(model, preset="a8w8", data=x, calibration_cache=tmp_path / "stats")
 
 
+def test_statistics_of_other_data_are_told_of(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"preset": "a8w8", "cle": False, "calibration_cache": tmp_path / "stats"}
+    quantize(model, data=x, **options)
+    with pytest.warns(UserWarning, match="they are of other data"):
+        quantize(model, data=100 * x, **options)
+
+
 @pytest.mark.parametrize("cle", [True, False])
 def test_ranges_that_were_not_chosen_are_of_least_squared_error(
     model: Path, x: np.ndarray, tmp_path: Path, cle: bool
@@ -176,6 +183,7 @@ def test_the_scales_are_applied_as_they_were(relu6: onnx.ModelProto, tmp_path: P
         assert quantize(relu6, data=data, **options).model.SerializeToString() == first
 
 
+@pytest.mark.filterwarnings("ignore:'x' reaches")
 def test_what_they_leave_of_the_function_is_said(relu6: onnx.ModelProto, tmp_path: Path) -> None:
     options: dict[str, Any] = {"preset": "a8w8", "calibration": "minmax", "calibration_cache": tmp_path / "stats"}
     quantize(relu6, data=IMAGES / 10, **options)

@@ -104,7 +104,7 @@ def test_what_bounds_per_channel_would_free_is_foreseen(tmp_path: Path, capsys: 
     assert outlook is not None
     assert outlook.sqnr_db["per_channel"] > outlook.sqnr_db["global"] + 1
     done = equalize(model, data=DATA, clip_mode="per_channel").report.equalization["objective_db"]
-    assert outlook.sqnr_db["per_channel"] == pytest.approx(done["global"], abs=0.5)
+    assert outlook.sqnr_db["per_channel"] == pytest.approx(done["global"], abs=1.0)
     assert main(["inspect", str(model)]) == 0
     assert "--clip-mode per_channel" in capsys.readouterr().out
     assert "per_channel" not in api.inspect(network(tmp_path / "r.onnx", UNEVEN), DATA).outlook.sqnr_db  # type: ignore[union-attr]

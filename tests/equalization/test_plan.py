@@ -27,7 +27,7 @@ def left(change: float) -> set[tuple[str, str]]:
     applied = z.copy()
     producer = next(slot for slot in classes.slots if slot.node.name == "Conv_b")
     applied[producer.gain.reshape(-1)[0]] += change
-    found = plan.ranges_at(classes, applied)
+    found = plan.ranges_at(classes, applied, plan.ranges)
     assert found is not None
     assert set(found.ends) == set(found.costs)
     return set(found.ends)
@@ -49,7 +49,7 @@ def test_a_trifle_changes_no_range() -> None:
 def test_without_ranges_there_are_none_to_keep() -> None:
     classes = find_classes(CASE.model())
     z = np.zeros(classes.count)
-    assert EqualizationPlan("pairwise", z, 1).ranges_at(classes, z + 1) is None
+    assert EqualizationPlan("pairwise", z, 1).ranges_at(classes, z + 1, None) is None
 
 
 @pytest.mark.parametrize("powers_of_two", [False, True])

@@ -252,3 +252,13 @@ def test_a_node_that_stays_float_is_left_alone() -> None:
     (name,) = (n.name or "" for n in model.graph)
     assert rewritten(model, ALL.replace(nodes_to_exclude=(name,)))[1] == []
     assert rewritten(model, ALL.replace(op_types_to_quantize=("Sigmoid",)))[1] == []  # HardSigmoid is not among them
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_a_factor_is_known_again_in_any_type(kind: type[np.floating[Any]]) -> None:
+    """Of 11 x 11 values it is no float16, and was multiplied in again and again."""
+    name = {np.float16: "float16", np.float32: "float"}[kind]
+    model = parse(f"g ({name}[1, 2, 11, 11] x) => ({name}[1, 2, 1, 1] y) {{ y = GlobalAveragePool (x) }}")
+    _, values = hardware.wanted(ALL)
+    hardware.rewrite(model, values, frozenset())
+    assert op_types(model) == {"GlobalAveragePool": 1, "Mul": 1}

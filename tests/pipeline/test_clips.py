@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from equiquant import equalize, quantize
+from equiquant.pipeline.splitting import alternate
 from tests.canonical.support import error, proto, run, weights
 
 PLAIN: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest"}
@@ -92,9 +93,8 @@ def test_a_bound_for_each_channel_keeps_it_on_anything() -> None:
 
 def test_quantizing_measures_it_too() -> None:
     source, samples = network()
-    samples = (
-        samples.reshape(2, 4, *samples.shape[1:]).swapaxes(0, 1).reshape(samples.shape)
-    )  # every other one is held back
+    fitted, others = alternate(8)
+    samples = samples[np.argsort(fitted + others)]  # those of the second half are not fitted to
     with pytest.warns(UserWarning, match="More samples, or --clip-mode per_channel"):
         report = quantize(source, data=samples, preset="a8w8", cle_accept="always").report.to_dict()
     assert report["equalization"]["clip_sqnr_db"] < 40

@@ -13,7 +13,7 @@ import pytest
 
 from equiquant import quantize
 from equiquant.api import Result
-from equiquant.errors import OptionError
+from equiquant.errors import DataError, OptionError
 from equiquant.recipe import Recipe, preset
 from equiquant.report import Report
 
@@ -241,3 +241,31 @@ def test_one_float_layer_lifts_a_real_model(shared_data: Path) -> None:
     mixed = result.report.mixed_precision
     assert mixed["sqnr_db"] > mixed["sqnr_before_db"] + 1
     assert mixed["share_of_multiplications"]["float"] < 0.05
+
+
+def _mixed(**options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = _quantize(**options).report.to_dict()["mixed_precision"]
+    return found
+
+
+def test_a_target_that_refinement_reaches_raises_nothing() -> None:
+    refining = {"bias_correction": True, "weight_rounding": "optimal"}
+    with_it, without = (_mixed(target_sqnr=1.0, **options)["sqnr_before_db"] for options in (refining, {}))
+    assert with_it > without
+    between = (with_it + without) / 2
+    assert _mixed(target_sqnr=between, **refining)["float"] == []
+    assert _mixed(target_sqnr=between)["float"] != []
+
+
+def test_statistics_alone_measure_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "some.stats"
+    _quantize(calibration_cache=file)
+    with pytest.raises(DataError, match="Give the data too"):
+        quantize(_model(), preset="a8w8", cle=False, calibration_cache=file, target_sqnr=20.0)
+    with pytest.warns(UserWarning, match="holds no samples"):
+        quantize(_model(), preset="a8w8", cle=False, calibration_cache=file, keep_float=1)
+
+
+def test_layers_that_were_given_16_bits_are_told_of() -> None:
+    layers = _mixed(keep_float=1, nodes_to_int16=("first",))["layers"]
+    assert {row["layer"]: row["precision"] for row in layers}["first"] == "int16"

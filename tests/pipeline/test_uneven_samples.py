@@ -36,6 +36,7 @@ def listener() -> onnx.ModelProto:
     return proto(nodes, "float[1,T] x", "float[] y", parameters)
 
 
+@pytest.mark.filterwarnings("ignore:As onnxruntime runs the model")
 @pytest.mark.parametrize("name", ["xint8", "a8w8", "a8w8_per_channel", "w8"])
 def test_recordings_of_any_length_calibrate(
     listener: onnx.ModelProto, recordings: list[dict[str, np.ndarray]], name: str

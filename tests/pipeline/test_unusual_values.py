@@ -309,3 +309,13 @@ def test_an_output_may_be_empty(preset: str) -> None:
     outputs = [output(TensorProto.FLOAT, [1, 6, 8, 8]), output(TensorProto.FLOAT, [1, 6, 8, 0], "state")]
     model = network(nodes, outputs, end=np.array([8]), axis=np.array([3]))
     assert run(quantize(model, data=SAMPLES, preset=preset).model, {"x": SAMPLES[:1]})[1].shape == (1, 6, 8, 0)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_outputs_far_below_1_are_quantized(preset: str) -> None:
+    """Gains of outputs below 1e-19 exceed float32; nothing else about them is unusual."""
+    small = np.array([1e-21], np.float32)
+    model = network(
+        [helper.make_node("Mul", ["s", "small"], ["y"])], [output(TensorProto.FLOAT, [1, 6, 8, 8])], small=small
+    )
+    assert min(quality(model, preset).values()) > 25

@@ -18,6 +18,8 @@ from equiquant.numerics.affine import INT_TYPES
 from equiquant.numerics.blocks import block_steps, restore_rows, round_blocks
 from equiquant.numerics.rounding import round_rows
 
+pytestmark = pytest.mark.filterwarnings("ignore:As onnxruntime runs the model")  # tests/test_kernels.py is about that
+
 Array = npt.NDArray[Any]
 WIDTH = 96  # three blocks of 32; of blocks of 64, one and a half
 

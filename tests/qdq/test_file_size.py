@@ -22,7 +22,7 @@ GRAPH = """g (float[1, 3, 8, 8] x) => (float[1, 4, 6, 6] y, float[1, 4, 6, 6] z)
 @pytest.fixture(name="written", params=["xint8", "a8w8"])
 def _written(request: pytest.FixtureRequest, tmp_path: Path) -> onnx.ModelProto:
     model = parse(GRAPH, w=noise(4, 3, 3, 3), b=noise(4, seed=1), v=noise(4, 4, 3, 3, seed=2))
-    feeds = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    feeds = np.random.default_rng(0).standard_normal((48, 3, 8, 8)).astype(np.float32)
     quantize(io.to_proto(model), tmp_path / "q.onnx", data=feeds, preset=request.param, weight_rounding="optimal")
     return onnx.load(tmp_path / "q.onnx")
 

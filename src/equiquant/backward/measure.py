@@ -105,7 +105,9 @@ def measure_gains(
             if draw == 0:
                 power += sum(_power(output.astype(np.float64)) for output in sums[last:])
     unit = np.square(_inverse_root(power)) if len(scales) == 1 else 1.0
-    weight = {name: (energy * unit).astype(np.float32) for name, energy in weight.items() if np.isfinite(energy).all()}
+    with np.errstate(over="ignore"):  # of outputs below 1e-19; the gains of tensors do then
+        weight = {name: (energy * unit).astype(np.float32) for name, energy in weight.items()}
+    weight = {name: energy for name, energy in weight.items() if np.isfinite(energy).all()}
     times = {name: beyond[name].times(white[name], draws) for name in beyond.keys() - uneven}
     found = {
         name: Gains(white[name] * unit, constant[name] * unit, weight.get(name), times.get(name))

@@ -86,21 +86,25 @@ class ImageReader:
         """
         pixels = np.asarray(self._fit(self._in_bytes(image).convert(self._mode)))
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-        if self._options.color == "BGR":
-            pixels = pixels[:, :, ::-1]
         if self._dtype != "uint8":
             scaled = pixels.astype(np.float32) * np.float32(self._options.scale)
             pixels = ((scaled - self._mean) / self._std).astype(self._dtype)
+        if self._options.color == "BGR":
+            pixels = pixels[:, :, ::-1]
         return np.ascontiguousarray(pixels.transpose(2, 0, 1) if self._channels_first else pixels)
 
     def _in_bytes(self, image: Any) -> Any:
-        """Return a Pillow image with a byte a pixel and channel: Pillow itself would cut 16 bits off at 255."""
+        """Return a Pillow image with a byte a pixel and channel: Pillow itself would cut 16 bits off at 255.
+
+        Wider integers that bytes would hold are bytes; all others are taken to use 16 bits.
+        """
         if not image.mode.startswith(("I", "F")):
             return image
         pixels = np.asarray(image)
         if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > DEEPEST:
             raise ValueError(f"its pixels ({image.mode}) are neither bytes nor 16 bits; save it with 8 bits a channel")
-        return self._pillow.fromarray(np.rint(pixels / (DEEPEST / 255)).astype(np.uint8))
+        step = DEEPEST / 255 if pixels.max() > 255 else 1
+        return self._pillow.fromarray(np.rint(pixels / step).astype(np.uint8))
 
     def _fit(self, image: Any) -> Any:
         height, width = self._size

@@ -56,7 +56,7 @@ IMAGE_FLAGS = (
     Flag("--mean", "mean", "then subtract this from each channel (default: 0)", "R,G,B"),
     Flag("--std", "std", "then divide each channel by this (default: 1)", "R,G,B"),
     Flag("--layout", "layout", "order of the dimensions (default: from the model's input)"),
-    Flag("--color", "color", "order of the channels (default: RGB)"),
+    Flag("--color", "color", "order of the channels in the model; mean and std stay R,G,B (default: RGB)"),
     Flag("--resize", "resize", "crop the center, stretch to the size, or letterbox (default: crop)"),
 )
 CLE_FLAGS = (

@@ -99,7 +99,8 @@ def _run_facts(
         )
     if report.mixed_precision:
         mixed = report.mixed_precision
-        gain = f"{decibels(mixed['sqnr_before_db'])} → {decibels(mixed['sqnr_db'])} on held-back samples"
+        where = "made-up inputs" if mixed["made_up"] else "held-back samples"
+        gain = f"{decibels(mixed['sqnr_before_db'])} → {decibels(mixed['sqnr_db'])} on {where}"
         yield "Mixed", f"{mixing_cost(mixed)}: {gain}"
     refused = sum(not d.applied for d in report.decisions)
     if refused:

@@ -55,6 +55,8 @@ class EqualizationPlan:
         ranges: The ranges chosen with the scales; None leaves them to calibration.
         settled: The same with those of some activations as more samples want them: what is kept in the end. The scales,
             and what the plan is measured with, come from fewer.
+        widened: The same with those of all activations, where these samples go far beyond the fewer: what is kept if it
+            measures better.
         noise: Noise over signal that weights, biases and tensors with such a range make, clipping included, by (kind,
             name).
     """
@@ -64,6 +66,7 @@ class EqualizationPlan:
     steps: int
     ranges: Ranges | None = None
     settled: Ranges | None = None
+    widened: Ranges | None = None
     noise: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def of_activations(self) -> EqualizationPlan:
@@ -71,10 +74,9 @@ class EqualizationPlan:
         ranges = None if self.ranges is None else self.ranges.without(lambda key: key[0] == "weight")
         return replace(self, ranges=ranges)
 
-    def ranges_at(self, classes: ScaleClasses, z: Array, *, settled: bool = False) -> Ranges | None:
-        """Return the chosen ranges that still fit where log-scales other than planned, (classes,), were applied."""
+    def ranges_at(self, classes: ScaleClasses, z: Array, ranges: Ranges | None) -> Ranges | None:
+        """Return those of its ranges that still fit where log-scales other than planned, (classes,), were applied."""
         moved = np.abs(z - self.z) > SAME
-        ranges = self.settled if settled and self.settled is not None else self.ranges
         if ranges is None or not moved.any():
             return ranges
         stale = {("activation", value.name or "") for value, ids in classes.values.items() if moved[ids].any()}
@@ -163,10 +165,8 @@ def plan_ranges(
     return EqualizationPlan(method, result.z, plan.steps + result.evaluations, result.ranges)
 
 
-def settle_ranges(
-    plan: EqualizationPlan, tensors: Sequence[RangeNoise], *, powers_of_two: bool = False
-) -> EqualizationPlan:
-    """Return a plan that chose ranges with those of some activations chosen anew, the scales kept, for more samples.
+def settle_ranges(plan: EqualizationPlan, tensors: Sequence[RangeNoise], *, powers_of_two: bool = False) -> Ranges:
+    """Return the ranges of a plan with those of some activations chosen anew, the scales kept, for more samples.
 
     Args:
         plan: From `plan_ranges`.
@@ -178,7 +178,7 @@ def settle_ranges(
     assert anew is not None
     fresh = anew.without(lambda key: key not in first.ends)
     ends, costs = {**first.ends, **fresh.ends}, {**first.costs, **fresh.costs}
-    return replace(plan, settled=replace(first, ends=ends, costs=costs))
+    return replace(first, ends=ends, costs=costs)
 
 
 def with_noise(

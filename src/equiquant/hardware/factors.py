@@ -109,7 +109,7 @@ def is_hardware_factor(node: ir.Node) -> bool:
     if host is None or operand is None or operand.size != 1 or host.op_type not in HOSTS:
         return False
     factor = factor_of(host)
-    return not isinstance(factor, str) and np.float32(factor) == np.float32(operand.reshape(()))
+    return not isinstance(factor, str) and bool(np.asarray(factor).astype(operand.dtype) == operand.reshape(()))
 
 
 HOSTS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "HardSigmoid"})

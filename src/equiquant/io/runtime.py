@@ -93,6 +93,7 @@ class Runner:
         disposable: Nobody else uses the `ir.Model`: it is taken apart instead of a copy.
         arena: Take memory in large pieces, which stay as long as anything that lies in them, results too: off for
             results that are kept.
+        entries: Further entries of the session's configuration.
 
     Raises:
         ModelError: onnxruntime refuses the model.
@@ -107,8 +108,11 @@ class Runner:
         threads: int = 0,
         disposable: bool = False,
         arena: bool = True,
+        entries: Mapping[str, str] | None = None,
     ) -> None:
         options = ort.SessionOptions()
+        for key, entry in (entries or {}).items():
+            options.add_session_config_entry(key, entry)
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         options.enable_cpu_mem_arena = arena

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -246,15 +247,22 @@ def _try(
     with state.stages("prove"):
         proof: Proof = apply_proven(model, classes, plan.z, reference, tolerance)
         release_memory()
-    ranges, settled = (plan.ranges_at(classes, proof.z, settled=late) for late in (False, True))
-    with state.stages("measure"):
-        original = Original(model, _factors(classes, proof.z))
-        sqnr = None if judge is None else judge.sqnr_db(proof.model, ranges, original=original)
-        if judge is not None and sqnr is not None and settled is not ranges:
-            again = judge.sqnr_db(proof.model, settled, original=original)
-            settled = settled if again > sqnr - EQUAL_DB else ranges  # scales fitted to few samples may want no more
+    choices = (plan.ranges, plan.settled, plan.widened)
+    ranges, settled, widened = (plan.ranges_at(classes, proof.z, choice) for choice in choices)
+    sqnr: float | None = None
+    if judge is None:
+        ranges = settled or ranges
+    else:
+        with state.stages("measure"):
+            measure = partial(judge.sqnr_db, proof.model, original=Original(model, _factors(classes, proof.z)))
+            sqnr = measure(ranges)
+            # scales fitted to few samples may want no more
+            chosen = settled if settled is not None and measure(settled) > sqnr - EQUAL_DB else ranges
+            if widened is not None and (wide := measure(widened)) > sqnr + EQUAL_DB:
+                chosen, sqnr = widened, wide
+            ranges = chosen
     made = proof.model if keep else None
-    trial = _Trial(plan.method, proof.z, plan.steps, proof.equivalence, proof.decisions, settled, sqnr, made)
+    trial = _Trial(plan.method, proof.z, plan.steps, proof.equivalence, proof.decisions, ranges, sqnr, made)
     del proof
     release_memory(0 if keep else model_bytes(model))
     return trial

@@ -45,6 +45,19 @@ GROUPS = (
         lambda r: not r.cle and r.calibration != "noise",
         "equalization is off, and ranges are not chosen by the noise they leave",
     ),
+    _Group(
+        ("unsigned_relu",),
+        lambda r: r.scale_kind == "float" and not r.activation_symmetric,
+        "ranges that need not be symmetric begin at 0 there already",
+    ),
+    _Group(
+        (
+            *("calibration", "scale_kind", "per_channel", "activation_type", "activation_symmetric"),
+            *("symmetric_ranges", "separate", "exact_histograms"),
+        ),
+        lambda r: r.weight_only,
+        "the presets w4 and w8 store weights in blocks and leave activations float",
+    ),
     _Group(("percentile",), lambda r: r.calibration != "percentile", "calibration is not 'percentile'"),
     _Group(
         ("histogram_bins",),

@@ -62,7 +62,12 @@ def on_grids(plans: Sequence[EqualizationPlan], ends: Ends) -> list[Equalization
     if not ends:
         return list(plans)
     return [
-        replace(plan, ranges=_with(plan.ranges, ends), settled=plan.settled and _with(plan.settled, ends))
+        replace(
+            plan,
+            ranges=_with(plan.ranges, ends),
+            settled=plan.settled and _with(plan.settled, ends),
+            widened=plan.widened and _with(plan.widened, ends),
+        )
         for plan in plans
     ]
 

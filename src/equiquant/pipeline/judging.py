@@ -1,9 +1,10 @@
 """Do no harm: quantize a candidate with a few samples, run it on others, and see how much of the signal is left.
 
-A candidate's scales and biases come from every other sample, and it is measured on those between, whatever order they
-came in; of a single one on the same. Ranges that are calibrated see both, as they will see all samples in the end: the
-more they see the wider they get, so that seeing fewer would flatter them. Where they compete with ranges chosen by the
-noise they make, those of the first kind, they come from it too: else only these would clip what they have not seen.
+A candidate's scales and biases come from one half of the samples, and it is measured on the other, whatever order they
+came in (`splitting`); of a single one on the same. Ranges that are calibrated see both, as they will see all samples in
+the end: the more they see the wider they get, so that seeing fewer would flatter them. Where they compete with ranges
+chosen by the noise they make, those of the first kind, they come from it too: else only these would clip what they have
+not seen.
 
 The figure is the signal-to-noise ratio of the outputs, before a final Softmax or Sigmoid, against the model the user
 gave: the mean of the outputs' dB, so that none is drowned by another.
@@ -30,7 +31,7 @@ from equiquant.graph.decisions import computed_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.pipeline.solving import chooses_ranges
-from equiquant.pipeline.splitting import alternate
+from equiquant.pipeline.splitting import alternate, held_back
 from equiquant.recipe import Recipe
 from equiquant.refine import Original, OutputMeans, Refinement, layers_of, output_means, refine
 
@@ -112,7 +113,7 @@ class Judge:
 
     Attributes:
         fitted: The samples candidates are calibrated on.
-        rest: Those between; None where there are none.
+        rest: The others; None where there are none.
         held: The samples they are measured on, some of those.
         affordable: Feeds that float inference can run in the time a candidate may cost.
     """
@@ -128,9 +129,11 @@ class Judge:
         self.fitted = self.held = self._ranged = SampleView.picked(stream, fitted)
         self.rest: SampleView | None = None
         if between:
-            held = between[:: -(-len(between) // most)]
+            apart = set(held_back(known))  # what is left when there are enough: weights are rounded by those
+            some = between if len(between) <= most else [n for n in between if n not in apart]
+            held = some[:: -(-len(some) // most)]
             self.rest, self.held = (SampleView.picked(stream, picks) for picks in (between, held))
-            self._ranged = SampleView.picked(stream, [*held, *(number - 1 for number in held)])
+            self._ranged = SampleView.picked(stream, [*held, *(number ^ 1 for number in held)])
         corrected = min(len(fitted), CORRECTED_FEEDS, trial // CORRECTION_SHARE)
         self._corrected = SampleView.picked(stream, fitted[:corrected]) if corrected else None
         self._reference = model.clone()  # the model itself may be changed before the first candidate comes
@@ -142,6 +145,7 @@ class Judge:
         ranges: Ranges | None = None,
         recipe: Recipe | None = None,
         original: Original | None = None,
+        refinement: Refinement | None = None,
     ) -> float:
         """Quantize a float model and return its signal-to-noise ratio in dB; the model is not changed.
 
@@ -152,6 +156,7 @@ class Judge:
             ranges: Ranges chosen with its scales; the others are calibrated.
             recipe: How to quantize it; None for the judge's own.
             original: The network to aim at; None for the candidate itself. Naming one that candidates share saves time.
+            refinement: What else is to be done to it, on all the samples it is calibrated on.
         """
         recipe = recipe or self._recipe
         survey = target.survey(model, recipe)
@@ -159,10 +164,12 @@ class Judge:
         seen = self.fitted if chooses_ranges(recipe, model) else self._ranged
         stats = calibrate.collect(model, seen, open_, recipe, sampled=True)  # ranges near the best will do
         plan = target.choose(model, survey, stats, recipe, ranges)
-        if recipe.bias_correction and self._corrected is not None:
-            aim = original or Original(model, {})
+        goal, aim = target.target_of(recipe), original or Original(model, {})
+        if refinement is not None:
+            found = refine(model, plan, goal, self.fitted, refinement, aim)
+            model, plan = found.model, found.plan
+        elif recipe.bias_correction and self._corrected is not None:
             means = self._output_means(aim.model, [layer.name for layer in layers_of(model, plan)[0]])
-            goal = target.target_of(recipe)
             found = refine(model, plan, goal, self._corrected, CORRECTION, aim, means=means)
             model, plan = found.model, found.plan
         quantized = model.clone()

@@ -1,6 +1,8 @@
-"""See to it that the integer kernels of this machine give what the model says."""
+"""See to it that the kernels onnxruntime chooses on this machine give what the model says."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -15,13 +17,15 @@ from equiquant.verify import Comparison, kernel_sqnr_db
 __all__ = ["fit_kernels"]
 
 MARGIN_DB = 10.0  # noise of the kernels this far below that of quantization costs 0.4 dB
-GAIN_DB = 3.0  # what uint8 weights must give: where they give less, the noise is of last bits, not of overflow
+GAIN_DB = 3.0  # what a remedy must give: where it gives less, the noise is of last bits
+EXACT_MATMUL = {"session.qdq_matmulnbits_accuracy_level": "0"}
+"""Session entries under which a MatMul with stored weights reads its other operand as it is."""
 
 
 def fit_kernels(state: RunState, model: ir.Model, quality: Comparison) -> None:
-    """Store int8 weights as uint8 where onnxruntime's kernels overflow with them here, and say so.
+    """Store int8 weights as uint8 where onnxruntime's kernels overflow with them here; say what else they lose.
 
-    Only integer kernels can: those of layers with int32 biases.
+    Models with int8 biases are left out: they are for hardware that onnxruntime does not know.
 
     Args:
         state: The run.
@@ -29,7 +33,7 @@ def fit_kernels(state: RunState, model: ir.Model, quality: Comparison) -> None:
         quality: How the model compares with the float one, as written.
     """
     recipe = state.recipe
-    if recipe.bias_type != "int32" or recipe.weight_type != "int8":
+    if recipe.bias_type != "int32" and not recipe.weight_only:
         return
     state.progress("kernels", 0, None)
     with state.stages("kernels"):
@@ -43,12 +47,21 @@ def fit_kernels(state: RunState, model: ir.Model, quality: Comparison) -> None:
                 " around the one named float (nodes_to_exclude)."
             )
             return
-        lost = [o.name for o in quality.outputs if kept.get(o.name, np.inf) < o.error.sqnr_db + MARGIN_DB]
+        written = {o.name: o.error.sqnr_db for o in quality.outputs}
+        lost = [name for name, db in written.items() if kept.get(name, np.inf) < db + MARGIN_DB]
         if not lost:
             return
         name = min(lost, key=lambda output: kept[output])
+        if kept[name] < written[name] and kernel_sqnr_db(model, feeds, EXACT_MATMUL)[name] >= kept[name] + GAIN_DB:
+            entry, value = next(iter(EXACT_MATMUL.items()))
+            state.warn(
+                f"As onnxruntime runs the model, the kernel for MatMul with stored weights rounds activations to 8 bits"
+                f" that the model does not round: of the output '{name}' about {_left(name, kept, written):.0f} dB are"
+                f" left instead of {written[name]:.0f}. Run it with the session option {entry}={value}."
+            )
+            return
         unsigned = model.clone()
-        stored = qdq.store_unsigned(unsigned)
+        stored = 0 if recipe.weight_only or recipe.weight_type != "int8" else qdq.store_unsigned(unsigned)
         if not stored or kernel_sqnr_db(unsigned, feeds)[name] < kept[name] + GAIN_DB:
             return
     what = (
@@ -62,3 +75,8 @@ def fit_kernels(state: RunState, model: ir.Model, quality: Comparison) -> None:
     else:
         remedy = "Run the model with the session option session.x64quantprecision=1, or set AvoidOverflow to True."
         state.warn(f"{what[0].upper()}{what[1:]}. {remedy}")
+
+
+def _left(name: str, kept: Mapping[str, float], written: Mapping[str, float]) -> float:
+    """Return the dB left of an output where the noise of the kernels joins that of quantization."""
+    return float(-10 * np.log10(10 ** (-kept[name] / 10) + 10 ** (-written[name] / 10)))

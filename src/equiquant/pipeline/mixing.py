@@ -8,7 +8,8 @@ Two figures a layer, each the signal-to-noise ratio of the network's decisions i
 
 Errors of different layers are independent, so their powers add and the layers that are worst alone are those to raise.
 `target_sqnr` finds the number by bisection, each candidate quantized with one part of the samples and measured on the
-other. What a measurement may cost is counted, not timed. Source: Nagel et al., arXiv:2106.08295, section 4.
+other, refined where that may decide. What a measurement may cost is counted, not timed.
+Source: Nagel et al., arXiv:2106.08295, section 4.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ import onnx_ir as ir
 
 from equiquant import calibrate, qdq, target
 from equiquant.equalization import Ranges, find_classes, noise_terms, share_ranges
-from equiquant.errors import OptionError
+from equiquant.errors import DataError, OptionError
 from equiquant.io import release_memory
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.judging import Judge
+from equiquant.pipeline.refining import refinements
 from equiquant.pipeline.solving import channel_gains, channel_statistics, quantizer_model
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
+from equiquant.refine import Refinement, layers_of
 from equiquant.target import Layer, QuantPlan
 
 __all__ = ["Mix", "mix_precision"]
@@ -36,6 +39,7 @@ __all__ = ["Mix", "mix_precision"]
 MOST_MEASURED = 64  # layers, worst by estimate first; the others are ranked behind them, by estimate
 BUDGET = 5  # times what one candidate may cost, for measuring all layers
 FEWEST_FEEDS, MOST_FEEDS = 2, 16  # a layer is measured on
+SLACK_DB = 3.0  # more than with no layer raised, that refinement may gain with some
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +75,19 @@ def mix_precision(state: RunState, model: ir.Model, reference: ir.Model, ranges:
 
     Raises:
         OptionError: More layers are asked for than there are, or `target_sqnr` is out of reach.
+        DataError: There are only statistics of samples, and `target_sqnr` needs the samples.
     """
     recipe = state.recipe
     if not recipe.mixes:
         return Mix(recipe)
+    if state.stream.synthetic and state.recalled is not None and not state.recalled.synthetic:
+        if recipe.target_sqnr is not None:
+            raise DataError(
+                "target_sqnr is measured on samples, and a file of statistics holds none. Give the data too."
+            )
+        state.warn(
+            "The layers to raise are chosen on made-up inputs: a file of statistics holds no samples. Give the data."
+        )
     with state.stages("mix"):
         survey = target.survey(model, recipe)
         layers = target.layers(model, survey.nodes, {name for g in survey.groups for name in g.members})
@@ -84,13 +97,13 @@ def mix_precision(state: RunState, model: ir.Model, reference: ir.Model, ranges:
         to_float = scale.rank("float") if recipe.raise_to == "float" and not _only_int16(recipe) else None
         to_int16 = scale.rank("int16") if recipe.raises_to_int16 else None
 
-        def measure(mix: Mix) -> float:
-            result = judge.sqnr_db(model, ranges, mix.recipe)
+        def measure(mix: Mix, refinement: Refinement | None = None) -> float:
+            result = judge.sqnr_db(model, ranges, mix.recipe, refinement=refinement)
             release_memory()
             return result
 
-        before = measure(_resolved(recipe, (), ()))
         if recipe.target_sqnr is None:
+            before = measure(_resolved(recipe, (), ()))
             kept = _first(to_float, recipe.keep_float)
             wide = _first(to_int16, recipe.int16, besides=kept)
             mix = _resolved(recipe, kept, wide)
@@ -101,11 +114,16 @@ def mix_precision(state: RunState, model: ir.Model, reference: ir.Model, ranges:
                     f" {after:.1f} dB with them, on held-back samples. Other rounding is what limits this model."
                 )
         else:
-            kept, wide, after = _reach(recipe, to_float or to_int16, before, measure)
+            last = [*refinements(state, layers_of(model, scale.plan)[0])[0].values()][-1:]
+            search = _Search(recipe, to_float or to_int16, measure, *last)
+            before = search.before
+            kept, wide, after = search.fewest()
             mix = _resolved(recipe, kept, wide)
-        state.mixed_precision = _described(layers, kept, wide, to_float, to_int16) | {
+        already = [x for x in layers if survey.wide and survey.wide.issuperset((*x.inputs, *x.outputs))]
+        state.mixed_precision = _described(layers, kept, wide, already, (to_float, to_int16)) | {
             "sqnr_before_db": before,
             "sqnr_db": after,
+            "made_up": state.stream.synthetic,
         }
     return mix
 
@@ -146,39 +164,83 @@ def _first(ranking: _Ranking | None, count: int, besides: Sequence[Layer] = ()) 
     return () if ranking is None else tuple(layer for layer in ranking.layers if layer not in besides)[:count]
 
 
-def _reach(
-    recipe: Recipe, ranking: _Ranking | None, before: float, measure: Callable[[Mix], float]
-) -> tuple[tuple[Layer, ...], tuple[Layer, ...], float]:
-    """Return the layers to leave float, those for 16 bits, and the dB reached, for the fewest that reach the target."""
-    assert ranking is not None
-    assert recipe.target_sqnr is not None
-    floats = recipe.raise_to == "float"
+class _Search:
+    """Looks for the fewest layers whose raise reaches the target.
 
-    def split(count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
-        chosen = ranking.layers[:count]
-        return (chosen, ()) if floats else ((), chosen)
+    Args:
+        recipe: Says what to reach, and what layers are raised to.
+        ranking: The layers.
+        measure: Returns the dB of a mix; given a refinement, after it.
+        refinement: What will be done to the result; None for nothing.
 
-    most = len(ranking.layers) - floats  # something must be left to quantize
-    if before >= recipe.target_sqnr:
-        return (), (), before
-    reached = {most: measure(_resolved(recipe, *split(most)))}
-    if reached[most] < recipe.target_sqnr:
-        raised = f"{most} of {len(ranking.layers)} layers float" if floats else "16-bit activations in every layer"
-        hint = "Ask for less." if floats else "Ask for less, or use raise_to='float'."
-        raise OptionError(
-            f"target_sqnr={recipe.target_sqnr} is out of reach: with {raised}, {reached[most]:.1f} dB are left on"
-            f" held-back samples. {hint}"
-        )
-    low, high = 0, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        reached[middle] = measure(_resolved(recipe, *split(middle)))
-        low, high = (low, middle) if reached[middle] >= recipe.target_sqnr else (middle, high)
-    return *split(high), reached[high]
+    Attributes:
+        before: The dB with no layer raised, refined if that is better.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        ranking: _Ranking | None,
+        measure: Callable[[Mix, Refinement | None], float],
+        refinement: Refinement | None = None,
+    ) -> None:
+        assert ranking is not None
+        assert recipe.target_sqnr is not None
+        self._recipe, self._layers, self._target = recipe, ranking.layers, recipe.target_sqnr
+        self._measure, self._refinement = measure, refinement
+        self._floats = recipe.raise_to == "float"
+        plain = measure(self._mix(0), None)
+        self.before = max(plain, self._refined(0))
+        self._gain = self.before - plain
+
+    def fewest(self) -> tuple[tuple[Layer, ...], tuple[Layer, ...], float]:
+        """Return the layers to leave float, those for 16 bits, and the dB reached, refined if that is better.
+
+        Raises:
+            OptionError: No number of layers reaches the target.
+        """
+        most = len(self._layers) - self._floats  # something must be left to quantize
+        if self.before >= self._target:
+            return (), (), self.before
+        reached = self._reached(most)
+        if reached < self._target:
+            raised = (
+                f"{most} of {len(self._layers)} layers float" if self._floats else "16-bit activations in every layer"
+            )
+            hint = "Ask for less." if self._floats else "Ask for less, or use raise_to='float'."
+            raise OptionError(
+                f"target_sqnr={self._target} is out of reach: with {raised}, {reached:.1f} dB are left on held-back"
+                f" samples, with none raised {self.before:.1f}. {hint}"
+            )
+        low, high = 0, most
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._reached(middle) >= self._target else (middle, high)
+        return *self._split(high), max(self._measure(self._mix(high), None), self._refined(high))
+
+    def _split(self, count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+        chosen = self._layers[:count]
+        return (chosen, ()) if self._floats else ((), chosen)
+
+    def _mix(self, count: int) -> Mix:
+        return _resolved(self._recipe, *self._split(count))
+
+    def _refined(self, count: int) -> float:
+        return -np.inf if self._refinement is None else self._measure(self._mix(count), self._refinement)
+
+    def _reached(self, count: int) -> float:
+        """Return the dB of a number of layers, refined only where that decides: it takes its time."""
+        plain = self._measure(self._mix(count), None)
+        near = plain < self._target <= plain + self._gain + SLACK_DB
+        return max(plain, self._refined(count)) if near else plain
 
 
 class _Scale:
-    """Weighs the layers: the noise each adds, estimated for all and measured for the worst."""
+    """Weighs the layers: the noise each adds, estimated for all and measured for the worst.
+
+    Attributes:
+        plan: How the model would be quantized with no layer raised.
+    """
 
     def __init__(
         self,
@@ -193,7 +255,7 @@ class _Scale:
         stats = calibrate.collect(
             model, judge.fitted, target.missing(survey, ranges, synthetic=judge.fitted.synthetic), state.recipe
         )
-        self._plan = target.choose(model, survey, stats, state.recipe, ranges)
+        self.plan = target.choose(model, survey, stats, state.recipe, ranges)
         self._noise = self._estimate(state.recipe, survey)
         count = BUDGET * judge.affordable // max(1, min(len(layers), MOST_MEASURED))
         self._feeds = max(FEWEST_FEEDS, min(MOST_FEEDS, count))
@@ -228,7 +290,7 @@ class _Scale:
         return sum(self._noise.get(key, 0.0) for key in keys)
 
     def _measured(self, layer: Layer, precision: str) -> float:
-        whole = self._plan
+        whole = self.plan
         names = _rounded(layer, precision)
         activations = {name: whole.activations[name] for name in names if name in whole.activations}
         if precision == "float":
@@ -250,10 +312,18 @@ def _described(
     layers: Sequence[Layer],
     kept: Sequence[Layer],
     wide: Sequence[Layer],
-    to_float: _Ranking | None,
-    to_int16: _Ranking | None,
+    already: Sequence[Layer],
+    rankings: tuple[_Ranking | None, _Ranking | None],
 ) -> dict[str, Any]:
-    """Return the report's section: every layer in graph order, and what the choice costs."""
+    """Return the report's section: every layer in graph order, and what the choice costs.
+
+    Args:
+        layers: All of them.
+        kept: Those chosen to stay float.
+        wide: Those chosen for 16-bit activations.
+        already: Those that have these without being chosen.
+        rankings: By what float would gain, and by what 16 bits would.
+    """
     total = sum(layer.multiplications for layer in layers)
     weights = sum(layer.weights for layer in layers)
     rows = []
@@ -261,11 +331,11 @@ def _described(
         row: dict[str, Any] = {
             "layer": layer.name,
             "op_type": layer.op_type,
-            "precision": "float" if layer in kept else "int16" if layer in wide else "int8",
+            "precision": "float" if layer in kept else "int16" if layer in wide or layer in already else "int8",
             "multiplications": layer.multiplications,
             "weights": layer.weights,
         }
-        for name, ranking in (("float", to_float), ("int16", to_int16)):
+        for name, ranking in zip(("float", "int16"), rankings, strict=True):
             if ranking is not None:
                 row[f"estimated_{name}_db"] = ranking.estimated[layer.name]
                 row[f"measured_{name}_db"] = ranking.measured.get(layer.name)

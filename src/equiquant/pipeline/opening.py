@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from equiquant import calibrate
 from equiquant.calibrate import SampleStream
 from equiquant.decisions import Decision
 from equiquant.errors import DataError
-from equiquant.io import LoadedModel
+from equiquant.io import LoadedModel, input_specs
 from equiquant.pipeline.idle_options import idle_options
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.recipe import ImageOptions, Recipe
@@ -17,11 +21,15 @@ from equiquant.report import Stages
 
 __all__ = ["begun"]
 
+PLAIN = ImageOptions()
+NORMALIZING: dict[str, Any] = {name: getattr(PLAIN, name) for name in ("mean", "std", "scale")}
 NO_DATA = (
     "No calibration data was given: ranges come from made-up inputs, and accuracy will suffer."
     " Give a few dozen real samples (data=…, --data PATH, or a calibration_data_reader)."
 )
 NO_IMAGES = "The image options say how image files become inputs; the data given are arrays, and taken as they are."
+BYTES = "The model takes images as bytes: mean, std and scale do nothing, for it must normalize them itself."
+COMPARED, FAR = 4, 2.0  # samples, and times what the statistics say of an input
 NO_CLIPPING = "made-up inputs do not say which large values are rare: ranges reach them all ('minmax', not 'noise')"
 
 
@@ -41,7 +49,8 @@ def begun(
         DataError: The file cannot be read, or its statistics are of made-up inputs and there are real ones.
     """
     file = None if stats_file is None else Path(stats_file)
-    recalled = calibrate.load_stats(file) if file is not None and file.exists() else None
+    stored = quantize and recipe.weight_only  # there is nothing to recall
+    recalled = calibrate.load_stats(file) if file is not None and file.exists() and not stored else None
     made_up = stream.synthetic if recalled is None else recalled.synthetic
     if made_up and not stream.synthetic:
         raise DataError(
@@ -62,14 +71,33 @@ def begun(
         reason = f"{stream.skipped} files in the folder are of no kind that is read"
         state.decisions.append(Decision("calibrate", "data", "calibration data", False, reason))
     if recalled is not None:
+        _warn_of_other_data(state, recalled)
         state.decisions.append(Decision("calibrate", "statistics", "whole network", True, f"taken from {file}"))
-    if made_up and quantize and not recipe.weight_only:
+    if made_up and quantize and not stored:
         state.warn(NO_DATA)
-    if not stream.synthetic and not stream.images and recipe.image != ImageOptions():
+    if not stream.synthetic and not stream.images and recipe.image != PLAIN:
         state.warn(NO_IMAGES)
+    bytes_only = {spec.dtype for spec in input_specs(loaded.model)} == {"uint8"}
+    if stream.images and bytes_only and recipe.image != replace(recipe.image, **NORMALIZING):
+        state.warn(BYTES)
     if quantize and (idle := idle_options(recipe)):
         state.warn(" ".join(f"{name} has no effect: {reason}." for name, reason in idle.items()))
     return state
+
+
+def _warn_of_other_data(state: RunState, recalled: calibrate.TensorStats) -> None:
+    """Say where samples go far beyond those that the statistics of the file were collected from."""
+    feeds = [] if state.stream.synthetic else state.stream.first(COMPARED)
+    for name in feeds[0] if feeds else ():
+        known, values = recalled.tensors.get(name), [feed[name] for feed in feeds if feed[name].size]
+        if known is None or not values:
+            continue
+        reach = max(float(np.abs(array).max()) for array in values)
+        if reach > FAR * max(-known.low, known.high):
+            state.warn(
+                f"'{name}' reaches {reach:.3g} in the data, {max(-known.low, known.high):.3g} in the statistics of"
+                f" {state.stats_file}, which are used: they are of other data. Name another file, to calibrate anew."
+            )
 
 
 def _fitted(found: calibrate.Distilled) -> str:

@@ -35,11 +35,12 @@ def proof_feeds(model: ir.Model) -> int:
 
 
 def proof_samples(state: RunState, model: ir.Model) -> list[Feed]:
-    """Return what float models are compared on, of every other sample: those that scales are chosen on.
+    """Return what float models are compared on, of the samples that scales are chosen on.
 
-    Between them lie those held back, on which a ReLU6 may cut what it cut on none of these; `clips` tells how much.
+    On the others a ReLU6 may cut what it cut on none of these; `clips` tells how much.
     """
-    return list(SampleView.picked(state.stream, alternate(2 * proof_feeds(model))[0]))
+    known = state.stream.count_up_to(2 * proof_feeds(model))
+    return list(SampleView.picked(state.stream, alternate(known)[0]))
 
 
 def reference_kept(state: RunState, model: ir.Model, reference: Reference, stage: str) -> Reference | None:

@@ -23,7 +23,7 @@ from equiquant.pipeline.state import RunState
 from equiquant.refine import Layer, Original, Refinement, layers_of, refine, rounding_cost
 from equiquant.target import QuantPlan, target_of
 
-__all__ = ["refined"]
+__all__ = ["refined", "refinements"]
 
 MOST_AUTO = 48  # feeds fitted to where rounding was not asked for: more gave no more dB (docs/refinement.md)
 FITTED_SECONDS = 0.75  # of float inference that the fitted feeds may cost, unless rounding is asked for
@@ -57,7 +57,8 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
     """
     recipe, model = state.recipe, equalized.model
     layers, refused = layers_of(model, plan)
-    candidates = _candidates(state, layers)
+    candidates, why = refinements(state, layers)
+    state.decisions += [Decision("refine", "weight_rounding", "whole network", False, why)] if why else []
     state.decisions += refused if candidates else []
     if not candidates or not layers:
         return model, plan
@@ -126,15 +127,19 @@ def _choose(trials: list[_Trial]) -> _Trial:
     return better[-1] if better else trials[0]
 
 
-def _candidates(state: RunState, layers: list[Layer]) -> dict[str, Refinement]:
-    """Return what is to be tried, by name, in order."""
-    recipe = state.recipe
+def refinements(state: RunState, layers: list[Layer]) -> tuple[dict[str, Refinement], str]:
+    """Return what is to be tried, by name, in order, and why weights are not rounded where nobody said they are not.
+
+    Args:
+        state: The run.
+        layers: What can be refined.
+    """
+    recipe, reason = state.recipe, ""
     rounding = recipe.weight_rounding == "optimal"
     if recipe.weight_rounding == "auto" and state.stream.guessed:
         reason = (
             "weights rounded for made-up inputs would be worse on real ones; WeightRounding='optimal' does it anyway"
         )
-        state.decisions.append(Decision("refine", "weight_rounding", "whole network", False, reason))
     elif recipe.weight_rounding == "auto":
         cost = rounding_cost(layers)
         rounding = cost <= AUTO_COST
@@ -143,14 +148,13 @@ def _candidates(state: RunState, layers: list[Layer]) -> dict[str, Refinement]:
                 f"it would take {cost / 1e12:.1f} million million multiplications, more than 'auto' spends"
                 f" ({AUTO_COST / 1e12:g}); WeightRounding='optimal' rounds in any case"
             )
-            state.decisions.append(Decision("refine", "weight_rounding", "whole network", False, reason))
     found = {}
     if recipe.bias_correction:
         found[BIASES] = Refinement(correct_bias=True, round_weights=False)
     if rounding:
         name = BOTH if recipe.bias_correction else WEIGHTS
         found[name] = Refinement(correct_bias=recipe.bias_correction, round_weights=True)
-    return found
+    return found, reason
 
 
 def _split(state: RunState, model: ir.Model, *, rounding: bool) -> tuple[Sequence[int], Sequence[int]]:

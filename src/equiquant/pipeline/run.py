@@ -147,6 +147,7 @@ def _store_weights(state: RunState, model: ir.Model, given: Reference) -> Outcom
     stored, rows = store_weights(state, model)
     _sign(stored, state)
     quality, held = _measure(state, model, stored, given)
+    fit_kernels(state, stored, quality)
     return Outcome(stored, report_of(state, quality=quality, blocks=rows, held=held))
 
 

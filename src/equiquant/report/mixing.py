@@ -52,8 +52,8 @@ def mixed_precision(mixed: Mapping[str, Any]) -> str:
     summary = facts(
         {
             "Raised": escape(mixing_cost(mixed)),
-            "All layers in 8 bits": grade_pill(mixed["sqnr_before_db"]),
-            "With these layers raised": grade_pill(mixed["sqnr_db"]),
+            "With none of them raised": grade_pill(mixed["sqnr_before_db"]),
+            "With them": grade_pill(mixed["sqnr_db"]),
         }
     )
     kinds = [kind for kind in ("float", "int16") if any(f"measured_{kind}_db" in row for row in mixed["layers"])]

@@ -42,6 +42,7 @@ __all__ = ["choose", "counts_decide", "in_doubt", "missing"]
 
 NOTHING_GIVEN = ChosenRanges({})
 ORDERED = ("Min", "Max")  # a constant loses nothing on the grid of the result, on which everything is rounded anyway
+ROOM = 2.0  # of 16-bit ranges over what was seen: what lies beyond costs more than half the resolution of 16 bits
 HEADROOM = 1.5  # of outputs over what made-up inputs show: a network is surest of itself on what it was trained on
 
 
@@ -195,7 +196,8 @@ class _Chooser:
         found: dict[str, Tensor] = {}
         for group in self._survey.groups:
             given = self._given if _is_given(group, self._given, self._open) else NOTHING_GIVEN
-            parts = {name: self.evidence(name, given) for name in group.sources}
+            roomy = group.wide or (self._target.activation.bits == 16 and self._target.method == "noise")
+            parts = {name: self.evidence(name, given, roomy=roomy) for name in group.sources}
             evidence = union(parts.values())
             self._evidence |= dict.fromkeys(group.members, evidence) | parts
             unsigned = self._survey.unsigned.issuperset(group.sources)
@@ -343,21 +345,25 @@ class _Chooser:
             value = reader.outputs[0]
         return power(self._evidence[value.name or ""]) or None
 
-    def evidence(self, name: str, given: ChosenRanges) -> Evidence:
-        """Return what is known of a tensor."""
+    def evidence(self, name: str, given: ChosenRanges, *, roomy: bool = False) -> Evidence:
+        """Return what is known of a tensor; if `roomy`, with room for values beyond those seen."""
         value = self.values[name]
         array = constant(value)
         if array is not None:
             return Evidence.of_array(array, self._target)
         ends = given.ends.get(("activation", name))
-        if ends is not None:
-            return Evidence(-ends[1] if len(ends) > 1 else 0.0, ends[0])
         record = self._stats.tensors.get(name)
-        if record is None:
+        if ends is not None:
+            evidence = Evidence(-ends[1] if len(ends) > 1 else 0.0, ends[0])
+            if not roomy:
+                return evidence
+        elif record is not None:
+            evidence = Evidence.of_record(record, self._stats.recounted.get(name))
+        else:
             raise DataError(f"There are no statistics of '{name}'; calibrate the model that is quantized.")
-        evidence = Evidence.of_record(record, self._stats.recounted.get(name))
-        if name in self._open:
-            evidence = replace(evidence, low=HEADROOM * evidence.low, high=HEADROOM * evidence.high)
+        room = max(ROOM if roomy else 1.0, HEADROOM if name in self._open else 1.0)
+        if room > 1:
+            evidence = replace(evidence, low=room * evidence.low, high=room * evidence.high)
         producer = value.producer()
         low, high = (-math.inf, math.inf) if producer is None else clip_bounds(producer)
         above, below = self._level.get(name, UNLIMITED)

@@ -68,11 +68,10 @@ def relative_noise(data: Array | Evidence, params: QuantParams, use: Callable[[]
 
 
 def from_table(table: Mapping[int, float]) -> Cost:
-    """Return the cost a table gives; beyond its ends every step costs four times as much."""
-    first, last = min(table), max(table)
+    """Return the cost a table gives; every step away from its entries costs four times as much."""
 
     def cost(exponent: int) -> float:
-        nearest = min(max(exponent, first), last)
+        nearest = min(table, key=lambda entry: abs(entry - exponent))
         return table[nearest] * 4.0 ** min(abs(exponent - nearest), FARTHEST)
 
     return cost

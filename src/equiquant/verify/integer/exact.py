@@ -58,8 +58,7 @@ class Exact:
 
     def to_float(self) -> Array:
         """Return the nearest float32 values."""
-        result: Array = np.ldexp(self.codes / self.divisor, self.exponent).astype(np.float32)
-        return result
+        return np.asarray(np.ldexp(self.codes / self.divisor, self.exponent), dtype=np.float32)
 
     def round_to(self, exponent: int, zero_point: int, kind: IntType) -> Array:
         """Return round(value / 2^exponent) + zero point, half to even, saturated, as `kind`."""

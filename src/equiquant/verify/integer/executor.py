@@ -150,7 +150,8 @@ class IntegerModel:
         given = {f"i{k}": _as_array(x) for k, x in enumerate(inputs) if x is not None}
         if node not in self._alone:
             self._alone[node] = Runner(_alone(node, given, self._model), optimize=False)
-        results = self._alone[node].run(given)
+        runner = self._alone[node]
+        results = runner.run({i.name: given[i.name] for i in runner.inputs})
         if any(np.issubdtype(r.dtype, np.floating) for r in results):
             self.float_nodes[label(node)] = why
         return list(results)
@@ -232,17 +233,22 @@ def _stored(node: ir.Node) -> str:
 
 
 def _alone(node: ir.Node, given: Mapping[str, Array], model: ir.Model) -> ir.Model:
-    """Return a model of one node, its inputs those of the node in order."""
+    """Return a model of one node, its inputs those of the node in order, but for constants, which it keeps."""
     inputs: list[ir.Value | None] = []
+    held: list[ir.Value] = []
     for index, value in enumerate(node.inputs):
         array = given.get(f"i{index}")
         inputs.append(None if array is None or value is None else _placeholder(f"i{index}", array))
+        if inputs[-1] is not None and (fixed := constant(value)) is not None:  # an operator may tell by it what to do
+            inputs[-1].const_value = ir.Tensor(fixed, name=f"i{index}")
+            held.append(inputs[-1])
     copy = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
     for index, (mine, theirs) in enumerate(zip(copy.outputs, node.outputs, strict=True)):
         mine.name = f"o{index}" if theirs.name else ""
     outputs = [o for o in copy.outputs if o.name]
-    present = [v for v in inputs if v is not None]
-    graph = ir.Graph(present, outputs, nodes=[copy], opset_imports=dict(model.graph.opset_imports), name="one_node")
+    present = [v for v in inputs if v is not None and v not in held]
+    opsets = dict(model.graph.opset_imports)
+    graph = ir.Graph(present, outputs, nodes=[copy], initializers=held, opset_imports=opsets, name="one_node")
     return ir.Model(graph, ir_version=model.ir_version)
 
 

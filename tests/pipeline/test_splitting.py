@@ -1,0 +1,53 @@
+"""Which samples are fitted to, and which are held back: halves that no turns of the samples keep step with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from equiquant import quantize
+from equiquant.pipeline.splitting import alternate, held_back
+from tests.canonical.support import proto, run, weights
+
+
+@pytest.mark.parametrize("known", [1, 2, 3, 4, 5, 7, 96, 160])
+def test_every_feed_is_in_one_half_and_those_held_back_in_the_other(known: int) -> None:
+    fitted, others = alternate(known)
+    assert sorted(fitted + others) == list(range(known))
+    assert len(fitted) == (known + 1) // 2
+    held = held_back(known)
+    assert held
+    assert set(held) <= set(others or fitted)
+    assert known < 96 or abs(len(held) - known / 4) <= 2
+
+
+@pytest.mark.parametrize("turns", range(2, 9))
+def test_no_turn_is_left_out(turns: int) -> None:
+    fitted, others = alternate(96)
+    for half, least in ((fitted, 0.5), (others, 0.5), (held_back(96), 0.2)):
+        counts = np.bincount([number % turns for number in half], minlength=turns)
+        assert counts.min() >= least * len(half) / turns, (turns, counts)
+
+
+def test_what_is_known_longer_keeps_its_place() -> None:
+    assert alternate(96)[0][:24] == alternate(48)[0]
+    assert [n for n in held_back(96) if n < 48] == held_back(48)
+
+
+@pytest.mark.parametrize("preset", ["a8w8", "xint8"])
+@pytest.mark.parametrize("loud", ["every second", "two that nothing is fitted to"])
+def test_loud_samples_are_not_cut(preset: str, loud: str) -> None:
+    """Two cameras by turns, one brighter; and two bright ones that scales and ranges were not chosen by."""
+    given = weights(w1=(16, 3, 3, 3), w2=(16, 16, 3, 3), w3=(8, 16, 3, 3))
+    model = proto(
+        "a = Conv(x, w1) r = Relu(a) b = Conv(r, w2) s = Relu(b) y = Conv(s, w3)",
+        "float[N,3,16,16] x",
+        "float[] y",
+        given,
+    )
+    samples = np.random.default_rng(0).standard_normal((24, 3, 16, 16)).astype(np.float32)
+    samples[slice(1, None, 2) if loud == "every second" else alternate(24)[1][:2]] *= 5
+    result = quantize(model, data=samples, preset=preset)
+    others = np.random.default_rng(1).standard_normal((4, 3, 16, 16)).astype(np.float32)
+    (expected,), (got,) = (run(m, {"x": 5 * others}) for m in (model, result.model))
+    assert 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum()) > 22
