@@ -117,13 +117,14 @@ class OneModel:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     ("module", "options"),
-    [(accuracy, ["--cle", "on", "--draws", "2"]), (accuracy, ["--no-data"]), (mixed_precision, [])],
+    [(accuracy, ["--cle", "on", "--draws", "2"]), (accuracy, ["--no-data", "--cle", "on"]), (mixed_precision, [])],
 )
 def test_accuracy_tables_are_written(
     module: Any, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     onnx.save(ir.to_proto(TINY["mobilenet_v2"]()), tmp_path / "model.onnx")
     monkeypatch.setattr(module, "real_data", lambda *_: OneModel(tmp_path / "model.onnx"))
+    monkeypatch.setattr(mixed_precision, "WAYS", ({}, {"int16": 3}))
     words = ["--models", "mobilenetv1_025", "--presets", "a8w8", *options]
     monkeypatch.setattr(sys, "argv", ["benchmark", *words])
     assert module.main() == 0

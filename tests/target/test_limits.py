@@ -267,7 +267,9 @@ def test_real_models_keep_every_limit(name: str, cle: bool, shared_data: Path) -
     import realdata
 
     inputs, _ = realdata.load(name, "calib")
-    result = quantize_model(realdata.reference(name), data=(inputs[k : k + 1] for k in range(4)), cle=cle)
+    data = (inputs[k : k + 1] for k in range(4))
+    # biases are corrected, which limits bear on; rounding for the inputs would only take time
+    result = quantize_model(realdata.reference(name), data=data, cle=cle, weight_rounding="nearest")
     assert checks(result.model) >= 10
     assert violations(result.model) == []
 

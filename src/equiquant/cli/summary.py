@@ -165,6 +165,8 @@ def _quality(row: Any, quality: Any) -> Text:
     if row.get("chosen"):
         return Text(f"{percent(row['top1_agreement'])} of '{row['name']}' as in float on {inputs}")
     text = Text.assemble((decibels(row["sqnr_db"]), COLORS[grade(row["sqnr_db"])]), f" SQNR at '{row['name']}'")
+    if row["parts"]:
+        text.append(f" ({', '.join(f'{decibels(db)} of its part {name}' for name, db in row['parts'].items())})")
     if row.get("top1_agreement") is None:
         return text.append(f" on {inputs}")
     return text.append(f", top-1 agrees with float on {percent(row['top1_agreement'])} of {inputs}")
@@ -193,6 +195,8 @@ def show_comparison(comparison: Comparison, worst: int) -> None:
             figure(e.max_abs_error),
             f"{e.cosine:.5f}",
         )
+        for name, sqnr_db in o.parts.items():
+            outputs.add_row(shorten(f"of its part {name}", NAME_CHARS), graded(sqnr_db), "", "", "")
     console.print(outputs)
     shown = comparison.tensors[:worst]
     if shown:

@@ -23,13 +23,13 @@ def warn_of_poor_quality(state: RunState, quality: Comparison) -> None:
         state: The run, finished but for its report.
         quality: The result, compared with the float model.
     """
-    measured = [o for o in quality.outputs if math.isfinite(o.error.sqnr_db) and not o.chosen]
-    worst = min(measured, key=lambda o: o.error.sqnr_db, default=None)
-    if worst is None or worst.error.sqnr_db >= POOR_DB:
+    measured = [o.worst for o in quality.outputs if math.isfinite(o.error.sqnr_db) and not o.chosen]
+    what, left = min(measured, key=lambda found: found[1], default=("", math.inf))
+    if left >= POOR_DB:
         return
     state.warn(
-        f"Only {worst.error.sqnr_db:.1f} dB of the output '{worst.name}' are left: more than a tenth of it is noise."
-        f" Worth trying: {'; '.join(_advice(state, worst.error.sqnr_db))}."
+        f"Only {left:.1f} dB of {what} are left: more than a tenth of it is noise."
+        f" Worth trying: {'; '.join(_advice(state, left))}."
     )
 
 

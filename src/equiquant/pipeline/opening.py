@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from equiquant import calibrate
 from equiquant.calibrate import SampleStream
@@ -20,6 +22,8 @@ from equiquant.recipe import ImageOptions, Recipe
 from equiquant.report import Stages
 
 __all__ = ["begun"]
+
+Feed = Mapping[str, npt.NDArray[Any]]
 
 PLAIN = ImageOptions()
 NORMALIZING: dict[str, Any] = {name: getattr(PLAIN, name) for name in ("mean", "std", "scale")}
@@ -70,6 +74,8 @@ def begun(
     if stream.skipped:
         reason = f"{stream.skipped} files in the folder are of no kind that is read"
         state.decisions.append(Decision("calibrate", "data", "calibration data", False, reason))
+    if not stream.synthetic:
+        _warn_of_no_variety(state)
     if recalled is not None:
         _warn_of_other_data(state, recalled)
         state.decisions.append(Decision("calibrate", "statistics", "whole network", True, f"taken from {file}"))
@@ -83,6 +89,24 @@ def begun(
     if quantize and (idle := idle_options(recipe)):
         state.warn(" ".join(f"{name} has no effect: {reason}." for name, reason in idle.items()))
     return state
+
+
+def _warn_of_no_variety(state: RunState) -> None:
+    """Say where the first samples are constant, as of a preprocessing that went wrong, or all the same."""
+    first, *others = ({n: x for n, x in feed.items() if x.size > 1} for feed in state.stream.first(COMPARED))
+    floats = [name for name, x in first.items() if x.dtype.kind == "f"]
+    if floats and all((feed[n] == feed[n].flat[0]).all() for feed in (first, *others) for n in floats if n in feed):
+        names = " and ".join(f"'{name}'" for name in floats)
+        state.warn(
+            f"The calibration data are constant: the samples of {names} have a single value each, which tells no range."
+            " Look at how they are prepared."
+        )
+    elif first and len(others) == COMPARED - 1 and _alike(first, others):
+        state.warn(f"The first {COMPARED} calibration samples are all the same. Give different ones.")
+
+
+def _alike(first: Feed, others: Sequence[Feed]) -> bool:
+    return all(feed.keys() == first.keys() and np.array_equal(feed[n], x) for feed in others for n, x in first.items())
 
 
 def _warn_of_other_data(state: RunState, recalled: calibrate.TensorStats) -> None:

@@ -6,7 +6,7 @@ Everything that comes from a model or a user is escaped; there are no scripts an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -141,21 +141,25 @@ def _tile(figure_text: str, note: str, kind: str = "") -> str:
     return f'<div class="tile {kind}"><b>{escape(figure_text)}</b><span>{escape(note)}</span></div>'
 
 
+def _output(o: Mapping[str, Any]) -> Iterator[list[Cell | str]]:
+    """Yield the row of an output, and those of the parts it joins."""
+    yield [
+        code(o["name"]),
+        grade_pill(o["sqnr_db"]),
+        percent(o.get("top1_agreement")),
+        figure(o["max_abs_error"]),
+        f"{number(o['cosine']):.5f}",
+    ]
+    for name, sqnr_db in o.get("parts", {}).items():
+        yield [f"of its part {code(name)}", grade_pill(sqnr_db), "", "", ""]
+
+
 def _quality(quality: Mapping[str, Any] | None, cle: Mapping[str, Any]) -> str:
     if not quality:
         return ""
     outputs = table(
         [("Output", ""), ("SQNR", ""), ("Top-1 agreement", "num"), ("Largest error", "num"), ("Cosine", "num")],
-        (
-            [
-                code(o["name"]),
-                grade_pill(o["sqnr_db"]),
-                percent(o.get("top1_agreement")),
-                figure(o["max_abs_error"]),
-                f"{number(o['cosine']):.5f}",
-            ]
-            for o in quality["outputs"]
-        ),
+        [row for o in quality["outputs"] for row in _output(o)],
     )
     note = (
         f"Quantized against float on {compared_on(quality)}: a sanity check, not an accuracy. Measure accuracy on"

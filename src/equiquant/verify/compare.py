@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -73,18 +73,30 @@ class OutputQuality:
             classes, indices and words themselves: the fraction of elements that are the same; the figures are then
             those of ones, 0 where they are not.
         chosen: It is such classes, indices or words.
+        parts: Where it joins what was decided apart, such as boxes and scores, each with its own SQNR in dB, by name.
     """
 
     name: str
     error: ErrorFigures
     top1_agreement: float | None
     chosen: bool = False
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """What is said of the part of which least is left, and its SQNR in dB; of the whole where it has none."""
+        name, sqnr_db = min(self.parts.items(), key=lambda part: part[1], default=("", math.inf))
+        whole = f"the output '{self.name}'"
+        if sqnr_db >= self.error.sqnr_db:
+            return whole, self.error.sqnr_db
+        return f"'{name}', a part of {whole},", sqnr_db
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; infinities stay floats."""
         figures = asdict(self.error)
         figures.pop("aligned_sqnr_db")  # an output is never rescaled
-        return {"name": self.name, **figures, "top1_agreement": self.top1_agreement, "chosen": self.chosen}
+        told = {"top1_agreement": self.top1_agreement, "chosen": self.chosen, "parts": dict(self.parts)}
+        return {"name": self.name, **figures, **told}
 
 
 @dataclass(frozen=True)
@@ -252,12 +264,13 @@ class _Judge:
 
     def result(self, samples: int, pairs: Sequence[_Pair]) -> Comparison:
         """Return the figures of everything seen."""
-        outputs = []
+        outputs, decided = [], decided_by(self._float)
         for name in self._outputs:
             same, total = self._agree[name]
-            outputs.append(
-                OutputQuality(name, self._sums[name].figures(), same / total if total else None, name in self._chosen)
-            )
+            parts = {n: self._tensor_sums[n].figures().sqnr_db for n in decided.get(name, ()) if n in self._tensor_sums}
+            agreement = same / total if total else None
+            told = parts if len(parts) > 1 else {}
+            outputs.append(OutputQuality(name, self._sums[name].figures(), agreement, name in self._chosen, told))
         qualities = [TensorQuality(p.name, p.compared, p.op_type, self._tensor_sums[p.name].figures()) for p in pairs]
         worst = tuple(sorted(qualities, key=lambda t: t.error.aligned_sqnr_db))
         return Comparison(samples, tuple(outputs), worst, tuple(p.name for p in pairs))
