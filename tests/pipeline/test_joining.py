@@ -63,6 +63,7 @@ def test_scores_survive_beside_boxes(tail: str) -> None:
     assert _joined(result)[0] in result.report.recipe.nodes_to_exclude
 
 
+@pytest.mark.filterwarnings("ignore:Only")
 def test_without_it_the_scores_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("equiquant.pipeline.joining.LOST_DB", -np.inf)
     model = _detector("y = Concat<axis=1>(a, s)", boxes=100.0)
@@ -82,6 +83,7 @@ def test_what_is_joined_for_a_layer_keeps_the_documented_scale() -> None:
     assert not _joined(_quantize(model))
 
 
+@pytest.mark.filterwarnings("ignore:Only")  # the scores of this one have little to lose
 def test_a_limit_on_the_scale_of_one_input_counts() -> None:
     """The NPU's HardSigmoid needs a step of 1/128 or less: boxes that share it would be cut at 1."""
     model = _detector("y = Concat<axis=1>(a, s)", boxes=0.4)

@@ -42,6 +42,8 @@ def test_the_worst_part_speaks_for_the_output() -> None:
     assert OutputQuality("y", figures, None).worst == ("the output 'y'", 30.0)
     joined = OutputQuality("y", figures, None, parts={"p": 31.0, "c": 2.0})
     assert joined.worst == ("'c', a part of the output 'y',", 2.0)
+    silent = OutputQuality("y", figures, None, parts={"p": 31.0, "c": -np.inf})
+    assert silent.worst == ("the output 'y'", 30.0)
 
 
 def test_it_is_shown(detector: onnx.ModelProto, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ def scales(source: onnx.ModelProto | ir.Model, data: np.ndarray | None, **option
 
 
 def test_with_weights_per_channel_activations_may_clip(model: onnx.ModelProto) -> None:
-    data = np.random.default_rng(0).normal(size=(16, 3, 48, 48)).astype(np.float32) ** 3
+    data = np.random.default_rng(0).normal(size=(16, 3, 96, 96)).astype(np.float32) ** 3
     reaching, _ = scales(model, data, preset="a8w8_per_channel", calibration="minmax", cle=False)
     found, report = scales(model, data, preset="a8w8_per_channel", cle=False, cle_accept="always")
     assert report["equalization"]["method"] == "none+ranges"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -319,3 +320,21 @@ def test_outputs_far_below_1_are_quantized(preset: str) -> None:
         [helper.make_node("Mul", ["s", "small"], ["y"])], [output(TensorProto.FLOAT, [1, 6, 8, 8])], small=small
     )
     assert min(quality(model, preset).values()) > 25
+
+
+@pytest.mark.parametrize(
+    ("samples", "says"),
+    [
+        (np.zeros((6, 1, 3, 8, 8), np.float32), "samples are constant"),
+        (np.repeat(SAMPLES[:1, None], 6, axis=0), "are all the same"),
+        (np.concatenate([np.zeros((2, 1, 3, 8, 8), np.float32), SAMPLES[:, None]]), None),
+    ],
+)
+def test_samples_that_tell_nothing_are_warned_of(samples: np.ndarray, says: str | None) -> None:
+    model = network([helper.make_node("Identity", ["s"], ["y"])], [output(TensorProto.FLOAT, [1, 6, 8, 8])])
+    plain: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest", "cle": False}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quantize(model, data=list(samples), preset="a8w8", **plain)
+    told = [str(w.message) for w in caught if "calibration samples" in str(w.message)]
+    assert [says in text for text in told] == [True] if says else told == []

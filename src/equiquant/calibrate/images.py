@@ -103,7 +103,7 @@ class ImageReader:
         pixels = np.asarray(image)
         if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > DEEPEST:
             raise ValueError(f"its pixels ({image.mode}) are neither bytes nor 16 bits; save it with 8 bits a channel")
-        step = DEEPEST / 255 if pixels.max() > 255 else 1
+        step = 1 if image.mode == "I" and pixels.max() <= 255 else DEEPEST / 255
         return self._pillow.fromarray(np.rint(pixels / step).astype(np.uint8))
 
     def _fit(self, image: Any) -> Any:

@@ -103,7 +103,6 @@ class LayerSpread:
         after: The same after.
         free: Output channels that may be rescaled.
         pinned_by: Why the others may not; empty if all may.
-        clipped: How many of the others stand still because their values reach the bound of a Clip.
     """
 
     node: str
@@ -113,7 +112,6 @@ class LayerSpread:
     after: float
     free: int
     pinned_by: str
-    clipped: int = 0
 
 
 def plan_pairwise(
@@ -231,25 +229,21 @@ def clip_bounds(classes: ScaleClasses, largest: Mapping[str, Array], margin: flo
 def spread(classes: ScaleClasses, z: Array) -> list[LayerSpread]:
     """Return the channel range spread of every layer before and after log-scales `z`, (classes,)."""
     weights = [slot for slot in classes.slots if slot.role == "weight"]
-    under = np.concatenate([np.zeros(0, np.int64), *(site.ids.reshape(-1) for site in classes.clips)])
-    still = under[(under != 0) & (z[under] == 0)] if z.any() else under[:0]
-    return parallel(lambda slot: _layer(slot, classes, z, still), weights)
+    return parallel(lambda slot: _layer(slot, classes, z), weights)
 
 
-def _layer(slot: Slot, classes: ScaleClasses, z: Array, still: Array) -> LayerSpread:
+def _layer(slot: Slot, classes: ScaleClasses, z: Array) -> LayerSpread:
     coupling = coupling_of(slot, None)
     fade = np.exp(-z[coupling.columns]).astype(np.float32)
-    pin, clipped = classes.pins.get(slot.node.outputs[0]), np.isin(coupling.rows, still)
-    held = "its values reach the bound of a Clip" if clipped.any() else ""
+    pin = classes.pins.get(slot.node.outputs[0])
     return LayerSpread(
         node=query.label(slot.node),
         op_type=slot.node.op_type,
         channels=coupling.rows.size,
         before=_ratio(coupling.magnitude.max(axis=2)),
         after=_ratio((coupling.magnitude * fade[:, None, :]).max(axis=2) * np.exp(z[coupling.rows])),
-        free=int(((coupling.rows != 0) & ~clipped).sum()),
-        pinned_by=f"{pin.reason} ({pin.node})" if pin is not None else held,
-        clipped=int(clipped.sum()),
+        free=int((coupling.rows != 0).sum()),
+        pinned_by=f"{pin.reason} ({pin.node})" if pin is not None else "",
     )
 
 

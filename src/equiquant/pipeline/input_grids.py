@@ -32,7 +32,8 @@ def input_ranges(model: ir.Model, survey: Survey, recipe: Recipe, samples: Sampl
         samples: What to look at; made-up ones tell nothing.
     """
     target = survey.target
-    if recipe.calibration != "noise" or target.scale_kind != "float" or samples.synthetic:
+    fine = target.activation.bits > 8  # loses nothing on any grid
+    if recipe.calibration != "noise" or target.scale_kind != "float" or samples.synthetic or fine:
         return {}, []
     symmetric, levels = target.activation_symmetric, target.activation_levels
     alone = {group.sources[0] for group in survey.groups if len(group.sources) == 1 and not group.wide}

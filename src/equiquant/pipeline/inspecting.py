@@ -131,8 +131,7 @@ def _held(
 ) -> tuple[Held, ...]:
     """Say which output channels of a layer must keep their scale: the pinned ones, and those that reach a Clip."""
     pin = classes.pins.get(value)
-    pinned = layer.channels - layer.free - layer.clipped
-    held = [Held(pinned, pin.reason, pin.node)] if pin and pinned else []
+    held = [Held(layer.channels - layer.free, pin.reason, pin.node)] if pin and layer.free < layer.channels else []
     ids = classes.values[value].reshape(-1)
     met = Counter(clips[int(index)] for index in ids if int(index) in clips)
     for site, count in met.items():

@@ -204,6 +204,8 @@ class _Search:
             return (), (), self.before
         reached = self._reached(most)
         if reached < self._target:
+            reached = max(reached, self._refined(most))
+        if reached < self._target:
             raised = (
                 f"{most} of {len(self._layers)} layers float" if self._floats else "16-bit activations in every layer"
             )

@@ -93,15 +93,14 @@ def begun(
 
 def _warn_of_no_variety(state: RunState) -> None:
     """Say where the first samples are constant, as of a preprocessing that went wrong, or all the same."""
-    first, *others = ({n: x for n, x in feed.items() if x.size > 1} for feed in state.stream.first(COMPARED))
-    floats = [name for name, x in first.items() if x.dtype.kind == "f"]
-    if floats and all((feed[n] == feed[n].flat[0]).all() for feed in (first, *others) for n in floats if n in feed):
-        names = " and ".join(f"'{name}'" for name in floats)
+    feeds = state.stream.first(COMPARED)
+    arrays = [x for feed in feeds for x in feed.values() if x.size > 1]
+    if any(x.dtype.kind == "f" for x in arrays) and all((x == x.flat[0]).all() for x in arrays):
         state.warn(
-            f"The calibration data are constant: the samples of {names} have a single value each, which tells no range."
-            " Look at how they are prepared."
+            f"The first {len(feeds)} calibration samples are constant, a single value each, which tells no range. Look"
+            " at how they are prepared."
         )
-    elif first and len(others) == COMPARED - 1 and _alike(first, others):
+    elif len(feeds) == COMPARED and _alike(feeds[0], feeds[1:]):
         state.warn(f"The first {COMPARED} calibration samples are all the same. Give different ones.")
 
 

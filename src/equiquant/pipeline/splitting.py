@@ -28,4 +28,4 @@ def held_back(known: int) -> Sequence[int]:
 
 def _drawn(what: str, number: int) -> int:
     """Return 0 or 1, always the same for one of a kind."""
-    return random.Random(f"{what} {number}").getrandbits(1)
+    return random.Random(f"{DRAW} {what} {number}").getrandbits(1)

@@ -85,7 +85,8 @@ class OutputQuality:
     @property
     def worst(self) -> tuple[str, float]:
         """What is said of the part of which least is left, and its SQNR in dB; of the whole where it has none."""
-        name, sqnr_db = min(self.parts.items(), key=lambda part: part[1], default=("", math.inf))
+        heard = [(name, sqnr_db) for name, sqnr_db in self.parts.items() if math.isfinite(sqnr_db)]  # not silent ones
+        name, sqnr_db = min(heard, key=lambda part: part[1], default=("", math.inf))
         whole = f"the output '{self.name}'"
         if sqnr_db >= self.error.sqnr_db:
             return whole, self.error.sqnr_db
