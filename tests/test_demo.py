@@ -66,8 +66,9 @@ def test_the_demo_measures_every_model(result: demo.DemoResult) -> None:
         assert (row.report / "report.json").exists()
         assert (row.report / "report.html").exists()
     for rows in (quantized[:3], quantized[3:]):
-        figures = [row.sqnr_db or 0.0 for row in rows]
-        assert figures == sorted(set(figures))  # each step gives something
+        plain, equalized, refined = (row.sqnr_db or 0.0 for row in rows)
+        assert equalized > plain + 3
+        assert refined > equalized - 0.7  # as much as a draw of the rounding is worth
 
 
 def test_the_accuracy_is_that_of_the_written_file(result: demo.DemoResult) -> None:
