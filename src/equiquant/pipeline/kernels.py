@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx_ir as ir
 
 from equiquant import qdq
 from equiquant.decisions import Decision
 from equiquant.errors import ModelError
+from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.proving import proof_feeds
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Comparison, kernel_sqnr_db
@@ -19,8 +18,8 @@ __all__ = ["fit_kernels"]
 MARGIN_DB = 10.0  # noise of the kernels this far below that of quantization costs 0.4 dB
 GAIN_DB = 3.0  # what a remedy must give: where it gives less, the noise is of last bits
 TOLD_FEEDS = 16  # that the user is told of: two may be out of the ordinary
-EXACT_MATMUL = {"session.qdq_matmulnbits_accuracy_level": "0"}
-"""Session entries under which a MatMul with stored weights reads its other operand as it is."""
+EXACT_MATMUL = "session.qdq_matmulnbits_accuracy_level", "0"
+"""The session entry under which a MatMul with stored weights reads its other operand as it is."""
 
 
 def fit_kernels(state: RunState, model: ir.Model, quality: Comparison) -> None:
@@ -53,13 +52,16 @@ def fit_kernels(state: RunState, model: ir.Model, quality: Comparison) -> None:
         if not lost:
             return
         name = min(lost, key=lambda output: kept[output])
-        if kept[name] < written[name] and kernel_sqnr_db(model, feeds, EXACT_MATMUL)[name] >= kept[name] + GAIN_DB:
-            entry, value = next(iter(EXACT_MATMUL.items()))
+        if (
+            kept[name] < written[name]
+            and kernel_sqnr_db(model, feeds, dict([EXACT_MATMUL]))[name] >= kept[name] + GAIN_DB
+        ):
             kept = kernel_sqnr_db(model, state.stream.first(TOLD_FEEDS))
+            left = decibels(1.0, sum(10 ** (-db[name] / 10) for db in (kept, written)))
             state.warn(
                 f"As onnxruntime runs the model, the kernel for MatMul with stored weights rounds activations to 8 bits"
-                f" that the model does not round: of the output '{name}' about {_left(name, kept, written):.0f} dB are"
-                f" left instead of {written[name]:.0f}. Run it with the session option {entry}={value}."
+                f" that the model does not round: of the output '{name}' about {left:.0f} dB are"
+                f" left instead of {written[name]:.0f}. Run it with the session option {'='.join(EXACT_MATMUL)}."
             )
             return
         unsigned = model.clone()
@@ -77,8 +79,3 @@ def fit_kernels(state: RunState, model: ir.Model, quality: Comparison) -> None:
     else:
         remedy = "Run the model with the session option session.x64quantprecision=1, or set AvoidOverflow to True."
         state.warn(f"{what[0].upper()}{what[1:]}. {remedy}")
-
-
-def _left(name: str, kept: Mapping[str, float], written: Mapping[str, float]) -> float:
-    """Return the dB left of an output where the noise of the kernels joins that of quantization."""
-    return float(-10 * np.log10(10 ** (-kept[name] / 10) + 10 ** (-written[name] / 10)))

@@ -114,12 +114,13 @@ def mix_precision(state: RunState, model: ir.Model, reference: ir.Model, ranges:
                     f" {after:.1f} dB with them, on held-back samples. Other rounding is what limits this model."
                 )
         else:
-            last = [*refinements(state, layers_of(model, scale.plan)[0])[0].values()][-1:]
-            search = _Search(recipe, to_float or to_int16, measure, *last)
+            tried, _ = refinements(state, layers_of(model, scale.plan)[0])
+            search = _Search(recipe, to_float or to_int16, measure, next(reversed(tried.values()), None))
             before = search.before
             kept, wide, after = search.fewest()
             mix = _resolved(recipe, kept, wide)
-        already = [x for x in layers if survey.wide and survey.wide.issuperset((*x.inputs, *x.outputs))]
+        sixteen = survey.wide
+        already = [x for x in layers if sixteen and sixteen.issuperset((*x.inputs, *x.outputs))]
         state.mixed_precision = _described(layers, kept, wide, already, (to_float, to_int16)) | {
             "sqnr_before_db": before,
             "sqnr_db": after,
@@ -182,16 +183,16 @@ class _Search:
         recipe: Recipe,
         ranking: _Ranking | None,
         measure: Callable[[Mix, Refinement | None], float],
-        refinement: Refinement | None = None,
+        refinement: Refinement | None,
     ) -> None:
         assert ranking is not None
         assert recipe.target_sqnr is not None
         self._recipe, self._layers, self._target = recipe, ranking.layers, recipe.target_sqnr
         self._measure, self._refinement = measure, refinement
         self._floats = recipe.raise_to == "float"
-        plain = measure(self._mix(0), None)
-        self.before = max(plain, self._refined(0))
-        self._gain = self.before - plain
+        self._measured: dict[tuple[int, Refinement | None], float] = {}
+        self.before = max(self._db(0), self._refined(0))
+        self._gain = self.before - self._db(0)
 
     def fewest(self) -> tuple[tuple[Layer, ...], tuple[Layer, ...], float]:
         """Return the layers to leave float, those for 16 bits, and the dB reached, refined if that is better.
@@ -218,21 +219,25 @@ class _Search:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self._reached(middle) >= self._target else (middle, high)
-        return *self._split(high), max(self._measure(self._mix(high), None), self._refined(high))
+        return *self._split(high), max(self._db(high), self._refined(high))
 
     def _split(self, count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
         chosen = self._layers[:count]
         return (chosen, ()) if self._floats else ((), chosen)
 
-    def _mix(self, count: int) -> Mix:
-        return _resolved(self._recipe, *self._split(count))
+    def _db(self, count: int, refinement: Refinement | None = None) -> float:
+        """Return the dB of a number of layers, measured once."""
+        key = count, refinement
+        if key not in self._measured:
+            self._measured[key] = self._measure(_resolved(self._recipe, *self._split(count)), refinement)
+        return self._measured[key]
 
     def _refined(self, count: int) -> float:
-        return -np.inf if self._refinement is None else self._measure(self._mix(count), self._refinement)
+        return -np.inf if self._refinement is None else self._db(count, self._refinement)
 
     def _reached(self, count: int) -> float:
         """Return the dB of a number of layers, refined only where that decides: it takes its time."""
-        plain = self._measure(self._mix(count), None)
+        plain = self._db(count)
         near = plain < self._target <= plain + self._gain + SLACK_DB
         return max(plain, self._refined(count)) if near else plain
 

@@ -74,10 +74,10 @@ def begun(
     if stream.skipped:
         reason = f"{stream.skipped} files in the folder are of no kind that is read"
         state.decisions.append(Decision("calibrate", "data", "calibration data", False, reason))
-    if not stream.synthetic:
-        _warn_of_no_variety(state)
+    given = [] if stream.synthetic else stream.first(COMPARED)
+    _warn_of_no_variety(state, given)
     if recalled is not None:
-        _warn_of_other_data(state, recalled)
+        _warn_of_other_data(state, given, recalled)
         state.decisions.append(Decision("calibrate", "statistics", "whole network", True, f"taken from {file}"))
     if made_up and quantize and not stored:
         state.warn(NO_DATA)
@@ -91,9 +91,8 @@ def begun(
     return state
 
 
-def _warn_of_no_variety(state: RunState) -> None:
+def _warn_of_no_variety(state: RunState, feeds: Sequence[Feed]) -> None:
     """Say where the first samples are constant, as of a preprocessing that went wrong, or all the same."""
-    feeds = state.stream.first(COMPARED)
     arrays = [x for feed in feeds for x in feed.values() if x.size > 1]
     if any(x.dtype.kind == "f" for x in arrays) and all((x == x.flat[0]).all() for x in arrays):
         state.warn(
@@ -108,17 +107,16 @@ def _alike(first: Feed, others: Sequence[Feed]) -> bool:
     return all(feed.keys() == first.keys() and np.array_equal(feed[n], x) for feed in others for n, x in first.items())
 
 
-def _warn_of_other_data(state: RunState, recalled: calibrate.TensorStats) -> None:
+def _warn_of_other_data(state: RunState, feeds: Sequence[Feed], recalled: calibrate.TensorStats) -> None:
     """Say where samples go far beyond those that the statistics of the file were collected from."""
-    feeds = [] if state.stream.synthetic else state.stream.first(COMPARED)
     for name in feeds[0] if feeds else ():
         known, values = recalled.tensors.get(name), [feed[name] for feed in feeds if feed[name].size]
         if known is None or not values:
             continue
-        reach = max(float(np.abs(array).max()) for array in values)
-        if reach > FAR * max(-known.low, known.high):
+        reach, told = max(float(np.abs(array).max()) for array in values), max(-known.low, known.high)
+        if reach > FAR * told:
             state.warn(
-                f"'{name}' reaches {reach:.3g} in the data, {max(-known.low, known.high):.3g} in the statistics of"
+                f"'{name}' reaches {reach:.3g} in the data, {told:.3g} in the statistics of"
                 f" {state.stats_file}, which are used: they are of other data. Name another file, to calibrate anew."
             )
 

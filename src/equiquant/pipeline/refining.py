@@ -1,8 +1,8 @@
 """The refinement stage: correct biases, round weights, and keep what measures best on samples held back.
 
-Every fourth sample is never fitted to. On these every candidate runs as it will be written, and is compared with the
-float model; leaving the model as it is, is one of them. The samples fitted to are first of all those that the scales
-and ranges come from: what a range cuts off others, weights could only make good at the expense of all.
+One of every four samples is never fitted to (`splitting`). On these every candidate runs as it will be written, and is
+compared with the float model; leaving the model as it is, is one of them. The samples fitted to are first of all those
+that the scales and ranges come from: what a range cuts off others, weights could only make good at the expense of all.
 """
 
 from __future__ import annotations
