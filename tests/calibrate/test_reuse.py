@@ -241,7 +241,10 @@ def test_what_the_file_cannot_answer_is_refused(model: Path, x: np.ndarray, tmp_
     ("options", "why"),
     [
         ({"moving_average": True}, "hold the extremes of all samples"),
-        ({"calibration": "minmse", "scale_kind": "power_of_two", "minmse_mode": "most_common"}, "no scales of single"),
+        (
+            {"calibration": "minmse", "scale_kind": "power_of_two", "minmse_mode": "most_common"},
+            "do not hold for all samples the uint8 scale",
+        ),
     ],
 )
 def test_statistics_of_another_kind_are_refused(
@@ -252,6 +255,21 @@ def test_statistics_of_another_kind_are_refused(
     quantize(model, data=x, calibration_cache=file, **plain)
     with pytest.raises(DataError, match=why):
         quantize(model, calibration_cache=file, **plain | options)
+
+
+def test_votes_on_other_scales_are_refused(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    voting: dict[str, Any] = {"preset": "xint8", "cle": False, "simulate_dpu": False, "minmse_mode": "most_common"}
+    plain, signed = voting | {"minmse_mode": "all"}, voting | {"activation_type": "int8"}
+    for name, options in (("votes", voting), ("none", plain), ("signed", signed)):
+        quantize(model, data=x, calibration_cache=tmp_path / name, **options)
+    votes = load_stats(tmp_path / "votes")
+    save_stats(votes.merge(load_stats(tmp_path / "none")), tmp_path / "some")
+    save_stats(votes.merge(load_stats(tmp_path / "signed")), tmp_path / "mixed")
+    save_stats(votes.merge(votes), tmp_path / "all")
+    quantize(model, calibration_cache=tmp_path / "all", **voting)
+    for name, options in (("some", voting), ("mixed", voting), ("votes", signed), ("votes", {"unsigned_relu": True})):
+        with pytest.raises(DataError, match=r"do not hold for all samples the u?int8 scale"):
+            quantize(model, calibration_cache=tmp_path / name, **voting | options)
 
 
 def test_merged_statistics_keep_the_equalization_but_not_the_ranges(model: Path, x: np.ndarray, tmp_path: Path) -> None:

@@ -318,6 +318,12 @@ def test_no_room_for_the_spool_is_said_plainly(monkeypatch: pytest.MonkeyPatch) 
         list(open_samples(iter(samples(2)), [IMAGE], RECIPE))
 
 
+def test_a_write_that_was_cut_short_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("equiquant.calibrate.stream.np.save", lambda file, *_, **__: file.write(b"half"))
+    with pytest.raises(DataError, match=r"No space left.*TMPDIR"):
+        list(open_samples(iter(samples(2)), [IMAGE], RECIPE))
+
+
 def test_no_data_gives_32_synthetic_samples() -> None:
     with open_samples(None, [IMAGE], RECIPE) as stream:
         assert stream.synthetic

@@ -153,6 +153,29 @@ def test_termination_ends_the_command_as_an_error_does(model: Path, data: Path, 
     assert (done.returncode, done.stdout) == (143, "tidied\n")
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_amid_an_import_is_no_error_of_the_module(name: str, code: int, model: Path) -> None:
+    program = (
+        "import os, signal, sys; from equiquant import api; from equiquant.cli import main\n"
+        "def inspect(*_, **__):\n"
+        f"    try: os.kill(os.getpid(), signal.{name})\n"
+        "    except BaseException as error: raise ImportError('initialization failed') from error\n"
+        "api.inspect = inspect; sys.exit(main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", program, "inspect", str(model)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_a_pipe_that_cannot_show_an_arrow_gets_a_question_mark(model: Path, data: Path, tmp_path: Path) -> None:
+    words = ["quantize", str(model), "-o", str(tmp_path / "out.onnx"), "--data", str(data)]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "equiquant", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert "?" in done.stdout
+
+
 def test_a_float_model_has_no_integers(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(model), str(model), "--data", str(data), "--integer"]) == 1
     assert "no QuantizeLinear" in capsys.readouterr().err

@@ -81,8 +81,11 @@ def test_image_flags_make_image_options() -> None:
     assert given == {"image": ImageOptions(mean=(1.0, 2.0, 3.0), size=(8, 16), color="BGR", scale=0.5)}
 
 
-def test_set_reaches_every_field_and_wins() -> None:
-    assert overrides("--cle-steps", "2", "--set", "cle_steps=3", "--set", "seed=4") == {"cle_steps": 3, "seed": 4}
+def test_set_reaches_every_field_and_contradicts_none() -> None:
+    assert overrides("--cle-steps", "3", "--set", "cle_steps=3", "--set", "seed=4") == {"cle_steps": 3, "seed": 4}
+    for words in (("--no-cle", "--set", "cle=true"), ("--set", "seed=1", "--set", "seed=2")):
+        with pytest.raises(OptionError, match="is given twice"):
+            overrides(*words)
 
 
 @pytest.mark.parametrize(

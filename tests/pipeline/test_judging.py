@@ -35,18 +35,19 @@ def test_the_ranges_of_candidates_see_no_more_than_those_they_compete_with(
         assert least < Judge(model.model, stream, recipe).sqnr_db(model.model) < most
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 48, 200])
-def test_one_half_is_fitted_to_and_the_other_measured(count: int) -> None:
-    model = load_model(proto("a = Conv(x, w) y = Relu(a)", "float[N,3,8,8] x", "float[] y", weights(w=(4, 3, 1, 1))))
-    samples = np.broadcast_to(np.arange(count, dtype=np.float32)[:, None, None, None], (count, 3, 8, 8))
+@pytest.mark.parametrize(("count", "size", "most"), [(1, 8, 1), (2, 8, 1), (5, 8, 2), (96, 8, 48), (120, 130, 24)])
+def test_one_half_is_fitted_to_and_the_other_measured(count: int, size: int, most: int) -> None:
+    nodes, given = "a = Conv(x, w) y = Relu(a)", weights(w=(4, 3, 1, 1))
+    model = load_model(proto(nodes, f"float[N,3,{size},{size}] x", "float[] y", given))
+    samples = np.broadcast_to(np.arange(count, dtype=np.float32)[:, None, None, None], (count, 3, size, size))
     with open_samples(samples, input_specs(model.model), preset("a8w8")) as stream:
         judge = Judge(model.model, stream, preset("a8w8"))
         fitted, held = ([int(feed["x"].flat[0]) for feed in view] for view in (judge.fitted, judge.held))
-    first, others = alternate(min(count, 96))
+    first, others = alternate(min(count, 96))  # of smaller feeds more than the first 96 would be taken
     assert fitted == first
     assert set(held) <= set(others or first)
-    assert len(held) == min(max(len(others), 1), 24)
-    assert len(others) <= 24 or not set(held).intersection(held_back(96))
+    assert len(held) == most
+    assert len(others) <= most or not set(held).intersection(held_back(96))
 
 
 def test_a_yardstick_hears_what_a_final_sigmoid_does() -> None:

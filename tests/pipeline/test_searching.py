@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from equiquant import quantize, search
 from equiquant.cli import main
 from equiquant.errors import DataError, EquiQuantError, OptionError
 from equiquant.pipeline import searching
+from tests.canonical.support import proto, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 PLAIN: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest"}
@@ -144,6 +146,37 @@ def test_trials_of_another_search_are_refused(model: onnx.ModelProto, data: Arra
     file.write_text("{")
     with pytest.raises(OptionError, match="not a file of trials"):
         search(model, data=data, **QUICK, trials_file=file)
+
+
+class _Constant:
+    def __init__(self, score: float) -> None:
+        self._score = score
+
+    def __call__(self, _: onnx.ModelProto) -> float:
+        return self._score
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "other"),
+    [
+        (_Constant(1.0), "_Constant", lambda _: 2.0),
+        (functools.partial(min, 1.0, key=lambda _: 0), "min(1.0, key=", functools.partial(min, 2.0, key=hash)),
+    ],
+)
+def test_trials_of_another_metric_are_refused(
+    model: onnx.ModelProto, data: Array, tmp_path: Path, metric: Any, name: str, other: Any
+) -> None:
+    file = tmp_path / "trials.json"
+    result = search(model, data=data, metric=metric, **QUICK, time_budget=1e-9, trials_file=file)
+    assert result.search.metric.startswith(name)
+    with pytest.raises(OptionError, match="other options"):
+        search(model, data=data, metric=other, **QUICK, trials_file=file)
+
+
+def test_labels_are_of_whole_samples_not_of_pixels(data: Array) -> None:
+    segmenting = proto("y = Conv(x, w)", "float[N,3,6,6] x", "float[N,5,6,6] y", weights(w=(5, 3, 1, 1)))
+    with pytest.raises(EquiQuantError, match="need an output of class scores"):
+        search(segmenting, data=data, labels=[1] * 9, **QUICK)
 
 
 @pytest.mark.parametrize(

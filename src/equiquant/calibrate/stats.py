@@ -7,7 +7,7 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.errors import DataError
+from equiquant.numerics.affine import IntType
 from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.exact_sum import ExactSum
 from equiquant.numerics.figures import ChannelFigures
@@ -109,10 +110,23 @@ class TensorRecord:
             sums = self.sums.merge(other.sums)
         if self.sketch is not None and other.sketch is not None and sums is not None:
             sketch = self.sketch.merge(other.sketch)
-        votes = {key: self.votes.get(key, 0) + other.votes.get(key, 0) for key in {*self.votes, *other.votes}}
         low, high = min(self.low, other.low), max(self.high, other.high)
+        votes: Votes = {}
+        if self._ballot(low) == other._ballot(low):
+            votes = {key: self.votes.get(key, 0) + other.votes.get(key, 0) for key in {*self.votes, *other.votes}}
         count = self.count + other.count
         return TensorRecord(low, high, count, histogram, sums, sketch, dict(sorted(votes.items())))
+
+    def votes_on(self, kind: IntType, *, unsigned: bool) -> bool:
+        """True if its samples voted on scales of this storage type, and where never negative on unsigned ones."""
+        zeros = self._ballot(self.low)
+        wanted = {kind.center, kind.qmin} if unsigned and self.low >= 0 else {kind.center}
+        return max(zeros, default=None) == kind.center and wanted <= zeros
+
+    def _ballot(self, low: float) -> Set[int]:
+        """Return the zero points voted on: of what is negative in some samples, `low` in all, the center alone."""
+        zeros = {zero for zero, _ in self.votes}
+        return zeros if low >= 0 else {max(zeros)} if zeros else zeros
 
 
 @dataclass(frozen=True, eq=False)

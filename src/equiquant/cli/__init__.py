@@ -7,6 +7,7 @@ standard error), 2 usage, 130 interrupted, 143 terminated.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -23,6 +24,8 @@ __all__ = ["main"]
 INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 TERMINATED = 128 + signal.SIGTERM
 
+_received: list[int] = []  # signals that end the command
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
@@ -35,7 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse(argv)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+        _received.clear()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, _leave)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # rather than fail on a × that the encoding of a pipe lacks
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # they are in the report, which the command shows
@@ -50,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         goes_on = getattr(args, "stats", None) or getattr(args, "auto", False)
         print("interrupted" + ("; the same command goes on from there" if goes_on else ""), file=sys.stderr)
         return INTERRUPTED
+    except ImportError:  # what a module in C makes of a signal that comes while it is being imported
+        if not _received:
+            raise
+        return 128 + _received[0]
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         _silence_output()
         return 0
@@ -60,9 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"Cannot write the output: {error.strerror}.")
 
 
-def _terminate(*_: object) -> NoReturn:
+def _leave(number: int, _: object) -> NoReturn:
     """Leave as after an error, so that the terminal is as it was and no temporary file stays."""
-    raise SystemExit(TERMINATED)
+    _received.append(number)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(TERMINATED)
 
 
 def _silence_output() -> None:

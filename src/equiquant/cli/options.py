@@ -203,10 +203,10 @@ def _prepared(args: argparse.Namespace, given: dict[str, Any]) -> ImageOptions |
 
 
 def recipe_overrides(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the recipe fields set on the command line, `--set` last.
+    """Return the recipe fields set on the command line.
 
     Raises:
-        OptionError: `--set` names an unknown field or gives it a value of the wrong type.
+        OptionError: `--set` names an unknown field, gives it a value of the wrong type, or another one than was given.
     """
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in _given(args, RECIPE).items()}
     image = _given(args, IMAGE)
@@ -222,10 +222,9 @@ def recipe_overrides(args: argparse.Namespace) -> dict[str, Any]:
 
             raise unknown_field(key, settable)
         value = parse_value(key, settable[key], text)
-        if key in image_hints:
-            image[key.removeprefix(IMAGE)] = value
-        else:
-            fields[key] = value
+        told, name = (image, key.removeprefix(IMAGE)) if key in image_hints else (fields, key)
+        if told.setdefault(name, value) != value:
+            raise OptionError(f"{key} is given twice: as {told[name]!r} and, with --set, as {value!r}.")
     options = _prepared(args, image)
     if options is not None:
         fields["image"] = options

@@ -55,8 +55,7 @@ class EqualizationPlan:
         ranges: The ranges chosen with the scales; None leaves them to calibration.
         settled: The same with those of some activations as more samples want them: what is kept in the end. The scales,
             and what the plan is measured with, come from fewer.
-        widened: The same with those of all activations, where these samples go far beyond the fewer: what is kept if it
-            measures better.
+        widened: The same with those of all activations: what is kept if it measures better.
         noise: Noise over signal that weights, biases and tensors with such a range make, clipping included, by (kind,
             name).
     """
@@ -173,8 +172,11 @@ def settle_ranges(plan: EqualizationPlan, tensors: Sequence[RangeNoise], *, powe
         tensors: These activations, from `range_terms` for these samples.
         powers_of_two: Every step is a power of two.
     """
-    first, anew = plan.ranges, plan_ranges([], tensors, plan, None, plan.method, powers_of_two=powers_of_two).ranges
+    first = plan.ranges
     assert first is not None
+    if not tensors:
+        return first
+    anew = plan_ranges([], tensors, plan, None, plan.method, powers_of_two=powers_of_two).ranges
     assert anew is not None
     fresh = anew.without(lambda key: key not in first.ends)
     ends, costs = {**first.ends, **fresh.ends}, {**first.costs, **fresh.costs}

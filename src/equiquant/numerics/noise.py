@@ -28,6 +28,8 @@ __all__ = ["NoiseTerm", "TensorNoise", "WeightNoise", "objective"]
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
 
+HALVINGS = 16  # of the range of a bias that are weighed: one dead channel may have set it
+
 
 @dataclass(frozen=True, eq=False)
 class TensorNoise:
@@ -60,10 +62,18 @@ class TensorNoise:
         return (np.maximum(self.high, self.low),) if self.symmetric else (self.high, self.low)
 
     def exact(self, z: Array) -> float:
-        """Return J with true maxima."""
+        """Return J with true maxima; of a bias with the range that costs least, for no quantizer keeps a worse one."""
         local = z[self.ids]
         width = sum(float((side * np.exp(local)).max(initial=0.0)) for side in self.sides())
-        return (width / self.levels) ** 2 / 12 * float(self.gain @ np.exp(-2 * local))
+        noise = (width / self.levels) ** 2 / 12 * float(self.gain @ np.exp(-2 * local))
+        return noise if self.kind != "bias" or not self.symmetric else self._clipped(local, width, noise)
+
+    def _clipped(self, local: Array, width: float, noise: float) -> float:
+        """Return the least noise of ranges that halve again and again, what they cut off included."""
+        size, weight = self.sides()[0] * np.exp(local), self.clip_gain * np.exp(-2 * local)
+        halved = 0.5 ** np.arange(HALVINGS)
+        cut = (np.maximum(size - width * halved[:, None], 0) ** 2 * weight).sum(axis=1)
+        return float((noise * halved**2 + cut).min())
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,11 +88,13 @@ def _check_kind(stats: TensorStats, recipe: Recipe, file: Path) -> None:
     if stats.averaged != (wanted.pace is not None):
         kind = "moving averages" if stats.averaged else "the extremes of all samples"
         raise DataError(f"The statistics in {file} hold {kind}; ask for them (moving_average), or name another file.")
-    if wanted.votes is not None and not any(record.votes for record in stats.tensors.values()):
-        raise DataError(
-            f"The statistics in {file} hold no scales of single samples, which minmse_mode 'most_common' is about."
-            " Name another file and give the data."
-        )
+    if wanted.votes is not None:
+        stored, unsigned = wanted.votes
+        if not all(record.votes_on(stored, unsigned=unsigned) for record in stats.tensors.values() if record.count):
+            raise DataError(
+                f"The statistics in {file} do not hold for all samples the {stored.name} scale that each of them would"
+                " have, which minmse_mode 'most_common' is about. Name another file and give the data."
+            )
 
 
 def _collect(

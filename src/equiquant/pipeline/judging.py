@@ -49,6 +49,7 @@ CORRECTION_SHARE = 4  # a correction may take half of a candidate's time
 CORRECTION = Refinement(correct_bias=True, round_weights=False)
 MOST_FEEDS, FEWEST_FEEDS = 48, 1
 MOST_MEASURED = 24  # feeds that candidates are measured on
+LARGE, MOST_TIMES = 50_000, 8  # values of a feed that shows much; of smaller ones so many times as many are taken
 MACS_PER_SECOND = 2e10  # multiplications a second in onnxruntime on two cores, as written, without fusions
 LEAST_MACS = 2e7  # a small network's time goes elsewhere
 
@@ -57,6 +58,12 @@ def affordable_feeds(model: ir.Model, stream: SampleStream, seconds: float) -> i
     """Return how many feeds a usual CPU runs in some seconds: counted, not timed, so that a run can be repeated."""
     batch = batch_size(stream.first(1)[0])
     return int(seconds * MACS_PER_SECOND / (batch * max(sum(map(multiplications, model.graph)), LEAST_MACS)))
+
+
+def _times(stream: SampleStream) -> int:
+    """Return how many times as many feeds are wanted for their being small: each shows few values of a channel."""
+    size = sum(array.size for array in stream.first(1)[0].values())
+    return max(1, min(MOST_TIMES, LARGE // max(size, 1)))
 
 
 class Yardstick:
@@ -121,10 +128,11 @@ class Judge:
     def __init__(self, model: ir.Model, stream: SampleStream, recipe: Recipe) -> None:
         self._recipe = recipe
         self.affordable = affordable_feeds(model, stream, SECONDS)
-        feeds = max(FEWEST_FEEDS, min(MOST_FEEDS, self.affordable // 2))
+        times = _times(stream)
+        feeds = max(FEWEST_FEEDS, min(times * MOST_FEEDS, self.affordable // 2))
         known = stream.count_up_to(2 * feeds)
         trial = affordable_feeds(model, stream, TRIAL_SECONDS)
-        most = max(FEWEST_FEEDS, min(MOST_MEASURED, trial // 2))
+        most = max(FEWEST_FEEDS, min(times * MOST_MEASURED, trial // 2))
         fitted, between = alternate(known)
         self.fitted = self.held = self._ranged = SampleView.picked(stream, fitted)
         self.rest: SampleView | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from numbers import Real
@@ -47,7 +48,7 @@ class Scorer:
         self.labels = None if labels is None else _classes(labels)
         self.name = "sqnr_db" if labels is None else "top1"
         if metric is not None:
-            self.name = getattr(metric, "__qualname__", type(metric).__name__)
+            self.name = _name(getattr(metric, "__wrapped__", metric))
 
     def match(self, samples: int, *, limited: bool) -> None:
         """Check that there is a label for each sample; of samples that were limited the first labels count.
@@ -91,6 +92,14 @@ def _classes(labels: Sequence[int] | Array) -> Array:
     return array
 
 
+def _name(metric: Any) -> str:
+    """Return what a function of the user's is called; of a partial one with what it is given."""
+    if isinstance(metric, functools.partial):
+        given = [*map(repr, metric.args), *(f"{key}={value!r}" for key, value in metric.keywords.items())]
+        return f"{_name(metric.func)}({', '.join(given)})"
+    return str(getattr(metric, "__qualname__", type(metric).__name__))
+
+
 def _number(value: Any, name: str) -> float:
     if isinstance(value, np.ndarray | np.generic) and value.size == 1:
         value = value.item()
@@ -102,7 +111,7 @@ def _number(value: Any, name: str) -> float:
 def _top1(model: ir.Model, labels: Array, held: SampleView) -> float:
     runner = Runner(model, optimize=False)
     outputs = [runner.run(feed)[0] for feed in held]
-    if outputs[0].ndim < 2:
+    if outputs[0].ndim < 2 or outputs[0].size != np.prod(outputs[0].shape[:2]):
         raise DataError("Labels need an output of class scores as the first output; give a metric instead.")
     scores = np.concatenate([output.reshape(len(output), -1) for output in outputs])
     wanted = labels[len(labels) - len(scores) :]

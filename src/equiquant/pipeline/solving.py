@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,6 @@ from equiquant.calibrate import SampleView
 from equiquant.equalization import (
     EqualizationPlan,
     QuantizerModel,
-    Ranges,
     ScaleClasses,
     Sketches,
     awakened,
@@ -35,7 +34,6 @@ from equiquant.equalization import (
     with_noise,
 )
 from equiquant.graph.decisions import decision_values
-from equiquant.graph.query import name_of
 from equiquant.io import expose, model_bytes, release_memory
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm
@@ -55,8 +53,6 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 BACKWARD_COST = 4  # a backward pass over a forward one
-LOUD = 1.5  # times what was seen: beyond it, ranges that do not know of it may be worthless
-TINY = 1e-30
 FEW_VALUES = 256  # of a channel: pooled features and outputs, of which a sample shows one
 MOST_DRAWS = 4  # random directions a feed, for the noise gains
 RANGES_BELOW = 100_000_000  # bytes of weights; above, weighing every large weight would cost more than it gives
@@ -83,8 +79,7 @@ def solve(
         samples: What to calibrate on.
         affordable: Feeds that float inference can run in the time the noise gains may cost.
         reach: What the Clips see; None for what they see of the samples.
-        rest: Further samples, which settle the ranges of tensors that show few values once the scales are chosen; None
-            for none.
+        rest: Further samples, which settle ranges once the scales are chosen; None for none.
 
     Returns:
         The plans, and the noise terms: empty where only the pairwise solver ran.
@@ -119,11 +114,8 @@ def solve(
     if clipping:
         plans = _with_ranges(recipe, classes, plans, range_terms(classes, own, sketches, ends), bounds, quantizer)
     if ranged and rest is not None:
-
-        def later(only: Set[str] | None) -> ChannelStatistics:
-            return channel_statistics(recipe, model, classes, tensors, rest, only)
-
-        plans = _settled(recipe, classes, plans, seen, later, (own, ends), quantizer)
+        more = channel_statistics(recipe, model, classes, tensors, rest)
+        plans = _settled(recipe, classes, plans, seen, more, (own, ends), quantizer)
     if recipe.cle_method == "global" or (recipe.cle_method == "auto" and model_bytes(model) > MEASURE_BELOW):
         plans = [plan for plan in plans if not plan.method.startswith("pairwise")]
     return plans, terms
@@ -172,42 +164,39 @@ def _settled(
     classes: ScaleClasses,
     plans: list[EqualizationPlan],
     seen: ChannelStatistics,
-    later: Callable[[Set[str] | None], ChannelStatistics],
+    more: ChannelStatistics,
     noise: tuple[Sequence[NoiseTerm], Mapping[str, Ends]],
     quantizer: QuantizerModel,
 ) -> list[EqualizationPlan]:
-    """Give the plans that chose ranges those that further samples want of what shows few values, or is louder there.
+    """Give the plans that chose ranges those that further samples want: of what shows few values, and of all.
 
     Args:
         recipe: Says whether steps are powers of two.
         classes: The scale classes.
         plans: The plans.
         seen: What the scales were chosen by.
-        later: Returns the same of the further samples, of the tensors named.
+        more: The same of the further samples.
         noise: The noise terms, and the ends of the tensors.
         quantizer: Names the tensors that share a range.
     """
     own, ends = noise
+    told = [term for term in own if term.kind == "activation"]
+    every = join_ranges(range_terms(classes, told, seen.sketches_with(more), ends)[1], quantizer.shared)
+    few = seen.told_by_few()
+    powers = recipe.scale_kind == "power_of_two"
 
-    def settled(more: ChannelStatistics, names: Set[str]) -> list[Ranges | None]:
-        told = [t for t in own if t.kind == "activation" and t.name in more.stats.tensors]
-        _, ranges = range_terms(classes, told, seen.sketches_with(more), ends)
-        unsure = [term for term in join_ranges(ranges, quantizer.shared) if term.name in names]
-        powers = recipe.scale_kind == "power_of_two"
-        chosen = [plan.ranges is not None and bool(unsure) for plan in plans]
-        return [
-            settle_ranges(p, unsure, powers_of_two=powers) if c else None for p, c in zip(plans, chosen, strict=True)
-        ]
+    def settled(plan: EqualizationPlan) -> EqualizationPlan:
+        if plan.ranges is None:
+            return plan
+        some = settle_ranges(plan, [t for t in every if t.name in few], powers_of_two=powers)
+        wide = settle_ranges(plan, every, powers_of_two=powers)
+        return replace(
+            plan,
+            settled=some if some.ends != plan.ranges.ends else None,
+            widened=wide if wide.ends not in (plan.ranges.ends, some.ends) else None,
+        )
 
-    few = seen.told_by_few().intersection(quantizer.tensors)
-    sharing = few.union(*(group for group in quantizer.shared if few.intersection(group)))
-    some = later(sharing | seen.fed)
-    if few:
-        plans = [replace(p, settled=anew) for p, anew in zip(plans, settled(some, few), strict=True)]
-    if some.louder_than(seen):
-        every = settled(later(None), frozenset(quantizer.tensors))
-        plans = [replace(p, widened=anew) for p, anew in zip(plans, every, strict=True)]
-    return plans
+    return [settled(plan) for plan in plans]
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,12 +206,10 @@ class ChannelStatistics:
     Attributes:
         stats: All of it.
         rounded: Names of the tensors whose figures are asked for.
-        fed: Those that are inputs of the graph.
     """
 
     stats: calibrate.TensorStats
     rounded: frozenset[str]
-    fed: frozenset[str]
 
     @property
     def samples(self) -> int:
@@ -244,11 +231,6 @@ class ChannelStatistics:
         """Return the tensors whose channels have shown so few values that others will lie well beyond them."""
         return frozenset(name for name, sides in self.sketches.items() if sides[0].count < FEW_VALUES)
 
-    def louder_than(self, other: ChannelStatistics) -> bool:
-        """True if any of its tensors goes far beyond what the other has seen of it."""
-        reach = ((r.stats.tensors[name] for r in (self, other)) for name in self.figures)
-        return any(max(-a.low, a.high) > LOUD * max(-b.low, b.high, TINY) for a, b in reach)
-
     def sketches_with(self, other: ChannelStatistics) -> Mapping[str, Sketches]:
         """Return the sketches of what both have seen, of the other's tensors."""
         records = {name: self.stats.tensors[name].merge(record) for name, record in other.stats.tensors.items()}
@@ -261,13 +243,11 @@ def channel_statistics(
     classes: ScaleClasses,
     tensors: tuple[str, ...],
     samples: SampleView,
-    only: Set[str] | None = None,
 ) -> ChannelStatistics:
     """Calibrate the channels of the tensors and of the Clips' outputs, in one pass.
 
     So are what the layers read, where noise is asked for: a Conv behind a Pad or a Concat reads a tensor that needs no
-    range of its own. What goes into the Clips is sketched too, and every rounded tensor if ranges may clip. Of all
-    these nothing but those of `only`, if given.
+    range of its own. What goes into the Clips is sketched too, and every rounded tensor if ranges may clip.
     """
     values = {v.name or "": v for v in model.graph.inputs} | {v.name or "": v for n in model.graph for v in n.outputs}
     made = [site.node.outputs[0].name or "" for site in classes.clips]
@@ -278,17 +258,11 @@ def channel_statistics(
         if name in values and (axis := channel_axis(values[name], classes)) is not None
     }
     sources = clipped(classes)
-    if only is not None:
-        cut = {name_of(site.node.inputs[0]) for site in classes.clips if site.node.outputs[0].name in only}
-        asked = only | cut
-        axes, sources = ({name: axis for name, axis in found.items() if name in asked} for found in (axes, sources))
     sketched = set(sources)
     if chooses_ranges(recipe, model) or recipe.clip_mode == "soft":
         sketched |= {name for name in axes if name in tensors and name not in made}
     stats = calibrate.collect(model, samples, (), plain(recipe), channels=sources | axes, sketches=sketched)
-    return ChannelStatistics(
-        stats, frozenset(axes), frozenset(axes).intersection(v.name or "" for v in model.graph.inputs)
-    )
+    return ChannelStatistics(stats, frozenset(axes))
 
 
 def channel_gains(

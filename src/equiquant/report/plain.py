@@ -70,7 +70,8 @@ def write_atomically(path: Path, text: str) -> Path:
     refuse_special(path)
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        # a path that is no UTF-8 may be named in it
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
