@@ -1,6 +1,6 @@
 """Quantize an image model with a folder of images as calibration data.
 
-    pip install equiquant[images]
+    pip install '.[images]'
     python examples/quantize_images.py model.onnx model-int8.onnx photos/
     python examples/quantize_images.py model.onnx model-int8.onnx photos/ --preset a8w8 --mean 0.5 --std 0.5
 

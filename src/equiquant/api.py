@@ -100,7 +100,8 @@ def quantize(
         **overrides: Fields of `Recipe` that replace the preset's.
 
     Raises:
-        EquiQuantError: Bad model, data, option or output path; nothing is written then.
+        EquiQuantError: Bad model, data, option or output path; no model is written then, unless it is the
+            report that cannot be.
     """
     if preset == "auto":
         if calibration_cache is not None:
@@ -223,7 +224,8 @@ def equalize(
         **overrides: Further fields of `Recipe`.
 
     Raises:
-        EquiQuantError: Bad model, data, option or output path; nothing is written then.
+        EquiQuantError: Bad model, data, option or output path; no model is written then, unless it is the
+            report that cannot be.
     """
     options = {
         "cle": True,
@@ -262,7 +264,8 @@ def run_recipe(
         calibration_cache: As in `quantize`.
 
     Raises:
-        EquiQuantError: Bad model, data, option or output path; nothing is written then.
+        EquiQuantError: Bad model, data, option or output path; no model is written then, unless it is the
+            report that cannot be.
     """
     made = calibration_cache is None or not Path(calibration_cache).is_file()
     places = (output, calibration_cache) if made else (output,)

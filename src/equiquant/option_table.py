@@ -156,7 +156,7 @@ _EXTRA = [
         "str",
         "measured",
         "cle_accept",
-        "Our own: 'measured' keeps equalization only where it measures better than none, 'always' in any case.",
+        "Our own: 'measured' drops equalization that measures over 0.7 dB below the best, 'always' keeps it.",
         ("measured", "always"),
     ),
     applied(

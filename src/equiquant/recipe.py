@@ -128,7 +128,7 @@ class Recipe:
             eight Clips), a bound of its own a channel; `relu`, as `replace_clip6_relu`.
         cle: Equalize channels across layers.
         cle_method: The solver: `pairwise` (documented), `global` (least noise at the output), or the better of both.
-        cle_accept: Keep equalization only where it measures better than none, or `always`.
+        cle_accept: `measured` drops equalization that measures more than 0.7 dB below the best, `always` keeps it.
         cle_steps: Sweeps of the pairwise solver; −1 sweeps until it converges.
         cle_append_bias: The bias counts in the range of a producing row.
         bias_correction: Set each layer's bias so that its mean output is that of the float network, where that measures

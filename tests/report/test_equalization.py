@@ -66,7 +66,7 @@ def test_the_axis_holds_every_figure(before: float, after: float) -> None:
     chart = noise_chart([{"name": "t", "kind": "activation", "before": before, "global": after}], "global")
     places = [float(part.split('"')[0]) for part in chart.split(' cx="')[1:]]
     assert len(places) == 2
-    assert all(330 <= x <= 930 for x in places)
+    assert all(31 <= x <= 930 for x in places)  # right of the name
     assert chart.count("<text") <= 12
 
 

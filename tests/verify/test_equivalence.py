@@ -68,11 +68,11 @@ def test_another_shape_is_infinitely_wrong() -> None:
     assert equivalence(short.model(), long.model(), short.feeds()).error == float("inf")
 
 
-def test_integer_outputs_must_agree_exactly() -> None:
+def test_of_integer_outputs_the_share_counts_that_differs() -> None:
     up = Case("up", "y = ArgMax<axis=1>(x)", inputs="float[N,4] x", outputs="int64[] y")
     down = Case("down", "y = ArgMin<axis=1>(x)", inputs="float[N,4] x", outputs="int64[] y")
     assert equivalence(up.model(), up.model(), up.feeds()).error == 0.0
-    assert equivalence(up.model(), down.model(), up.feeds()).error == float("inf")
+    assert equivalence(up.model(), down.model(), up.feeds()).error == 1.0
 
 
 def test_the_worst_output_is_named() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from equiquant import quantize
+from equiquant import equalize, quantize
 from equiquant.canonical.affine import BatchNorm
 from equiquant.verify import Reference, float_noise
 from tests.qdq.support import noise, parse
@@ -31,8 +31,8 @@ def _difference(gap: float) -> ir.Model:
 
 def test_noise_is_small_where_nothing_cancels_and_large_where_it_does() -> None:
     noise_of = {gap: float_noise(m, Reference.of(m, [{"x": DATA}])) for gap in (1.0, 1e-3) for m in [_difference(gap)]}
-    assert noise_of[1.0].error < 1e-6
-    assert noise_of[1e-3].error > 1e-5
+    assert noise_of[1.0]["y"] < 1e-6
+    assert noise_of[1e-3]["y"] > 1e-5
 
 
 def test_a_fold_within_the_noise_is_kept_and_said() -> None:
@@ -66,4 +66,31 @@ def test_constants_that_are_sizes_stay() -> None:
     )
     reference = Reference.of(model, [{"x": DATA[:1]}])
     assert reference.measure(model).error == 0
-    assert 0 < float_noise(model, reference).error < 1e-5
+    assert 0 < float_noise(model, reference)["y"] < 1e-5
+
+
+def _flipping() -> ir.Model:
+    """A BatchNormalization whose result is an output, and another one as integers that any rounding changes."""
+    body = "c = Conv(x, w) y = BatchNormalization(c, g, z, z, v) m = Mul(y, much) i = Cast<to=7>(m)"
+    constants: dict[str, Any] = {"g": GAMMA, "z": np.zeros(4, np.float32), "v": VAR, "much": np.array(1e6, np.float32)}
+    return parse(f"f (float[1,3,6,6] x) => (float[] y, int64[] i) {{ {body} }}", w=noise(4, 3, 3, 3), **constants)
+
+
+def test_an_output_that_flips_does_not_hide_a_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = BatchNorm.factors
+
+    def wrong(self: BatchNorm, axis: int, rank: int, channels: int) -> Any:
+        scale, shift = original(self, axis, rank, channels)
+        assert scale is not None
+        return scale * 1.001, shift
+
+    monkeypatch.setattr(BatchNorm, "factors", wrong)
+    with pytest.warns(UserWarning, match="Folding changed 'i' by .* it was undone"):
+        quantize(_flipping(), data=DATA, preset="a8w8")
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_output_that_flips_stops_no_fold() -> None:
+    report = equalize(_flipping(), data=DATA).report
+    assert any(d.rule == "fold_batch_norm" and d.applied for d in report.decisions)
+    assert [d.where for d in report.decisions if d.rule == "float_noise"] == ["i"]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.graph.query import attribute, pads_own_values, static_shape
+from equiquant.graph.query import attribute, constant, pads_own_values, static_shape
 
 __all__ = ["CARRIERS", "SCALED", "SHIFTED", "Place", "channel_place", "commutes"]
 
@@ -81,7 +81,30 @@ def channel_place(node: ir.Node, index: int, axis: int, channels: int, *, back: 
     if node.op_type == "Transpose":
         order = list(attribute(node, "perm", range(len(source))[::-1]))
         return (order[axis] if back else order.index(axis)), len(result)
-    return (axis, len(result)) if len(result) == len(source) and result[axis] == channels else None
+    if len(result) != len(source) or result[axis] != channels:
+        return None
+    return (axis, len(result)) if _leaves(node, axis, len(source)) else None
+
+
+def _leaves(node: ir.Node, axis: int, rank: int) -> bool:
+    """True if an operator that keeps the size of an axis keeps what lies where along it."""
+    if node.op_type in ("MaxPool", "AveragePool"):
+        return axis < 2
+    if node.op_type != "Pad":
+        return True
+    amounts, axes = (_integers(node, index, name) for index, name in ((1, "pads"), (3, "")))
+    if amounts is None or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
+        return False
+    padded = [a % rank for a in axes] if axes is not None else list(range(rank))
+    return all(not any(amounts[k :: len(padded)]) for k, a in enumerate(padded) if a == axis)
+
+
+def _integers(node: ir.Node, index: int, name: str) -> list[int] | None:
+    """Return integers given as an attribute or a constant input; None for others."""
+    given = attribute(node, name, None) if name else None
+    if given is None and len(node.inputs) > index and node.inputs[index] is not None:
+        given = constant(node.inputs[index])
+    return None if given is None else [int(v) for v in np.asarray(given).reshape(-1)]
 
 
 def _same_size(left: tuple[int | None, ...], right: tuple[int | None, ...]) -> bool:

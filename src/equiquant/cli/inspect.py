@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--preset",
-        choices=tuple(PRESETS),
+        choices=tuple(name for name, recipe in PRESETS.items() if not recipe.weight_only),
         default="xint8",
         help="the quantization to predict for (default: %(default)s)",
     )

@@ -62,7 +62,7 @@ def _layers(console: Console, layers: tuple[LayerOutlook, ...]) -> None:
     for layer in layers:
         known = layer.sqnr_before_db is not None
         table.add_row(
-            shorten(layer.name, LAYER_CHARS),
+            _named(console, layer.name),
             layer.op_type,
             f"{layer.free}/{layer.channels}",
             Text(spread_text(layer.spread_before), style="yellow" if layer.spread_before > WIDE else ""),
@@ -78,6 +78,11 @@ def _layers(console: Console, layers: tuple[LayerOutlook, ...]) -> None:
         " were all that is rounded.",
         style="dim",
     )
+
+
+def _named(console: Console, name: str) -> str:
+    """Return a name that fits a terminal; whole where nobody watches."""
+    return shorten(name, LAYER_CHARS) if console.is_terminal else name
 
 
 def _gain(before: float | None, after: float | None) -> Text:
@@ -96,7 +101,7 @@ def _tensors(console: Console, tensors: tuple[TensorOutlook, ...], worst: int) -
     table = result_table("Activation", "SQNR", "SQNR\nequalized", "Gain")
     for tensor in shown:
         before, after = tensor.sqnr_before_db, tensor.sqnr_after_db
-        table.add_row(shorten(tensor.name, LAYER_CHARS), graded(before), graded(after), _gain(before, after))
+        table.add_row(_named(console, tensor.name), graded(before), graded(after), _gain(before, after))
     console.print(f"\nThe {len(shown)} worst of {len(tensors)} activation tensors", style="bold")
     console.print(table)
 
@@ -112,7 +117,7 @@ def _held(console: Console, layers: tuple[LayerOutlook, ...], freed: float | Non
     console.print("\nChannels that keep their scale", style="bold")
     for reason, parts in reasons.items():
         channels = sum(count for count, _ in parts)
-        names = ", ".join(shorten(name, LAYER_CHARS) for _, name in parts[:NAMED])
+        names = ", ".join(_named(console, name) for _, name in parts[:NAMED])
         more = f" and {len(parts) - NAMED} more" if len(parts) > NAMED else ""
         console.print(Text(f"{channels:,} channels, {reason}: {names}{more}"), soft_wrap=True)
     if any("Clip(0," in reason for reason in reasons):

@@ -44,7 +44,7 @@ EQUALIZATION_FLAGS = (
     Flag(
         "--cle-accept",
         "cle_accept",
-        "keep equalization only where it measures better than none (measured, the default), or always",
+        "drop equalization that measures more than 0.7 dB below the best (measured, the default), or always keep it",
     ),
     *CLE_FLAGS,
 )

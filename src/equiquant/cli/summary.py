@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["COLORS", "NAME_CHARS", "graded", "result_table", "show_comparison", "show_inspection", "show_run"]
 
 COLORS = {"good": "green", "fair": "yellow", "poor": "red"}
+DECIDED = "before a final Softmax or Sigmoid"  # where candidates are measured
 NAME_CHARS = 60
 NAME_COLUMN = 11
 LEAST_NAME = 12  # columns that a name keeps on a narrow terminal
@@ -86,6 +87,8 @@ def _run_facts(
     joined = [d.where for d in report.decisions if d.rule == "join_in_float" and d.applied]
     if joined:
         yield "Joined", f"{len(joined)} final Concat in float, where one scale would lose an input: {', '.join(joined)}"
+    for unrefined in (d.reason for d in report.decisions if d.rule == "no_data"):
+        yield "Unrefined", unrefined
     trials = report.refinement.get("trials") or ()
     if trials:
         kept = report.refinement.get("kept")
@@ -100,11 +103,11 @@ def _run_facts(
     if report.mixed_precision:
         mixed = report.mixed_precision
         where = "made-up inputs" if mixed["made_up"] else "held-back samples"
-        gain = f"{decibels(mixed['sqnr_before_db'])} → {decibels(mixed['sqnr_db'])} on {where}"
+        gain = f"{decibels(mixed['sqnr_before_db'])} → {decibels(mixed['sqnr_db'])} on {where}, {DECIDED}"
         yield "Mixed", f"{mixing_cost(mixed)}: {gain}"
     refused = sum(not d.applied for d in report.decisions)
     if refused:
-        yield "Refused", f"{refused}, each with its reason in the report"
+        yield "Left as is", f"{refused}, each with its reason in the report{'' if report_dir else ' (--report DIR)'}"
     if report.quality:
         for row in report.quality.get("outputs", ()):
             yield "Quality", _quality(row, report.quality)
@@ -153,7 +156,7 @@ def _tried(cle: Mapping[str, Any]) -> Iterable[tuple[str, Text | str]]:
         for name in [trial["method"]]
     ]
     if measured:
-        yield "Tried", ", ".join(measured)
+        yield "Tried", f"{', '.join(measured)}; {DECIDED}"
     predicted = cle.get("objective_db") or {}
     if not measured and "before" in predicted and kept in predicted:
         before, after = decibels(predicted["before"]), decibels(predicted[kept])

@@ -3,6 +3,7 @@
 from equiquant.equalization.apply import apply
 from equiquant.equalization.classes import ScaleClasses, find_classes
 from equiquant.equalization.dead_channels import awakened
+from equiquant.equalization.headroom import without_growth
 from equiquant.equalization.layer_noise import operands
 from equiquant.equalization.noise_model import Sketches, cut_ends, noise_terms, range_terms
 from equiquant.equalization.plan import (
@@ -48,4 +49,5 @@ __all__ = [
     "split_clips",
     "spread",
     "with_noise",
+    "without_growth",
 ]

@@ -13,7 +13,6 @@ A `Slot` says how one constant absorbs the factors: constant'[â€¦] = constant[â€
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,6 @@ from equiquant.graph import query
 __all__ = ["PINNED", "ClassBuilder", "ClipSite", "Ids", "Pin", "Slot", "compress", "widen"]
 
 Ids = npt.NDArray[np.int64]
-Array = npt.NDArray[Any]
 
 PINNED = np.zeros((), dtype=np.int64)
 

@@ -73,6 +73,11 @@ class EqualizationPlan:
         ranges = None if self.ranges is None else self.ranges.without(lambda key: key[0] == "weight")
         return replace(self, ranges=ranges)
 
+    def moved_to(self, classes: ScaleClasses, z: Array) -> EqualizationPlan:
+        """Return the plan with other log-scales, (classes,), and those of its ranges that still fit."""
+        ranges, settled, widened = (self.ranges_at(classes, z, r) for r in (self.ranges, self.settled, self.widened))
+        return replace(self, z=z, ranges=ranges, settled=settled, widened=widened)
+
     def ranges_at(self, classes: ScaleClasses, z: Array, ranges: Ranges | None) -> Ranges | None:
         """Return those of its ranges that still fit where log-scales other than planned, (classes,), were applied."""
         moved = np.abs(z - self.z) > SAME
@@ -202,7 +207,9 @@ def with_noise(
     return replace(plan, noise={key: float(cost[0]) for key, cost in noise.items()})
 
 
-def clip_bounds(classes: ScaleClasses, largest: Mapping[str, Array], margin: float) -> Bounds:
+def clip_bounds(
+    classes: ScaleClasses, largest: Mapping[str, Array], margin: float, *, silent_grow: bool = True
+) -> Bounds:
     """Return the smallest and largest log-scale of each class that no Clip(0, c) would notice.
 
     A channel whose largest calibrated value, with a margin, stays below c may grow until it meets c; one that comes
@@ -213,6 +220,7 @@ def clip_bounds(classes: ScaleClasses, largest: Mapping[str, Array], margin: flo
         largest: The largest value of each channel of what goes into the Clips, (C,), by tensor name; empty if nothing
             was calibrated.
         margin: Part of it that other samples may lie beyond it.
+        silent_grow: Channels that were never above 0 may grow without end; they tell nothing of how far they would go.
     """
     lower, upper = np.full(classes.count, -np.inf), np.full(classes.count, np.inf)
     for site in classes.clips:
@@ -222,9 +230,9 @@ def clip_bounds(classes: ScaleClasses, largest: Mapping[str, Array], margin: flo
             lower[site.ids] = upper[site.ids] = 0.0
             continue
         ids, high = site.ids.reshape(-1), np.maximum(seen * (1 + margin), 1e-30)
-        near = high >= site.bound
+        near, still = high >= site.bound, (seen <= 0) & (not silent_grow)
         lower[ids[near]] = 0.0
-        np.minimum.at(upper, ids, np.where(near, 0.0, np.log(site.bound / high)))
+        np.minimum.at(upper, ids, np.where(near | still, 0.0, np.log(site.bound / high)))
     return lower, upper
 
 

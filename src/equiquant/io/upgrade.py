@@ -13,6 +13,7 @@ from onnx import version_converter
 from onnx_ir.passes.common import InlinePass
 
 from equiquant.errors import ModelError, first_line
+from equiquant.graph.query import constant
 from equiquant.io.load import name_nodes
 
 __all__ = ["TARGET_OPSET", "is_operator", "raise_ir_version", "upgrade_opset"]
@@ -101,8 +102,13 @@ def _restore_names(converted: ir.Graph, original: ir.Graph) -> None:
 
 
 def _resize_as_before(model: ir.Model) -> None:
-    """Give Resize the coordinates of Upsample-9 and Resize-10, which the converter forgets: x_in = x_out / scale."""
+    """Give Resize the coordinates of Upsample-9 and Resize-10, which the converter forgets: x_in = x_out / scale.
+
+    The nearest pixel is the one before, or where onnxruntime's Resize-10 shrinks an axis the one behind.
+    """
     for node in model.graph.all_nodes():
         if node.op_type == "Resize" and node.domain == "" and "coordinate_transformation_mode" not in node.attributes:
+            scales = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+            shrinks = scales is not None and bool((scales < 1).any())
             node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
-            node.attributes.add(ir.AttrString("nearest_mode", "floor"))
+            node.attributes.add(ir.AttrString("nearest_mode", "ceil" if shrinks else "floor"))

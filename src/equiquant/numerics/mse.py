@@ -8,17 +8,13 @@ Source: Nagel et al., arXiv:2106.08295, section 3.1 (MSE range setting by grid s
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from equiquant.numerics.affine import IntType, params_from_range
 from equiquant.numerics.histogram import DyadicHistogram
 
 __all__ = ["mse_range"]
 
-Array = npt.NDArray[Any]
 
 STEPS = 64  # candidates of the whole range; of either end alone a quarter as many
 SMALLEST = 1 / 16  # of the whole range: below, 8-bit steps come near the width of a bin

@@ -37,7 +37,8 @@ class ClipReach:
         largest: (C,) the largest value of each channel, by the name of what goes into the Clip; empty if nobody knows.
         samples: How many samples that was seen on.
         margin: Part of it by which other samples are taken to exceed it.
-        halves: The same as `largest` for either half of the samples, where they were looked at apart.
+        halves: The same as `largest` for either half of the samples, where they were looked at apart: for a model that
+            is handed on, and has to be the same function on other samples.
     """
 
     largest: Mapping[str, Array]

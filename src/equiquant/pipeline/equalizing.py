@@ -21,6 +21,7 @@ from equiquant.equalization import (
     apply,
     find_classes,
     spread,
+    without_growth,
 )
 from equiquant.errors import DataError, ModelError
 from equiquant.io import model_bytes, release_memory
@@ -36,7 +37,7 @@ from equiquant.pipeline.solving import solve
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
 from equiquant.refine import Original
-from equiquant.verify import Equivalence, Proof, Reference, apply_known, apply_proven
+from equiquant.verify import Equivalence, Proof, Reference, apply_known, apply_proven, equivalence
 
 __all__ = ["Equalized", "equalize", "equalize_as"]
 
@@ -97,6 +98,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         survey = target.survey(model, asked) if state.quantize else _survey(state, model, asked)
         reach = None if state.quantize else float_reach(state, model, classes)
         plans, terms = _solved(state, model, classes, asked, survey, judge, reach)
+        plans = [plan.moved_to(classes, without_growth(classes, plan.z)) for plan in plans]
         exact, found = input_ranges(model, survey, asked, judge.fitted) if survey and state.quantize else ({}, [])
         state.decisions += found
         terms = [term for term in terms if (term.kind, term.name) not in exact]
@@ -116,11 +118,12 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     only = len(plans) == 1
     trials = [_try(state, model, classes, plan, reference, judge if measured else None, keep=only) for plan in plans]
     best = _choose(state, trials)
-    if best.name == "soft":
-        _warn_of_soft(state, best)
     state.decisions += best.decisions
     state.equalization |= _describe(state, classes, best) | _noise(rows, told)
     equalized = _applied(state, model, classes, best)
+    if best.name == "soft":
+        on_held = equivalence(model, equalized.model, list(judge.held))
+        _warn_of_soft(state, max(best.equivalence, on_held, key=lambda equal: equal.error))
     if reach is not None:
         warn_of_strays(state, classes, reach, best.z)
     if state.quantize and classes.clips and best.name != "soft" and best.z.any():
@@ -150,7 +153,7 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
     )
     tolerance = state.recipe.equivalence_tolerance
     if trial.name == "soft":
-        _warn_of_soft(state, trial)
+        _warn_of_soft(state, trial.equivalence)
     elif proof.equivalence.error > tolerance and not state.stream.synthetic:
         state.warn(
             f"The equalization among the statistics moved '{proof.equivalence.output}' by {proof.equivalence.error:.1e}"
@@ -162,12 +165,13 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
     return _applied(state, model, classes, trial)
 
 
-def _warn_of_soft(state: RunState, trial: _Trial) -> None:
-    """Say that the function was changed, where `soft` did."""
-    if trial.equivalence.error > state.recipe.equivalence_tolerance:
+def _warn_of_soft(state: RunState, found: Equivalence) -> None:
+    """Say that the function was changed, where `soft` did, and tell how much."""
+    state.equalization["equivalence_error"] = found.error
+    if found.error > state.recipe.equivalence_tolerance:
         state.warn(
             f"ClipMode 'soft' moved channels that reach a Clip's bound, which changed the float output by"
-            f" {trial.equivalence.error:.1e} of its magnitude. Use 'exact' or 'per_channel' to keep the function."
+            f" {found.error:.1e} of its magnitude. Use 'exact' or 'per_channel' to keep the function."
         )
 
 
@@ -269,7 +273,7 @@ def _try(
 
 
 def _choose(state: RunState, trials: list[_Trial]) -> _Trial:
-    """Return the trial that measures best, leaving the model alone being one of them.
+    """Return the trial that measures best or nearly so, leaving the model alone being one of them.
 
     Of trials too close to tell apart the last is kept: the solver expects most of it. `soft` changes the function, so
     it has to be the best.

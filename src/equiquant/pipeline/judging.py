@@ -40,9 +40,9 @@ __all__ = ["EQUAL_DB", "MOST_FITTED", "MOST_HELD", "Judge", "Yardstick", "afford
 Array = npt.NDArray[Any]
 
 SECONDS = 1.5  # of float inference that the solvers' statistics may cost
-TRIAL_SECONDS = 0.5  # of float inference that a candidate may cost, calibration and measurement together
+TRIAL_SECONDS = 0.5  # of float inference, of which a candidate may cost half when it is measured
 EQUAL_DB = 0.7  # one draw of the rounding is worth as much
-MOST_FITTED, MOST_HELD = 128, 32  # feeds where weights are rounded: those fitted to, and those held back
+MOST_FITTED, MOST_HELD = 128, 32  # feeds that weights are rounded by, at most, and those held back
 BEST_DB = 200.0  # where there is no noise at all: beyond what float32 can tell
 CORRECTED_FEEDS = 12  # that a candidate's biases are corrected on
 CORRECTION_SHARE = 4  # a correction may take half of a candidate's time
@@ -122,7 +122,7 @@ class Judge:
         fitted: The samples candidates are calibrated on.
         rest: The others; None where there are none.
         held: The samples they are measured on, some of those.
-        affordable: Feeds that float inference can run in the time a candidate may cost.
+        affordable: Feeds that float inference can run in the time the solvers' statistics may cost.
     """
 
     def __init__(self, model: ir.Model, stream: SampleStream, recipe: Recipe) -> None:

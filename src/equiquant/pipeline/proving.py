@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.calibrate import SampleView
 from equiquant.decisions import Decision
+from equiquant.errors import ModelError
+from equiquant.graph.query import opset
 from equiquant.io import model_bytes
 from equiquant.pipeline.splitting import alternate
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Reference, float_noise
 
-__all__ = ["LARGE", "proof_feeds", "proof_samples", "reference_kept"]
+__all__ = ["LARGE", "check_upgrade", "proof_feeds", "proof_samples", "reference_kept"]
 
 Feed = dict[str, npt.NDArray[Any]]
 
@@ -26,6 +29,7 @@ LARGE = 100_000_000
 """Bytes of weights; of a model with more, a measurement takes seconds."""
 
 MEASURED_BELOW = 1_000_000_000  # bytes of weights; a second copy of more is not worth having
+FAR = 1e-3  # of an output's magnitude: no rounding, but another function
 ROUNDINGS = 4.0  # times the noise of weights moved by one unit: a rewrite rounds activations anew as well
 
 
@@ -52,19 +56,40 @@ def reference_kept(state: RunState, model: ir.Model, reference: Reference, stage
         reference: Outputs of the model before.
         stage: Who rewrote it, for the decision; undoing it is left to the caller, a warning is not.
     """
-    result = reference.measure(model)
-    if result.error <= state.recipe.equivalence_tolerance:
+    moved = {n: e for n, e in reference.errors(model).items() if e > state.recipe.equivalence_tolerance}
+    if not moved:
         return reference
-    if state.quantize and model_bytes(model) < MEASURED_BELOW:
+    # what is no float flips where rounding decides, and has no tolerance
+    open_ = {name for name in moved if state.quantize or not reference.is_float(name)}
+    if moved.keys() == open_ and model_bytes(model) < MEASURED_BELOW:
         own = Reference.of(model, reference.feeds)
-        noise = float_noise(model, own).error
-        if result.error <= ROUNDINGS * noise:
-            reason = (
-                f"moved by {result.error:.1e} of its magnitude, which is rounding: moving every weight by one unit in"
-                f" the last place moves it by {noise:.1e}"
-            )
-            state.decisions.append(Decision(stage, "float_noise", result.output, True, reason))
+        noise = float_noise(model, own)
+        if all(error <= ROUNDINGS * noise[name] < np.inf for name, error in moved.items()):
+            for name, error in moved.items():
+                reason = (
+                    f"moved by {error:.1e} of its magnitude, which is rounding: moving every weight by one unit in the"
+                    f" last place moves it by {noise[name]:.1e}"
+                )
+                state.decisions.append(Decision(stage, "float_noise", name, True, reason))
             return own
+    worst = max(moved, key=lambda name: moved[name])
     what = "Folding" if stage == "canonical" else "Rewriting for the NPU"
-    state.warn(f"{what} changed '{result.output}' by {result.error:.1e} of its magnitude; it was undone.")
+    state.warn(f"{what} changed '{worst}' by {moved[worst]:.1e} of its magnitude; it was undone.")
     return None
+
+
+def check_upgrade(original: ir.Model, model: ir.Model, reference: Reference) -> None:
+    """Refuse a model that another opset makes another function of.
+
+    Raises:
+        ModelError: It is another function.
+    """
+    before, after = opset(original), opset(model)
+    if after == before or reference.measure(original).error > FAR:  # of random numbers nothing can be told
+        return
+    moved = reference.measure(model)
+    if moved.error > FAR:
+        raise ModelError(
+            f"Converting the model from opset {before} to {after} changes '{moved.output}' by {moved.error:.1e} of its"
+            " magnitude. Export it again with opset 13 or later."
+        )

@@ -164,7 +164,7 @@ def _split(state: RunState, model: ir.Model, *, rounding: bool) -> tuple[Sequenc
     back = max(LEAST_HELD if rounding else 1, affordable_feeds(model, stream, HELD_SECONDS))
     most = MOST_FITTED if state.recipe.weight_rounding == "optimal" else min(most, MOST_AUTO)
     known = stream.count_up_to(max(2 * most, most + MOST_HELD))
-    held = held_back(known)[:back]
+    held = held_back(known)[: min(back, MOST_HELD)]
     if known == 1:
         return held, held
     first, between = alternate(known)

@@ -25,7 +25,7 @@ from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.mixing import Mix, mix_precision
 from equiquant.pipeline.naming import follow_names, made_by
 from equiquant.pipeline.opening import begun
-from equiquant.pipeline.proving import proof_samples, reference_kept
+from equiquant.pipeline.proving import check_upgrade, proof_samples, reference_kept
 from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.reusing import new_scales, recalled_scales, solves
@@ -163,6 +163,7 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
         if kept is None:
             model, kept = original.clone(), reference
             done = canonical_form(model, recipe, optimize=False)
+            check_upgrade(original, model, reference)
     state.decisions += done
     follow_names(state, made_by(original), model)
     del original

@@ -93,7 +93,7 @@ def solve(
     figures, sketches, count = seen.figures, seen.sketches, seen.samples
     if reach is None:
         reach = reach_seen(sketches, count)
-    bounds = clip_bounds(classes, reach.largest, reach.margin)
+    bounds = clip_bounds(classes, reach.largest, reach.margin, silent_grow=not reach.halves)
     plans = [nothing]
     if recipe.cle:
         plans.append(plan_pairwise(classes, bounds, steps=recipe.cle_steps, append_bias=recipe.cle_append_bias))
@@ -123,7 +123,8 @@ def solve(
 
 def chooses_ranges(recipe: Recipe, model: ir.Model | None = None) -> bool:
     """True if the quantizer may take its ranges from the solver; of a model given, unless it is too large."""
-    chosen = recipe.calibration == "noise" or (recipe.scale_kind == "power_of_two" and recipe.cle)
+    given = recipe.calibration == "minmse" and recipe.scale_kind == "power_of_two" and recipe.cle
+    chosen = recipe.calibration == "noise" or given
     return chosen and recipe.cle_method != "pairwise" and (model is None or model_bytes(model) < RANGES_BELOW)
 
 

@@ -14,7 +14,7 @@ __all__ = ["NOISE_ROWS", "SPREAD_ROWS", "noise_chart", "spread_chart", "sqnr_cha
 WIDTH = 1000
 SPREAD_ROWS = 40  # rows a person still reads; the rest is in report.json
 NOISE_ROWS = 25
-LABEL_CHARS = 44
+LABEL_CHARS, LABEL_WIDTH = 44, 7  # of a name, and of each in pixels
 MOST_MARKS = 8  # labels along an axis before they touch
 
 
@@ -50,7 +50,7 @@ def sqnr_chart(tensors: Sequence[Mapping[str, Any]]) -> str:
             f' rx="1.5"><title>{escape(title)}</title></rect>'
         )
     parts.append(f'<text x="{left}" y="{base + 24}">input</text>')
-    parts.append(f'<text x="{left + plot}" y="{base + 24}" text-anchor="end">output</text></svg>')
+    parts.append(f'<text x="{left + plot}" y="{base + 24}" text-anchor="end">last tensor</text></svg>')
     return f'<div class="scroll">{"".join(parts)}</div>'
 
 
@@ -100,7 +100,7 @@ def noise_chart(tensors: Sequence[Mapping[str, Any]], method: str) -> str:
     if not rows:
         return ""
     ends = [value for before, after, _ in rows for value in (before, after)]
-    low, high = 10 * math.floor(min(*ends, 0) / 10), 10 * math.ceil(max(*ends, 10) / 10)
+    low, high = 10 * math.floor(min(ends) / 10), 10 * math.ceil(max(ends) / 10 + 1e-9)
     span = high - low
     every = 10 * -(-span // (10 * MOST_MARKS))
     marks = {(db - low) / span: decibels(db).replace(".0", "") for db in range(low, high + 1, every)}
@@ -127,20 +127,21 @@ class _Row:
 
 
 def _dumbbells(label: str, rows: Sequence[_Row], marks: Mapping[float, str]) -> str:
-    left, line, top = 330, 22, 26
+    labels = [shorten(row.name, LABEL_CHARS) for row in rows]
+    left, line, top = round(24 + LABEL_WIDTH * max(map(len, labels))), 22, 26
     plot, height = WIDTH - left - 70, top + line * len(rows) + 8
     parts = [_open(height, label)]
     for at, text in marks.items():
         x = left + plot * at
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 6}" y2="{height - 6}"/>')
         parts.append(f'<text x="{x:.1f}" y="14" text-anchor="middle">{text}</text>')
-    for index, row in enumerate(rows):
+    for index, (row, name) in enumerate(zip(rows, labels, strict=True)):
         y = top + line * index + line / 2
         before, after = left + plot * row.before, left + plot * row.after
         parts.append(
             f"<g><title>{escape(row.title)}</title>"
             f'<text class="name" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">'
-            f"{escape(shorten(row.name, LABEL_CHARS))}</text>"
+            f"{escape(name)}</text>"
             f'<line class="link" x1="{before:.1f}" x2="{after:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<circle class="before" cx="{before:.1f}" cy="{y:.1f}" r="4.5"/>'
             f'<circle class="after" cx="{after:.1f}" cy="{y:.1f}" r="4.5"/></g>'

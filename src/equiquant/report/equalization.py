@@ -115,7 +115,8 @@ def _trials(cle: Mapping[str, Any]) -> str:
     head = [("Candidate", ""), ("SQNR measured", ""), ("SQNR predicted", "num"), ("", "")]
     note = (
         "Measured: quantized with some of the samples, run on others. Predicted: the noise model that the global solver"
-        " minimises, before ranges are clipped and biases corrected."
+        " minimises, before biases are corrected; of candidates with ranges of their own, with what these cut off."
+        " Both before a final Softmax or Sigmoid."
     )
     return f'<h3>What was tried</h3>{table(head, rows)}<p class="soft note">{note}</p>'
 

@@ -36,7 +36,7 @@ def hardware(rows: Sequence[Mapping[str, Any]]) -> str:
         [escape(TITLES.get(str(row["rule"]), row["rule"])), figure(row["nodes"]), _effect(row)] for row in rows
     ]
     return section(
-        "Rewritten for the NPU", NOTE, table([("rewrite", ""), ("nodes", "num"), ("left of the output", "num")], body)
+        "Rewritten for the NPU", NOTE, table([("Rewrite", ""), ("Nodes", "num"), ("Left of the output", "num")], body)
     )
 
 

@@ -49,7 +49,14 @@ section { padding: 20px 22px; margin-top: 16px; }
 .tile.poor { border-top-color: var(--poor); } .tile.poor b { color: var(--poor); }
 .warnings { background: var(--fair-soft); border-color: var(--fair); padding: 12px 18px; margin: 0 0 16px; }
 .warnings ul { margin: 4px 0 0; padding-left: 20px; }
-.scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; margin: 0 -4px; padding: 0 4px; }
+.scroll {
+  overflow-x: auto; margin: 0 -4px; padding: 0 4px;
+  background:
+    linear-gradient(to right, var(--card) 40%, transparent) 0 0 / 32px 100% no-repeat local,
+    linear-gradient(to left, var(--card) 40%, transparent) 100% 0 / 32px 100% no-repeat local,
+    linear-gradient(to right, var(--line), transparent) 0 0 / 12px 100% no-repeat scroll,
+    linear-gradient(to left, var(--line), transparent) 100% 0 / 12px 100% no-repeat scroll;
+}
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th {
   text-align: left; font-weight: 600; color: var(--soft); font-size: 12.5px; border-bottom: 1px solid var(--line);

@@ -11,8 +11,8 @@ __all__ = ["target"]
 
 SHOWN = 40  # rows of a table; the report as data has them all
 NOTE = (
-    "The hardware rescales by shifts, which have limits; with p the negative log2 of a scale each is a sum of"
-    " positions. The scales are the ones of least noise that satisfy all limits together."
+    "The hardware rescales by shifts, which have limits. A scale of 2^-p has the position p: each limit is one of a sum"
+    " of positions, or asks for equal ones. The scales are the ones of least noise that satisfy all limits together."
 )
 
 

@@ -1,7 +1,7 @@
 """Proof that two float models compute the same function: run both on the same inputs and compare every output.
 
 onnxruntime's graph optimizations are off, so that the nodes run as written. The error is max |Δ| over an output divided
-by max |reference| of that output.
+by max |reference| of that output; of an output that is no float, the share of its values that differ.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Equivalence:
     """How far apart two models are.
 
     Attributes:
-        error: The largest max |Δ| / max |reference| over the outputs; infinite if shapes differ or a value is NaN.
+        error: The largest max |Δ| / max |reference| over the outputs, the share that differs of one that is no float;
+            infinite if shapes differ or a value is NaN.
         output: The output where it was found.
         samples: Feeds compared.
     """
@@ -90,15 +91,27 @@ class Reference:
         Raises:
             ModelError: onnxruntime cannot run it.
         """
+        errors = self.errors(model)
+        where = max(errors, key=lambda name: errors[name])
+        return Equivalence(errors[where], where, len(self.feeds))
+
+    def errors(self, model: ir.Model) -> dict[str, float]:
+        """Run another model on the same inputs and return the error of each output.
+
+        Raises:
+            ModelError: onnxruntime cannot run it.
+        """
         runner = Runner(model, self.names, optimize=False)
-        worst, where = 0.0, self.names[0]
         results = [runner.run(feed) for feed in self.feeds]
-        for index, name in enumerate(self.names):
-            references = [outputs[index] for outputs in self._outputs]
-            error = _error(references, [outputs[index] for outputs in results])
-            if error > worst:
-                worst, where = error, name
-        return Equivalence(worst, where, len(self.feeds))
+        return {
+            name: _error([outputs[index] for outputs in self._outputs], [outputs[index] for outputs in results])
+            for index, name in enumerate(self.names)
+        }
+
+    def is_float(self, name: str) -> bool:
+        """True for an output of a float type."""
+        index = self.names.index(name)
+        return all(outputs[index].dtype.kind in FLOAT_KINDS for outputs in self._outputs)
 
 
 def equivalence(before: ir.Model, after: ir.Model, feeds: Sequence[Feed]) -> Equivalence:
@@ -108,12 +121,12 @@ def equivalence(before: ir.Model, after: ir.Model, feeds: Sequence[Feed]) -> Equ
 
 def _error(references: Sequence[Array], results: Sequence[Array]) -> float:
     scale = delta = 0.0
+    differing = total = 0
     for reference, result in zip(references, results, strict=True):
         if reference.shape != result.shape:
             return float("inf")
         if reference.dtype.kind not in FLOAT_KINDS:
-            if not np.array_equal(reference, result):
-                return float("inf")
+            differing, total = differing + int((reference != result).sum()), total + reference.size
             continue
         wide, other = reference.astype(np.float64), result.astype(np.float64)
         same = (wide == other) | (np.isnan(wide) & np.isnan(other))
@@ -124,4 +137,6 @@ def _error(references: Sequence[Array], results: Sequence[Array]) -> float:
         finite = np.abs(wide[np.isfinite(wide)])
         scale = max(scale, float(finite.max(initial=0.0)))
         delta = max(delta, float(difference.max(initial=0.0)))
+    if total:
+        return differing / total
     return delta / scale if scale > 0 else delta

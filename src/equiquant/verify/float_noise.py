@@ -11,13 +11,13 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.graph import edit, query
-from equiquant.verify.equivalence import Equivalence, Reference
+from equiquant.verify.equivalence import Reference
 
 __all__ = ["float_noise"]
 
 
-def float_noise(model: ir.Model, reference: Reference) -> Equivalence:
-    """Return how far a model's outputs move when each of its float32 weights is moved to one of its two neighbours.
+def float_noise(model: ir.Model, reference: Reference) -> dict[str, float]:
+    """Return how far each output of a model moves when every float32 weight is moved to one of its two neighbours.
 
     Args:
         model: The float model; not changed.
@@ -34,4 +34,4 @@ def float_noise(model: ir.Model, reference: Reference) -> Equivalence:
             towards = np.where(rng.random(array.shape) < 0.5, np.float32(-np.inf), np.float32(np.inf))
             neighbours = np.nextafter(array, towards)
             edit.set_initializer(value, np.where((array == 0) | ~np.isfinite(neighbours), array, neighbours))
-    return reference.measure(moved)
+    return reference.errors(moved)

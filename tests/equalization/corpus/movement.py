@@ -147,6 +147,18 @@ CASES = [
         v=np.float32(0.5),
     ),
     Case(
+        "Pad of a single channel with a value, its axis gone",
+        "a = Conv(x, w1) q = Squeeze(a, k) r = Pad(q, p, v) u = Unsqueeze(r, k) y = Conv(u, w2)",
+        pinned={"a": "not zero"},
+        weights={
+            "w1": (1, 4, 3, 3),
+            "k": ints(1),
+            "p": ints(0, 1, 1, 0, 1, 1),
+            "v": np.float32(-1),
+            "w2": (2, 1, 1, 1),
+        },
+    ),
+    Case(
         "Pad by axes",
         IN + "r = Pad(a, p, , k) y = Conv(r, w2)",
         BOTH,

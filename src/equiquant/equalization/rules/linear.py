@@ -97,6 +97,8 @@ def matmul(builder: ClassBuilder, node: ir.Node) -> None:
 def _pass_through(builder: ClassBuilder, node: ir.Node, ids: Ids, contracted: int, rank: int) -> None:
     """The axis summed over becomes one class, the others go on to the result."""
     ids = builder.collapse(ids, tuple(a for a in range(ids.ndim) if a != contracted % ids.ndim) if ids.ndim else ())
+    if ids.ndim > rank:  # the other operand is a vector, and the axis gone
+        ids = np.squeeze(ids, axis=contracted % ids.ndim)
     builder.set(node.outputs[0], widen(ids, rank))
 
 

@@ -109,11 +109,13 @@ def pad(builder: ClassBuilder, node: ir.Node) -> None:
     """Zeros have every scale; reflect, edge and wrap repeat values of one axis; another constant is refused."""
     source = node.inputs[0]
     ids = builder.ids(source)
-    if source is None or ids.ndim == 0:
+    if source is None or builder.is_fixed(ids):
         return builder.set(node.outputs[0], ids)
     mode = query.attribute(node, "mode", "constant")
     if mode == "constant" and not _pads_zero(node):
         return builder.refuse(node, "it pads with a value that is not zero")
+    if ids.ndim == 0:
+        return builder.set(node.outputs[0], ids)
     amounts = _operand(node, 1, "pads")
     if amounts is None:
         return builder.refuse(node, "its amounts are not constants")

@@ -30,7 +30,7 @@ def reshape(builder: ClassBuilder, node: ir.Node) -> None:
     """Reshape, Flatten, Squeeze, Unsqueeze: the same values in the same order."""
 
     def act(ids: Ids, size: int) -> Ids:
-        return ids.reshape(_target(node, ids.shape, size))
+        return ids.reshape(_target(node, ids.shape))
 
     _run(builder, node, act)
 
@@ -101,7 +101,7 @@ def _run(builder: ClassBuilder, node: ir.Node, act: Callable[[Ids, int], Ids]) -
     return builder.set(target, tried[0])
 
 
-def _target(node: ir.Node, shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+def _target(node: ir.Node, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the op's output shape for one input shape; ValueError if it depends on computed values."""
     if node.op_type == "Flatten":
         axis = int(query.attribute(node, "axis", 1))
