@@ -102,6 +102,14 @@ def test_slopes_that_widen_the_tensor_are_refused() -> None:
     assert "widen" in outcome.refused("fold_prelu")
 
 
+@pytest.mark.parametrize(("shape", "image"), [((1, 2, 1, 1), "float[N,C,4,4] x"), ((1, 1, 1), "float[N,3] x")])
+def test_slopes_that_are_all_one_widen_as_well(shape: tuple[int, ...], image: str) -> None:
+    nodes = "p = Relu(x) m = Min(x, zero) n = Mul(m, equal) y = Add(p, n)"
+    constants = {"zero": np.zeros((), np.float32), "equal": np.full(shape, 0.25, np.float32)}
+    outcome = canonical(proto(nodes, image, "float[] y", constants))
+    assert "widen" in outcome.refused("fold_prelu")
+
+
 def test_a_float_model_for_elsewhere_gets_no_operator_it_has_not() -> None:
     nodes = "p = Relu(x) m = Min(x, zero) n = Mul(m, slopes) y = Add(p, n)"
     source = proto(nodes, IMAGE, "float[] y", written(nodes))

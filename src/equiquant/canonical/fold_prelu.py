@@ -78,17 +78,11 @@ class FoldPRelu(Rule[WrittenOut, Array]):
     def check(self, match: WrittenOut) -> Array:
         """Return the slope, one number if it is one; refuse if the operator is not wanted, or would widen it."""
         slope: Array = match.slope
+        _check_width(slope, static_shape(match.source))
         if slope.size and (slope == slope.reshape(-1)[0]).all():
             slope = slope.reshape(-1)[:1].reshape(())
         if _kind(slope) not in self._kinds:
             refuse(f"a {_kind(slope)} would not run on integers there, and what it is written in does")
-        if not slope.ndim:
-            return slope
-        shape = static_shape(match.source)
-        if shape is None or slope.ndim > len(shape):
-            refuse("the rank of its tensor is unknown")
-        if any(size not in (1, given) for size, given in zip(slope.shape[::-1], shape[::-1], strict=False)):
-            refuse(f"its slopes of shape {slope.shape} would widen the tensor")
         return slope
 
     def rewrite(self, match: WrittenOut, plan: Array, names: Names) -> str:
@@ -112,6 +106,17 @@ class FoldPRelu(Rule[WrittenOut, Array]):
 
 def _kind(slope: Array) -> str:
     return "PRelu" if slope.ndim else "LeakyRelu" if slope else "Relu"
+
+
+def _check_width(slope: Array, shape: tuple[int | None, ...] | None) -> None:
+    """Refuse slopes, as the constants give them, that would make a tensor of this shape larger."""
+    if shape is None:
+        if slope.size > 1 or slope.ndim > 1:
+            refuse("the rank of its tensor is unknown")
+        return
+    fits = all(size in (1, given) for size, given in zip(slope.shape[::-1], shape[::-1], strict=False))
+    if slope.ndim > len(shape) or not fits:
+        refuse(f"its slopes of shape {slope.shape} would widen the tensor")
 
 
 def _behind(node: ir.Node) -> Iterator[ir.Value]:
