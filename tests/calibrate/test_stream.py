@@ -1,4 +1,5 @@
 import gc
+import io
 import itertools
 import weakref
 from collections.abc import Callable, Iterator
@@ -319,9 +320,20 @@ def test_no_room_for_the_spool_is_said_plainly(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_write_that_was_cut_short_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equiquant.calibrate.stream.np.save", lambda file, *_, **__: file.write(b"half"))
+    class Small(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() >= 5000:
+                raise OSError(28, "No space left on device")
+            return super().write(bytes(data)[:100])
+
+    kept = samples(2)
+    monkeypatch.setattr("equiquant.calibrate.stream.tempfile.TemporaryFile", lambda **_: Small())
+    with open_samples(iter(kept[:1]), [IMAGE], RECIPE) as stream:
+        for _ in range(2):
+            (feed,) = stream
+            np.testing.assert_array_equal(feed["x"], kept[:1])
     with pytest.raises(DataError, match=r"No space left.*TMPDIR"):
-        list(open_samples(iter(samples(2)), [IMAGE], RECIPE))
+        list(open_samples(iter(np.repeat(kept, 20, axis=0)), [IMAGE], RECIPE))
 
 
 def test_no_data_gives_32_synthetic_samples() -> None:

@@ -99,6 +99,13 @@ def test_a_nearest_pixel_that_is_left_out_is_the_one_behind(scales: tuple[float,
     assert outcome.ops == ["Resize"]
 
 
+@pytest.mark.parametrize("scales", [(2.0, 0.5), (0.5, 2.0)])
+def test_one_axis_may_shrink_by_whole_pixels_while_another_grows(scales: tuple[float, float]) -> None:
+    parameters = {"scales": np.array([1, 1, *scales], np.float32)}
+    nodes = 'y = Resize<mode="nearest">(x, scales)'
+    canonical(proto(nodes, "float[1,2,8,12] x", "float[] y", parameters, opset=10))
+
+
 def test_a_conversion_that_changes_the_function_is_refused() -> None:
     parameters = {"scales": np.array([1, 1, 0.7, 1.7], np.float32)} | weights(w=(4, 3, 3, 3), w2=(2, 4, 1, 1))
     nodes = 'a = Conv(x, w) r = Relu(a) s = Resize<mode="nearest">(r, scales) y = Conv(s, w2)'

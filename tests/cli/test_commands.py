@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_a_signal_amid_an_import_is_no_error_of_the_module(name: str, code: int,
     )
     words = [sys.executable, "-c", program, "inspect", str(model)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (code, "")
+    assert (done.returncode, done.stderr) == (code, "interrupted\n" if name == "SIGINT" else "")
 
 
 def test_a_pipe_that_cannot_show_an_arrow_gets_a_question_mark(model: Path, data: Path, tmp_path: Path) -> None:
@@ -174,6 +175,29 @@ def test_a_pipe_that_cannot_show_an_arrow_gets_a_question_mark(model: Path, data
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert "?" in done.stdout
+
+
+def test_json_keeps_names_that_a_pipe_cannot_encode(model: Path) -> None:
+    named = onnx.load(model)
+    named.graph.node[0].name = "\N{CJK UNIFIED IDEOGRAPH-5C42}"
+    onnx.save(named, model)
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "-m", "equiquant", "inspect", str(model), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "\N{CJK UNIFIED IDEOGRAPH-5C42}" in [layer["name"] for layer in json.loads(done.stdout)["outlook"]["layers"]]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a file descriptor in a shell")
+def test_nothing_is_shown_where_standard_output_is_closed(model: Path) -> None:
+    command = [sys.executable, "-m", "equiquant", "inspect", str(model), "--brief"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_callers_signals_are_left_alone(model: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["inspect", str(model), "--brief"]) == 0
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_float_model_has_no_integers(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

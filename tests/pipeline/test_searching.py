@@ -173,6 +173,25 @@ def test_trials_of_another_metric_are_refused(
         search(model, data=data, metric=other, **QUICK, trials_file=file)
 
 
+def test_a_partial_metric_is_known_again(model: onnx.ModelProto, data: Array, tmp_path: Path) -> None:
+    for _ in range(2):
+        metric: Any = functools.partial(_agreement, object(), digits=3)
+        found = search(model, data=data, metric=metric, **QUICK, time_budget=1e-9, trials_file=tmp_path / "t.json")
+        assert found.search.metric == "_agreement(object, digits=3)"
+
+
+def _agreement(_: object, model: onnx.ModelProto, *, digits: int) -> float:
+    return round(len(model.graph.node), digits)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (5, 1, 1)])
+def test_the_classes_of_labels_lie_along_any_axis(data: Array, shape: tuple[int, ...]) -> None:
+    given: dict[str, Any] = weights(w=(5, 3, 1, 1)) | {"s": np.array([-1, *shape])}
+    nodes = "c = Conv(x, w) p = GlobalAveragePool(c) y = Reshape(p, s)"
+    result = search(proto(nodes, "float[N,3,6,6] x", "float[] y", given), data=data, labels=[1] * 9, **QUICK)
+    assert result.search.metric == "top1"
+
+
 def test_labels_are_of_whole_samples_not_of_pixels(data: Array) -> None:
     segmenting = proto("y = Conv(x, w)", "float[N,3,6,6] x", "float[N,5,6,6] y", weights(w=(5, 3, 1, 1)))
     with pytest.raises(EquiQuantError, match="need an output of class scores"):

@@ -7,7 +7,7 @@ the stream is closed, collected, or the process dies.
 
 from __future__ import annotations
 
-import errno
+import io
 import itertools
 import os
 import tempfile
@@ -204,13 +204,13 @@ class _Spool:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="equiquant-", buffering=0)  # noqa: SIM115 - lives with the spool
                 weakref.finalize(self, self._file.close)
-            offset, written = self._file.seek(0, os.SEEK_END), 0
+            offset = self._file.seek(0, os.SEEK_END)
             for array in feed.values():
-                kept = array.astype(str) if array.dtype.kind == "O" else array
-                np.save(self._file, kept, allow_pickle=False)
-                written += kept.nbytes
-            if self._file.seek(0, os.SEEK_END) < offset + written:  # numpy does not tell of a write that was cut short
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                kept = io.BytesIO()  # numpy does not tell of a write to a file that was cut short
+                np.save(kept, array.astype(str) if array.dtype.kind == "O" else array, allow_pickle=False)
+                rest = kept.getbuffer()
+                while rest:
+                    rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise DataError(
                 f"Cannot keep the calibration data in {tempfile.gettempdir()}: {error.strerror or error}."

@@ -6,6 +6,8 @@ standard error), 2 usage, 130 interrupted, 143 terminated.
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import errno
 import io
 import os
@@ -13,7 +15,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from equiquant.cli.parser import parse
@@ -37,15 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: 0 after `--help` and `--version`, 2 for a command line that makes no sense.
     """
     args = parse(argv)
-    if threading.current_thread() is threading.main_thread():
-        _received.clear()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, _leave)
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if sys.stdout is None:  # closed before we began
+        sys.stdout = io.StringIO()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")  # rather than fail on a × that the encoding of a pipe lacks
     try:
-        with warnings.catch_warnings():
+        with _signals(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # they are in the report, which the command shows
             code: int = args.run(args)
             sys.stdout.flush()
@@ -55,13 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _refuse("Not enough memory for this model; close other programs or use a larger machine.")
     except KeyboardInterrupt:
-        goes_on = getattr(args, "stats", None) or getattr(args, "auto", False)
-        print("interrupted" + ("; the same command goes on from there" if goes_on else ""), file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted(args)
     except ImportError:  # what a module in C makes of a signal that comes while it is being imported
         if not _received:
             raise
-        return 128 + _received[0]
+        return _interrupted(args) if _received[0] == signal.SIGINT else TERMINATED
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         _silence_output()
         return 0
@@ -72,10 +69,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"Cannot write the output: {error.strerror}.")
 
 
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Leave at a signal as after an error, so that the terminal is as it was and no temporary file stays."""
+    _received.clear()
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT) if main_thread}
+    ours = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    for number in ours:
+        signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+
+
 def _leave(number: int, _: object) -> NoReturn:
-    """Leave as after an error, so that the terminal is as it was and no temporary file stays."""
     _received.append(number)
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(TERMINATED)
+
+
+def _interrupted(args: argparse.Namespace) -> int:
+    goes_on = getattr(args, "stats", None) or getattr(args, "auto", False)
+    print("interrupted" + ("; the same command goes on from there" if goes_on else ""), file=sys.stderr)
+    return INTERRUPTED
 
 
 def _silence_output() -> None:

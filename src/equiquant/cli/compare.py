@@ -50,16 +50,14 @@ def run(args: argparse.Namespace) -> int:
     image = image_options(args)
     options: dict[str, Any] = {} if image is None else {"image": image}
     from equiquant import api
-    from equiquant.cli.console import ProgressBar
+    from equiquant.cli.console import ProgressBar, show_json
     from equiquant.cli.summary import show_comparison
 
     options["integer"] = args.integer
     with ProgressBar(args.quiet) as progress:
         comparison = api.compare(args.float_model, args.quantized_model, args.data, progress=progress, **options)
     if args.json:
-        from equiquant.report.plain import dumps
-
-        print(dumps(comparison.to_dict()), end="")
+        show_json(comparison.to_dict())
     else:
         show_comparison(comparison, args.worst)
     return 1 if comparison.integer is not None and not comparison.integer.agrees else 0

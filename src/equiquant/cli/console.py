@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-__all__ = ["ProgressBar", "output", "warn"]
+__all__ = ["ProgressBar", "output", "show_json", "warn"]
 
 UNLIMITED = 10_000  # columns: a file has no width
 
@@ -20,6 +21,13 @@ def output() -> Console:
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else UNLIMITED)
+
+
+def show_json(value: Any) -> None:
+    """Print plain data as JSON, with escapes where standard output cannot hold every character."""
+    from equiquant.report.plain import dumps
+
+    print(dumps(value, ascii_only=codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8"), end="")
 
 
 def warn(message: str) -> None:

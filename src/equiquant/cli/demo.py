@@ -29,14 +29,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and show its table."""
     from equiquant import demo
-    from equiquant.cli.console import ProgressBar, output
+    from equiquant.cli.console import ProgressBar, output, show_json
 
     with ProgressBar() as progress:
         result = demo.run(args.output, progress=progress)
     if args.json:
-        from equiquant.report.plain import dumps
-
-        print(dumps(result.to_dict()), end="")
+        show_json(result.to_dict())
     else:
         demo.render(output(), result)
     return 0

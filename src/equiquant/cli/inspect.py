@@ -57,12 +57,11 @@ def run(args: argparse.Namespace) -> int:
     image = image_options(args)
     options: dict[str, Any] = {} if image is None else {"image": image}
     from equiquant import api
+    from equiquant.cli.console import show_json
 
     inspection = api.inspect(args.model, args.data, preset=args.preset, outlook=not args.brief, **options)
     if args.json:
-        from equiquant.report.plain import dumps
-
-        print(dumps(inspection.to_dict()), end="")
+        show_json(inspection.to_dict())
     else:
         from equiquant.cli.outlook import show_outlook
         from equiquant.cli.summary import show_inspection

@@ -132,7 +132,8 @@ def _equalized(cle: Any) -> str:
     parts = []
     before, after = number(cle.get("spread_before")), number(cle.get("spread_after"))
     if not math.isnan(before + after):
-        parts.append(f"largest channel range spread {spread_text(before)} → {spread_text(after)}")
+        why = " (the least noise, not spread, was sought)" if after > before else ""
+        parts.append(f"largest channel range spread {spread_text(before)} → {spread_text(after)}{why}")
     if not math.isnan(number(cle.get("equivalence_error"))):
         parts.append(f"float output changed by {figure(cle['equivalence_error'], 2)} of its magnitude")
     if cle.get("rolled_back"):

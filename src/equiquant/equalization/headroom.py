@@ -1,8 +1,9 @@
 """Room in float16, which ends at 65504: equalization must not make its values larger than they were.
 
 A runtime that computes a float16 tensor in float32 shows nothing of it, and samples not seen may be larger. A uniform
-shift of all the channels that meet in one tensor changes no ratio of ranges: so scales are shifted until none grows.
-Where a Clip holds some of them in place, those that would grow stay instead.
+shift of all the free channels that meet in one tensor changes no ratio among them: so scales are shifted until none
+grows, by powers of two, which the proof asks for in float16. Where a Clip holds some of them in place, those that would
+grow stay instead.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ __all__ = ["without_growth"]
 
 Array = npt.NDArray[np.float64]
 
+OCTAVE = np.log(2.0)
+
 
 def without_growth(classes: ScaleClasses, z: Array) -> Array:
     """Return log-scales, (classes,), none of which is above 0 in a float16 tensor.
@@ -27,16 +30,16 @@ def without_growth(classes: ScaleClasses, z: Array) -> Array:
     """
     if not any(value.dtype == ir.DataType.FLOAT16 for value in classes.values):
         return z
-    group = np.arange(classes.count)
-    for _, ids in _moving(classes):  # the classes that meet in a tensor move together
+    group, moving = np.arange(classes.count), _moving(classes)
+    for _, ids in moving:  # the classes that meet in a tensor move together
         group[np.isin(group, group[ids])] = group[ids[0]]
-    narrow = {int(group[ids[0]]) for value, ids in _moving(classes) if value.dtype == ir.DataType.FLOAT16}
+    narrow = {int(group[ids[0]]) for value, ids in moving if value.dtype == ir.DataType.FLOAT16}
     held = {int(group[i]) for site in classes.clips for i in (*np.unique(site.ids), site.bound_id) if i != 0}
     shifted = z.copy()
     for number in narrow:
         members = group == number
         grown = np.maximum(z[members], 0.0)
-        shifted[members] -= grown if number in held else grown.max()
+        shifted[members] -= grown if number in held else OCTAVE * np.ceil(grown.max() / OCTAVE)
     return shifted
 
 

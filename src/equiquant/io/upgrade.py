@@ -104,11 +104,12 @@ def _restore_names(converted: ir.Graph, original: ir.Graph) -> None:
 def _resize_as_before(model: ir.Model) -> None:
     """Give Resize the coordinates of Upsample-9 and Resize-10, which the converter forgets: x_in = x_out / scale.
 
-    The nearest pixel is the one before, or where onnxruntime's Resize-10 shrinks an axis the one behind.
+    The nearest pixel is the one before, or where onnxruntime's Resize-10 shrinks an axis the one behind. Of one that
+    shrinks one axis and stretches another only the latter is right; the proof has to tell.
     """
     for node in model.graph.all_nodes():
         if node.op_type == "Resize" and node.domain == "" and "coordinate_transformation_mode" not in node.attributes:
             scales = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-            shrinks = scales is not None and bool((scales < 1).any())
+            shrinks = scales is not None and bool((scales <= 1).all())
             node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
             node.attributes.add(ir.AttrString("nearest_mode", "ceil" if shrinks else "floor"))

@@ -18,6 +18,7 @@ from equiquant.io import Runner
 
 __all__ = ["Metric", "Scorer"]
 
+NAME_CHARS = 60  # of a value in the name of a metric
 Array = npt.NDArray[Any]
 Metric = Callable[[ir.Model], float]
 """The user's figure of a quantized model, higher is better."""
@@ -93,11 +94,17 @@ def _classes(labels: Sequence[int] | Array) -> Array:
 
 
 def _name(metric: Any) -> str:
-    """Return what a function of the user's is called; of a partial one with what it is given."""
+    """Return what a function of the user's is called; of a partial one with the plain values it is given."""
     if isinstance(metric, functools.partial):
-        given = [*map(repr, metric.args), *(f"{key}={value!r}" for key, value in metric.keywords.items())]
+        given = [*map(_told, metric.args), *(f"{key}={_told(value)}" for key, value in metric.keywords.items())]
         return f"{_name(metric.func)}({', '.join(given)})"
     return str(getattr(metric, "__qualname__", type(metric).__name__))
+
+
+def _told(value: Any) -> str:
+    """Return a plain value as it is written, of others the type: their text may hold an address, or be long."""
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return repr(value)[:NAME_CHARS] if plain else type(value).__name__
 
 
 def _number(value: Any, name: str) -> float:
@@ -111,7 +118,7 @@ def _number(value: Any, name: str) -> float:
 def _top1(model: ir.Model, labels: Array, held: SampleView) -> float:
     runner = Runner(model, optimize=False)
     outputs = [runner.run(feed)[0] for feed in held]
-    if outputs[0].ndim < 2 or outputs[0].size != np.prod(outputs[0].shape[:2]):
+    if outputs[0].ndim < 2 or sum(size > 1 for size in outputs[0].shape[1:]) > 1:
         raise DataError("Labels need an output of class scores as the first output; give a metric instead.")
     scores = np.concatenate([output.reshape(len(output), -1) for output in outputs])
     wanted = labels[len(labels) - len(scores) :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +129,7 @@ class _Row:
 
 def _dumbbells(label: str, rows: Sequence[_Row], marks: Mapping[float, str]) -> str:
     labels = [shorten(row.name, LABEL_CHARS) for row in rows]
-    left, line, top = round(24 + LABEL_WIDTH * max(map(len, labels))), 22, 26
+    left, line, top = round(24 + LABEL_WIDTH * max(map(_columns, labels))), 22, 26
     plot, height = WIDTH - left - 70, top + line * len(rows) + 8
     parts = [_open(height, label)]
     for at, text in marks.items():
@@ -147,6 +148,11 @@ def _dumbbells(label: str, rows: Sequence[_Row], marks: Mapping[float, str]) -> 
             f'<circle class="after" cx="{after:.1f}" cy="{y:.1f}" r="4.5"/></g>'
         )
     return f'<div class="scroll">{"".join(parts)}</svg></div>'
+
+
+def _columns(name: str) -> int:
+    """Return how many letters wide a name is; characters of the far East are two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name)
 
 
 def _open(height: int, label: str) -> str:

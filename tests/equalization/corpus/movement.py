@@ -159,6 +159,13 @@ CASES = [
         },
     ),
     Case(
+        "Pad that adds channels to pinned ones",
+        IN + "z = Sigmoid(a) r = Pad(a, p) y = Conv(r, w2)",
+        pinned={"a": "Sigmoid"},
+        outputs="float[] y, float[] z",
+        weights=W | {"p": ints(0, 1, 0, 0, 0, 2, 0, 0), "w2": (2, 9, 1, 1)},
+    ),
+    Case(
         "Pad by axes",
         IN + "r = Pad(a, p, , k) y = Conv(r, w2)",
         BOTH,

@@ -110,7 +110,7 @@ def pad(builder: ClassBuilder, node: ir.Node) -> None:
     source = node.inputs[0]
     ids = builder.ids(source)
     if source is None or builder.is_fixed(ids):
-        return builder.set(node.outputs[0], ids)
+        return builder.set(node.outputs[0], ids.reshape(-1)[:1].reshape(()))
     mode = query.attribute(node, "mode", "constant")
     if mode == "constant" and not _pads_zero(node):
         return builder.refuse(node, "it pads with a value that is not zero")
