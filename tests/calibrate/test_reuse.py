@@ -257,6 +257,14 @@ def test_statistics_of_another_kind_are_refused(
         quantize(model, calibration_cache=file, **plain | options)
 
 
+def test_a_limit_of_samples_does_not_reach_the_file(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    file = tmp_path / "stats"
+    options: dict[str, Any] = {"preset": "a8w8", "calibration": "minmax", "cle": False}
+    quantize(model, data=x, calibration_cache=file, **options)
+    with pytest.warns(UserWarning, match=rf"calibration_samples=3 limits the data: ranges come from all {len(x)} of"):
+        quantize(model, data=x, calibration_cache=file, calibration_samples=3, **options)
+
+
 def test_votes_on_other_scales_are_refused(model: Path, x: np.ndarray, tmp_path: Path) -> None:
     voting: dict[str, Any] = {"preset": "xint8", "cle": False, "simulate_dpu": False, "minmse_mode": "most_common"}
     plain, signed = voting | {"minmse_mode": "all"}, voting | {"activation_type": "int8"}

@@ -60,6 +60,9 @@ def statistics(state: RunState, model: ir.Model, survey: Survey, tensors: Sequen
                 " which that is not quantized. Name another file and give the data."
             )
         _check_kind(stats, state.recipe, file)
+        limit = state.recipe.calibration_samples
+        if limit is not None and limit < stats.samples:
+            state.warn(f"calibration_samples={limit} limits the data: ranges come from all {stats.samples} of {file}.")
         return stats
     tensors = _useful(model, tensors)
     stats = _collect_into(state, model, survey, tensors, file, digest, progress)
