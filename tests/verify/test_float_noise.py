@@ -45,7 +45,9 @@ def test_a_fold_within_the_noise_is_kept_and_said() -> None:
     assert any(d.rule == "fold_batch_norm" and d.applied for d in report.decisions)
 
 
-def test_a_wrong_fold_is_not_taken_for_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def wrong_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seeded fault: a BatchNormalization folds with factors a thousandth too large."""
     original = BatchNorm.factors
 
     def wrong(self: BatchNorm, axis: int, rank: int, channels: int) -> Any:
@@ -54,6 +56,10 @@ def test_a_wrong_fold_is_not_taken_for_noise(monkeypatch: pytest.MonkeyPatch) ->
         return scale * 1.001, shift
 
     monkeypatch.setattr(BatchNorm, "factors", wrong)
+
+
+@pytest.mark.usefixtures("wrong_fold")
+def test_a_wrong_fold_is_not_taken_for_noise() -> None:
     with pytest.warns(UserWarning, match="Folding changed 'y' by .* it was undone"):
         quantize(_difference(0.5), data=DATA, preset="a8w8")
 
@@ -76,15 +82,8 @@ def _flipping() -> ir.Model:
     return parse(f"f (float[1,3,6,6] x) => (float[] y, int64[] i) {{ {body} }}", w=noise(4, 3, 3, 3), **constants)
 
 
-def test_an_output_that_flips_does_not_hide_a_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = BatchNorm.factors
-
-    def wrong(self: BatchNorm, axis: int, rank: int, channels: int) -> Any:
-        scale, shift = original(self, axis, rank, channels)
-        assert scale is not None
-        return scale * 1.001, shift
-
-    monkeypatch.setattr(BatchNorm, "factors", wrong)
+@pytest.mark.usefixtures("wrong_fold")
+def test_an_output_that_flips_does_not_hide_a_wrong_one() -> None:
     with pytest.warns(UserWarning, match="Folding changed 'i' by .* it was undone"):
         quantize(_flipping(), data=DATA, preset="a8w8")
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.graph.query import attribute, constant, pads_own_values, static_shape
+from equiquant.graph.query import attribute, integers, pads_own_values, static_shape
 
 __all__ = ["CARRIERS", "SCALED", "SHIFTED", "Place", "channel_place", "commutes"]
 
@@ -92,19 +92,11 @@ def _leaves(node: ir.Node, axis: int, rank: int) -> bool:
         return axis < 2
     if node.op_type != "Pad":
         return True
-    amounts, axes = (_integers(node, index, name) for index, name in ((1, "pads"), (3, "")))
-    if amounts is None or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
+    named = len(node.inputs) > 3 and node.inputs[3] is not None
+    amounts, axes = integers(node, 1, "pads"), integers(node, 3) if named else list(range(rank))
+    if amounts is None or axes is None:
         return False
-    padded = [a % rank for a in axes] if axes is not None else list(range(rank))
-    return all(not any(amounts[k :: len(padded)]) for k, a in enumerate(padded) if a == axis)
-
-
-def _integers(node: ir.Node, index: int, name: str) -> list[int] | None:
-    """Return integers given as an attribute or a constant input; None for others."""
-    given = attribute(node, name, None) if name else None
-    if given is None and len(node.inputs) > index and node.inputs[index] is not None:
-        given = constant(node.inputs[index])
-    return None if given is None else [int(v) for v in np.asarray(given).reshape(-1)]
+    return not any(any(amounts[k :: len(axes)]) for k, a in enumerate(axes) if a % rank == axis)
 
 
 def _same_size(left: tuple[int | None, ...], right: tuple[int | None, ...]) -> bool:

@@ -20,6 +20,7 @@ __all__ = [
     "constant",
     "constant_producer",
     "infinite_constant",
+    "integers",
     "is_float",
     "is_gate",
     "is_public",
@@ -63,6 +64,14 @@ def attribute(node: ir.Node, name: str, default: Any) -> Any:
     """Return an attribute's python value, or `default` where it is absent."""
     found = node.attributes.get(name)
     return default if found is None else found.value
+
+
+def integers(node: ir.Node, index: int, name: str = "") -> list[int] | None:
+    """Return integers given as an attribute (old opsets) or a constant input; None where they are neither."""
+    given = attribute(node, name, None) if name else None
+    if given is None and index < len(node.inputs):
+        given = constant(node.inputs[index])
+    return None if given is None else [int(v) for v in np.asarray(given).reshape(-1)]
 
 
 def opset(model: ir.Model) -> int:

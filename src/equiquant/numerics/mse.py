@@ -15,7 +15,6 @@ from equiquant.numerics.histogram import DyadicHistogram
 
 __all__ = ["mse_range"]
 
-
 STEPS = 64  # candidates of the whole range; of either end alone a quarter as many
 SMALLEST = 1 / 16  # of the whole range: below, 8-bit steps come near the width of a bin
 

@@ -123,7 +123,9 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     equalized = _applied(state, model, classes, best)
     if best.name == "soft":
         on_held = equivalence(model, equalized.model, list(judge.held))
-        _warn_of_soft(state, max(best.equivalence, on_held, key=lambda equal: equal.error))
+        most = max(best.equivalence, on_held, key=lambda equal: equal.error)
+        state.equalization["equivalence_error"] = most.error
+        _warn_of_soft(state, most)
     if reach is not None:
         warn_of_strays(state, classes, reach, best.z)
     if state.quantize and classes.clips and best.name != "soft" and best.z.any():
@@ -166,8 +168,7 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
 
 
 def _warn_of_soft(state: RunState, found: Equivalence) -> None:
-    """Say that the function was changed, where `soft` did, and tell how much."""
-    state.equalization["equivalence_error"] = found.error
+    """Say that the function was changed, where `soft` did."""
     if found.error > state.recipe.equivalence_tolerance:
         state.warn(
             f"ClipMode 'soft' moved channels that reach a Clip's bound, which changed the float output by"

@@ -50,7 +50,7 @@ def split(builder: ClassBuilder, node: ir.Node) -> None:
         return None
     shapes = [query.static_shape(o) for o in node.outputs]
     static = [s[axis] if s is not None else None for s in shapes]
-    sizes: list[int] | list[int | None] = _operand(node, 1, "split") or static
+    sizes: list[int] | list[int | None] = query.integers(node, 1, "split") or static
     known = [s for s in sizes if s is not None]
     if len(known) != len(sizes) or sum(known) != ids.shape[axis]:
         return builder.refuse(node, "the sizes of its pieces are unknown")
@@ -67,7 +67,8 @@ def slice_(builder: ClassBuilder, node: ir.Node) -> None:
         return builder.refuse(node, "its input's rank is unknown")
     if ids.ndim == 0:
         return builder.set(node.outputs[0], ids)
-    starts, ends, axes, steps = (_operand(node, i, n) for i, n in enumerate(("starts", "ends", "axes", "steps"), 1))
+    names = ("starts", "ends", "axes", "steps")
+    starts, ends, axes, steps = (query.integers(node, i, name) for i, name in enumerate(names, 1))
     if axes is None and starts is not None and not (len(node.inputs) > 3 and node.inputs[3] is not None):
         axes = list(range(len(starts)))
     if axes is None:
@@ -111,17 +112,17 @@ def pad(builder: ClassBuilder, node: ir.Node) -> None:
     ids = builder.ids(source)
     if source is None or builder.is_fixed(ids):
         return builder.set(node.outputs[0], ids.reshape(-1)[:1].reshape(()))
-    mode = query.attribute(node, "mode", "constant")
-    if mode == "constant" and not _pads_zero(node):
+    if not query.pads_own_values(node):
         return builder.refuse(node, "it pads with a value that is not zero")
     if ids.ndim == 0:
         return builder.set(node.outputs[0], ids)
-    amounts = _operand(node, 1, "pads")
+    amounts = query.integers(node, 1, "pads")
     if amounts is None:
         return builder.refuse(node, "its amounts are not constants")
-    axes = _operand(node, 3, "") if len(node.inputs) > 3 and node.inputs[3] is not None else list(range(ids.ndim))
+    axes = query.integers(node, 3) if len(node.inputs) > 3 and node.inputs[3] is not None else list(range(ids.ndim))
     if axes is None:
         return builder.refuse(node, "its axes are not constants")
+    mode = query.attribute(node, "mode", "constant")
     for k, axis in enumerate(a % ids.ndim for a in axes):
         before, after = amounts[k], amounts[k + len(axes)]
         if (before, after) == (0, 0) or ids.shape[axis] == 1:
@@ -142,18 +143,3 @@ def _pad_axis(builder: ClassBuilder, ids: Ids, axis: int, amounts: tuple[int, in
         return np.asarray(np.pad(ids, width, **padding))
     head, tail = (builder.new((*ids.shape[:axis], amount, *ids.shape[axis + 1 :])) for amount in width[axis])
     return np.concatenate([head, ids, tail], axis=axis)
-
-
-def _pads_zero(node: ir.Node) -> bool:
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        value = query.constant(node.inputs[2])
-        return value is not None and not value.any()
-    return float(query.attribute(node, "value", 0.0)) == 0.0
-
-
-def _operand(node: ir.Node, index: int, name: str) -> list[int] | None:
-    """Return an integer list given as an attribute (old opsets) or a constant input."""
-    given = query.attribute(node, name, None) if name else None
-    if given is None and index < len(node.inputs):
-        given = query.constant(node.inputs[index])
-    return None if given is None else [int(v) for v in np.asarray(given).reshape(-1)]
