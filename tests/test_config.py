@@ -205,6 +205,8 @@ def test_default_configurations() -> None:
         get_default_config("XINT88")
     with pytest.raises(OptionError, match="no default configuration 'None'"):
         get_default_config(None)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="no default configuration"):
+        get_default_config(["XINT8"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -307,7 +307,7 @@ def get_default_config(name: str) -> QuantizationConfig:
     Raises:
         OptionError: There is no configuration of this name.
     """
-    if name not in _DEFAULTS:
+    if not isinstance(name, str) or name not in _DEFAULTS:
         raise OptionError(
             f"There is no default configuration '{name}'.{nearest(name, _DEFAULTS)}"
             f" Available are {', '.join(_DEFAULTS)}."

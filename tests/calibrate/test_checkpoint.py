@@ -137,6 +137,20 @@ def test_passes_resume_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: 
     assert written(stats, tmp_path) == plain(x, tmp_path)
 
 
+@pytest.mark.parametrize(("at", "before", "after"), [(4, 1, 2), (8, 1, 2), (10, 1, 2), (4, 2, 1), (8, 1, 3)])
+def test_another_limit_of_memory_resumes_what_still_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, before: int, after: int
+) -> None:
+    module = importlib.import_module("equiquant.calibrate.collect")
+    x = samples(6)
+    monkeypatch.setattr(module, "default_memory_limit", lambda: before * 4 * 3 * 4 * 5)  # so many tensors a pass
+    interrupted(tmp_path, x, at, XINT8, monkeypatch)
+    monkeypatch.setattr(module, "default_memory_limit", lambda: after * 4 * 3 * 4 * 5)
+    stats, _ = gathered(tmp_path, x, XINT8)
+    assert stats.samples == 6
+    assert written(stats, tmp_path) == plain(x, tmp_path)
+
+
 def test_complete_passes_count_for_the_same_data_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first feeds of the second pass are the same: only reading all of them shows it."""
     module = importlib.import_module("equiquant.calibrate.collect")

@@ -50,6 +50,14 @@ def save_folder(folder: Path, x: np.ndarray) -> Path:
     return folder / "data"
 
 
+def refilled(x: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield one array again and again, as loaders that reuse their memory do."""
+    buffer = np.empty_like(x[:1])
+    for row in x:
+        buffer[:] = row
+        yield buffer
+
+
 KINDS: dict[str, Callable[[Path, np.ndarray], Any]] = {
     "array": lambda _, x: x,
     "float64": lambda _, x: x.astype(np.float64),
@@ -58,6 +66,7 @@ KINDS: dict[str, Callable[[Path, np.ndarray], Any]] = {
     "list of feeds": lambda _, x: [{"x": r[None]} for r in x],
     "mapping": lambda _, x: {"x": x},
     "generator": lambda _, x: (r[None] for r in x),
+    "one buffer": lambda _, x: refilled(x),
     "loader pairs": lambda _, x: ((r[None], 3) for r in x),
     "reader": lambda _, x: Reader(x),
     "npy": save_npy,
@@ -288,6 +297,15 @@ def test_a_damaged_npz_is_an_error_not_other_data(tmp_path: Path) -> None:
 def test_an_npz_stored_by_columns_is_read_right(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", np.asfortranarray(samples(3)))
     assert np.array_equal(stacked(open_samples(tmp_path / "f.npz", [IMAGE], RECIPE)), samples(3))
+
+
+def test_a_list_of_alike_arrays_is_no_sample_with_labels() -> None:
+    x = samples(4)
+    stacked_wrong = open_samples([list(x), list(x)], [IMAGE], RECIPE)
+    with pytest.raises(DataError, match="list of 4 arrays of one shape: stack those"):
+        stacked_wrong.first(1)
+    with open_samples([[x[:2], np.zeros(2)], [x[2:], np.ones(2)]], [IMAGE], RECIPE) as stream:
+        assert stream.samples == 4
 
 
 def test_an_array_cannot_feed_two_inputs() -> None:

@@ -119,6 +119,28 @@ def test_a_conversion_that_changes_the_function_is_refused() -> None:
             face(model, data=data)
 
 
+GROUP_NORM = "a = Conv(x, w) b = GroupNormalization<num_groups=2>(a, s, t) y = MatMul(b, m)"
+GROUP_NORM_SHAPES = {"w": (8, 3, 1, 1), "s": (2,), "t": (2,), "m": (5, 4)}
+
+
+@pytest.mark.parametrize("name", ["a16w8", "w8"])
+def test_group_normalization_gets_a_scale_for_each_channel(name: str) -> None:
+    source = proto(GROUP_NORM, "float[N,3,5,5] x", "float[] y", weights(**GROUP_NORM_SHAPES), opset=18)
+    data = np.random.default_rng(0).standard_normal((8, 3, 5, 5), np.float32)
+    made = quantize(source, data=data, preset=name).model
+    expected, result = (io.Runner(m, ("y",), optimize=False).run({"x": data})[0] for m in (source, made))
+    assert np.abs(expected - result).max() < 0.03 * np.abs(expected).max()
+
+
+def test_group_normalization_with_computed_scales_is_not_converted() -> None:
+    nodes = f"s = Sigmoid(p) {GROUP_NORM}"
+    shapes = {k: v for k, v in GROUP_NORM_SHAPES.items() if k != "s"}
+    source = proto(nodes, "float[N,3,5,5] x, float[2] p", "float[] y", weights(**shapes), opset=18)
+    feed = {"x": np.random.default_rng(0).standard_normal((1, 3, 5, 5), np.float32), "p": np.ones(2, np.float32)}
+    with pytest.raises(ModelError, match=r"needs constant scales .* Export the model again with opset 21"):
+        quantize(source, data=[feed], preset="a16w8")
+
+
 def test_large_weights_pass_by_the_converter() -> None:
     source = proto("y = MatMul(x, w)", "float[N,30] x", "float[N,40] y", weights(w=(30, 40)), opset=9, ir_version=4)
     model = io.load_model(source).model

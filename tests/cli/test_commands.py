@@ -285,6 +285,8 @@ def test_a_refusal_is_one_line_and_1(
         (["quantise"], "invalid choice"),
         (["quantize", "m.onnx"], "-o/--output"),
         (["quantize", "m.onnx", "-o", "o.onnx", "--no-cla"], "Did you mean '--no-cle'"),
+        (["quantize", "m.onnx", "-o", "o.onnx", "--histogram-bins=512"], "of its own: --set histogram_bins=512"),
+        (["quantize", "m.onnx", "-o", "o.onnx", "--percentile", "99"], "of its own: --set percentile=VALUE"),
         (["quantize", "m.onnx", "-o", "o.onnx", "--preset", "xint"], "invalid choice"),
         (["quantize", "m.onnx", "-o", "o.onnx", "--cle-steps", "many"], "must be a whole number. Got 'many'"),
         (["quantize", "m.onnx", "-o", "o.onnx", "surplus"], "surplus"),

@@ -338,3 +338,16 @@ def test_samples_that_tell_nothing_are_warned_of(samples: np.ndarray, says: str 
         quantize(model, data=list(samples), preset="a8w8", **plain)
     told = [str(w.message) for w in caught if "calibration samples" in str(w.message)]
     assert [says in text for text in told] == [True] if says else told == []
+
+
+@pytest.mark.parametrize(("limit", "warned"), [(2, True), (3, False), (None, False)])
+def test_a_limit_that_one_feed_exceeds_is_warned_of(limit: int | None, warned: bool) -> None:
+    model = network([helper.make_node("Identity", ["s"], ["y"])], [output(TensorProto.FLOAT, [None, 6, 8, 8])])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    plain: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest", "cle": False}
+    data = np.random.default_rng(0).standard_normal((4, 3, 3, 8, 8), np.float32)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = quantize(model, data=list(data), preset="a8w8", calibration_samples=limit, **plain).report
+    assert any("is taken for a batch" in str(w.message) for w in caught) == warned
+    assert found.samples == (12 if limit is None else 3)

@@ -39,6 +39,7 @@ class Checkpoint:
         self._expected = self._expected_whole = self._whole = ""
         self._same: bool | None = None
         self._resumed: tuple[int, int, TensorStats] | None = None
+        self._open: frozenset[str] = frozenset()  # the tensors of the pass that was cut short
         self._load()
 
     def _load(self) -> None:
@@ -48,20 +49,27 @@ class Checkpoint:
             stats, note = read_stats(self._path)
         except DataError:
             return  # a damaged checkpoint is none
-        if note.get("key") == self._key:
+        if note.get("key") == self._key and "open" in note:
             self._expected, self._expected_whole = note["feeds_hash"], note.get("whole_hash", "")
             self._resumed = (note["pass"], note["feeds"], stats)
+            self._open = frozenset(note["open"])
 
     def resume(self, index: int, names: Sequence[str]) -> tuple[int, TensorStats | None]:
-        """Return how many feeds of a pass are done, `ALL` if it is complete, and their statistics."""
+        """Return how many feeds of a pass are done, `ALL` if it is complete, and their statistics.
+
+        Under another limit of memory the passes are others: what was complete still counts, and what was not only for
+        the very same tensors.
+        """
         self._hash = FeedHash()
         if self._resumed is None or self._resumed[0] < index:
             return 0, None
         at, feeds, stats = self._resumed
-        if not set(names) <= stats.tensors.keys():
+        complete = stats.tensors.keys() - self._open
+        cut_short = index == at and self._open == set(names)
+        if not cut_short and not complete.issuperset(names):
             return 0, None
         mine = TensorStats(stats.samples, {name: stats.tensors[name] for name in names})
-        return (feeds if at == index else ALL), mine
+        return (feeds if cut_short else ALL), mine
 
     def same(self, feeds: Iterable[Feed]) -> bool:
         """True if all the feeds are those that complete passes were made of; reads them once, runs nothing."""
@@ -88,9 +96,10 @@ class Checkpoint:
 
     def save(self, index: int, feeds: int, stats: TensorStats) -> None:
         """Save the statistics of the first feeds of a pass, and those of the passes before."""
+        note = {"key": self._key, "pass": index, "feeds": feeds, "feeds_hash": self._hash.value()}
+        note["open"] = sorted(stats.tensors)
         for earlier in self._finished.values():
             stats = stats.disjoint(earlier)
-        note = {"key": self._key, "pass": index, "feeds": feeds, "feeds_hash": self._hash.value()}
         note["whole_hash"] = self._whole
         save_stats(stats, self._path, note)
         self._saved = time.monotonic()

@@ -131,11 +131,19 @@ def _named(item: Any, specs: Sequence[InputSpec]) -> Mapping[str, Any]:
     """
     if isinstance(item, Mapping):
         return {name: _at_home(value) for name, value in item.items()}
+    if isinstance(item, list) and len(item) > len(specs) + 1 and _alike(item):
+        raise DataError(f"A sample is a list of {len(item)} arrays of one shape: stack those of a batch (np.stack).")
     several = isinstance(item, tuple) or (isinstance(item, list) and all(hasattr(i, "shape") for i in item))
     if several and len(item) >= len(specs):
         return {s.name: _at_home(value) for s, value in zip(specs, item, strict=False)}
     _single(specs, "arrays")
     return {specs[0].name: _at_home(item)}
+
+
+def _alike(items: Sequence[Any]) -> bool:
+    """True if all are arrays of more than one axis, of one shape and type: no labels among them."""
+    kinds = {(getattr(i, "shape", None), str(getattr(i, "dtype", ""))) for i in items}
+    return len(kinds) == 1 and len(getattr(items[0], "shape", ())) > 1
 
 
 def _at_home(value: Any) -> Any:

@@ -177,27 +177,29 @@ class _Spool:
     def replay(self, specs: Sequence[InputSpec]) -> Iterator[Feed]:
         for index in itertools.count():
             with self._lock:
-                feed = self._load(index, specs) if index < len(self._offsets) else self._pull()
-            if feed is None:
-                return
+                if index == len(self._offsets) and not self._pull():
+                    return
+                feed = self._load(index, specs)
             yield feed
 
-    def _pull(self) -> Feed | None:
-        """Return the next feed of the live iterator, written to the file; None at its end."""
+    def _pull(self) -> bool:
+        """Write the next feed of the live iterator to the file; False at its end.
+
+        Nobody gets the arrays themselves: the caller may fill them with the next sample.
+        """
         if self._error is not None:  # the iterator is dead, but a second pass must not mistake that for the end
             raise self._error
         if self._finished:
-            return None
+            return False
         try:
             feed = next(self._live, None)
-            if feed is None:
-                self._finished = True
-            else:
+            if feed is not None:
                 self._append(feed)
         except Exception as error:
             self._error = error
             raise
-        return feed
+        self._finished = feed is None
+        return not self._finished
 
     def _append(self, feed: Feed) -> None:
         try:

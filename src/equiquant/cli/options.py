@@ -28,6 +28,7 @@ __all__ = [
     "image_options",
     "parse_value",
     "recipe_overrides",
+    "settable_fields",
 ]
 
 RECIPE, IMAGE = "recipe.", "image."  # prefixes of argparse destinations
@@ -202,6 +203,12 @@ def _prepared(args: argparse.Namespace, given: dict[str, Any]) -> ImageOptions |
     return dataclasses.replace(IMAGE_RECIPES[args.image_recipe], **given)
 
 
+def settable_fields() -> dict[str, Any]:
+    """Return the types of the fields that `--set` takes, by name: the recipe's, and those of its `image`."""
+    image = {f"{IMAGE}{name}": hint for name, hint in get_type_hints(ImageOptions).items()}
+    return {k: h for k, h in get_type_hints(Recipe).items() if k not in ("image", "name")} | image
+
+
 def recipe_overrides(args: argparse.Namespace) -> dict[str, Any]:
     """Return the recipe fields set on the command line.
 
@@ -210,9 +217,7 @@ def recipe_overrides(args: argparse.Namespace) -> dict[str, Any]:
     """
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in _given(args, RECIPE).items()}
     image = _given(args, IMAGE)
-    hints = get_type_hints(Recipe)
-    image_hints = {f"{IMAGE}{name}": hint for name, hint in get_type_hints(ImageOptions).items()}
-    settable = {k: h for k, h in hints.items() if k not in ("image", "name")} | image_hints
+    settable = settable_fields()
     for setting in args.set:
         key, equals, text = setting.partition("=")
         if not equals:
@@ -222,7 +227,7 @@ def recipe_overrides(args: argparse.Namespace) -> dict[str, Any]:
 
             raise unknown_field(key, settable)
         value = parse_value(key, settable[key], text)
-        told, name = (image, key.removeprefix(IMAGE)) if key in image_hints else (fields, key)
+        told, name = (image, key.removeprefix(IMAGE)) if key.startswith(IMAGE) else (fields, key)
         if told.setdefault(name, value) != value:
             raise OptionError(f"{key} is given twice: as {told[name]!r} and, with --set, as {value!r}.")
     options = _prepared(args, image)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from equiquant import __version__
 from equiquant.cli import compare, demo, equalize, inspect, quantize
+from equiquant.cli.options import settable_fields
 from equiquant.errors import nearest
 
 __all__ = ["build_parser", "parse"]
@@ -37,8 +38,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         command = commands[args.command]
-        first = unknown[0].split("=", 1)[0]
-        # argparse has no public list of its options
-        hint = nearest(first, command._option_string_actions) if first.startswith("-") else ""
-        command.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
+        command.error(f"unrecognized arguments: {' '.join(unknown)}.{_hint(unknown[0], command)}")
     return args
+
+
+def _hint(argument: str, command: argparse.ArgumentParser) -> str:
+    """Return what may have been meant by an argument a command does not know: `--set`, or flags spelled nearly so."""
+    flag, equals, value = argument.partition("=")
+    if not flag.startswith("-"):
+        return ""
+    flags = command._option_string_actions  # argparse has no public list of them
+    field = flag.lstrip("-").replace("-", "_")
+    if "--set" in flags and field in settable_fields():
+        return f" Without a flag of its own: --set {field}={value if equals else 'VALUE'}."
+    return nearest(flag, flags)

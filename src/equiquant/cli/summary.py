@@ -83,7 +83,8 @@ def _run_facts(
     for title, rule in (("Data", "data"), ("Statistics", "statistics")):
         yield from ((title, d.reason) for d in report.decisions if (d.stage, d.rule) == ("calibrate", rule))
     if report.tensors:
-        yield "Quantized", counted(len(report.tensors), "tensor")
+        seen = "" if report.samples is None else f", calibrated on {_samples(report)}"
+        yield "Quantized", counted(len(report.tensors), "tensor") + seen
     joined = [d.where for d in report.decisions if d.rule == "join_in_float" and d.applied]
     if joined:
         yield "Joined", f"{len(joined)} final Concat in float, where one scale would lose an input: {', '.join(joined)}"
@@ -124,6 +125,11 @@ def _run_facts(
     yield "Model", target
     if report_dir is not None:
         yield "Report", str(Path(report_dir) / "report.html")
+
+
+def _samples(report: Report) -> str:
+    made_up = (report.quality or {}).get("synthetic")
+    return counted(report.samples, "made-up input" if made_up else "sample")
 
 
 def _equalized(cle: Any) -> str:

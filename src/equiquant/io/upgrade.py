@@ -7,18 +7,21 @@ Source: ONNX `docs/VersionConverter.md` and `docs/Versioning.md` (which IR versi
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import version_converter
 from onnx_ir.passes.common import InlinePass
 
 from equiquant.errors import ModelError, first_line
+from equiquant.graph.edit import Names, add_initializer
 from equiquant.graph.query import constant
 from equiquant.io.load import name_nodes
 
 __all__ = ["TARGET_OPSET", "is_operator", "raise_ir_version", "upgrade_opset"]
 
 TARGET_OPSET = 17
+GROUP_NORM_BY_CHANNEL = 21  # the first operator set whose GroupNormalization has a scale for each channel, not group
 SMALL = 1024  # bytes; an adapter may need to read operands such as axes and scales, never a weight
 
 
@@ -50,6 +53,8 @@ def upgrade_opset(model: ir.Model, target: int = TARGET_OPSET) -> None:
     _restore_names(converted.graph, model.graph)
     if source < 11:
         _resize_as_before(converted)
+    if source < GROUP_NORM_BY_CHANNEL <= target:
+        _group_norm_by_channel(converted)
     model.graph = converted.graph
     name_nodes(model)
     raise_ir_version(model)
@@ -113,3 +118,28 @@ def _resize_as_before(model: ir.Model) -> None:
             shrinks = scales is not None and bool((scales <= 1).all())
             node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
             node.attributes.add(ir.AttrString("nearest_mode", "ceil" if shrinks else "floor"))
+
+
+def _group_norm_by_channel(model: ir.Model) -> None:
+    """Repeat the scales and biases of GroupNormalization-18, one a group, for each channel: the converter forgets to.
+
+    Raises:
+        ModelError: They are computed, or the number of channels is not known.
+    """
+    names = Names(model.graph)
+    for node in model.graph.all_nodes():
+        if node.op_type != "GroupNormalization" or node.domain != "":
+            continue
+        shape = node.inputs[0].shape if node.inputs[0] is not None else None
+        channels = shape[1] if shape is not None and len(shape) > 1 else None
+        for position in (1, 2):
+            value = node.inputs[position]
+            array = constant(value)
+            if value is None or array is None or node.graph is None or not isinstance(channels, int):
+                raise ModelError(
+                    f"'{node.name}': a GroupNormalization of opset 18 needs constant scales and a known number of"
+                    f" channels to be converted to opset {GROUP_NORM_BY_CHANNEL}. Export the model again with opset 21."
+                )
+            repeated = np.repeat(array, channels // array.size)
+            name = names.fresh(f"{value.name}_by_channel")
+            node.replace_input_with(position, add_initializer(node.graph, name, repeated))

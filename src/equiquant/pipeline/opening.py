@@ -16,6 +16,7 @@ from equiquant.calibrate import SampleStream
 from equiquant.decisions import Decision
 from equiquant.errors import DataError
 from equiquant.io import LoadedModel, input_specs
+from equiquant.io.runtime import InputSpec
 from equiquant.pipeline.idle_options import idle_options
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.recipe import ImageOptions, Recipe
@@ -76,6 +77,7 @@ def begun(
         state.decisions.append(Decision("calibrate", "data", "calibration data", False, reason))
     given = [] if stream.synthetic else stream.first(COMPARED)
     _warn_of_no_variety(state, given)
+    _warn_of_large_batch(state, given, input_specs(loaded.model))
     if recalled is not None:
         _warn_of_other_data(state, given, recalled)
         state.decisions.append(Decision("calibrate", "statistics", "whole network", True, f"taken from {file}"))
@@ -95,12 +97,24 @@ def _warn_of_no_variety(state: RunState, feeds: Sequence[Feed]) -> None:
     """Say where the first samples are constant, as of a preprocessing that went wrong, or all the same."""
     arrays = [x for feed in feeds for x in feed.values() if x.size > 1]
     if any(x.dtype.kind == "f" for x in arrays) and all((x == x.flat[0]).all() for x in arrays):
+        which = "calibration sample is" if len(feeds) == 1 else f"{len(feeds)} calibration samples are"
         state.warn(
-            f"The first {len(feeds)} calibration samples are constant, a single value each, which tells no range. Look"
-            " at how they are prepared."
+            f"The first {which} constant, a single value each, which tells no range. Look at how they are prepared."
         )
     elif len(feeds) == COMPARED and _alike(feeds[0], feeds[1:]):
         state.warn(f"The first {COMPARED} calibration samples are all the same. Give different ones.")
+
+
+def _warn_of_large_batch(state: RunState, feeds: Sequence[Feed], specs: Sequence[InputSpec]) -> None:
+    """Say where the limit of samples lies within the first feed, whose open first axis may be no batch at all."""
+    limit, name = state.recipe.calibration_samples, specs[0].name
+    if not feeds or limit is None or not specs[0].shape or specs[0].shape[0] is not None:
+        return
+    if 1 < limit < len(feeds[0][name]):
+        state.warn(
+            f"calibration_samples={limit} stops after the first feed: axis 0 of '{name}', {len(feeds[0][name])} there,"
+            " is taken for a batch of samples. If it is something else, leave the limit out and give fewer feeds."
+        )
 
 
 def _alike(first: Feed, others: Sequence[Feed]) -> bool:

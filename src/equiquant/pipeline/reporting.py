@@ -45,6 +45,7 @@ def report_of(
         warnings=tuple(state.warnings),
         stages=state.stages.costs,
         input_shapes={name: array.shape for feed in first for name, array in feed.items()},
+        samples=None if stats is None else stats.samples,
     )
 
 

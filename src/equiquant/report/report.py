@@ -73,6 +73,7 @@ class Report:
         search: Empty unless options were searched for: `metric` (`sqnr_db`, `top1` or a function's name), `trials` (one
             `{changes, score, sqnr_db, seconds, refused}` each), `kept` (the changes of the best) and `complete`.
         input_shapes: Shape of each input in the first sample.
+        samples: How many samples ranges were calibrated on, None where none were.
         versions: Versions of this package and of what it stands on.
     """
 
@@ -91,6 +92,7 @@ class Report:
     stages: Sequence[StageCost] = ()
     search: Mapping[str, Any] = field(default_factory=dict)
     input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    samples: int | None = None
     versions: Mapping[str, str] = field(default_factory=versions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,6 +103,7 @@ class Report:
                 "input": {"path": self.input_path, "sha256": self.input_sha256, "shapes": self.input_shapes},
                 "recipe": self.recipe,
                 "versions": self.versions,
+                "samples": self.samples,
                 "warnings": self.warnings,
                 "quality": self.quality,
                 "equalization": self.equalization,
@@ -142,6 +145,7 @@ class Report:
                 stages=tuple(StageCost(**s) for s in data["stages"]),
                 search=data.get("search", {}),
                 input_shapes=data["input"].get("shapes", {}),
+                samples=data.get("samples"),
                 versions=data["versions"],
             )
         except EquiQuantError:
