@@ -255,8 +255,21 @@ def test_empty_outputs_stop_no_gradient() -> None:
 
 
 def test_infinite_gradients_are_left_out() -> None:
-    model = parse(HEAD + "(float[] y) { a = Relu (x)  b = Sqrt (a)  y = Neg (b) }")
-    assert set(measure_gains(model, [{"x": noise(2, 3, 4)}], {"a": 1, "b": 1})) == {"b"}
+    model = parse(HEAD + "(float[] y) { a = Relu (x)  b = Log (a)  y = Neg (b) }")
+    infinite, finite = ({"x": x} for x in (np.zeros((2, 3, 4), np.float32), np.abs(noise(2, 3, 4)) + 1))
+    assert set(measure_gains(model, [infinite], {"a": 1, "b": 1})) == {"b"}
+    alone, both = (measure_gains(model, feeds, {"a": 1})["a"] for feeds in ([finite], [infinite, finite]))
+    np.testing.assert_allclose(both.white, 2 * alone.white, rtol=1e-4)
+
+
+@pytest.mark.parametrize("root", ["b = Sqrt (s)", "b = Pow (s, h)", "b = ReduceL2 <axes = [2]> (a)"])
+def test_a_root_at_zero_behind_a_gate_stops_no_gradient(root: str) -> None:
+    nodes = f"a = Relu (x)  q = Mul (a, a)  s = ReduceSum (q, k)  {root}  m = Max (b, e)  y = Div (a, m)"
+    constants = {"k": np.array([2]), "h": np.array(0.5, np.float32), "e": np.array(1e-6, np.float32)}
+    model = parse(HEAD + f"(float[] y) {{ {nodes} }}", **constants)
+    x = noise(2, 3, 4)
+    x[:, 1] = -1  # a row of zeros
+    assert "a" in measure_gains(model, [{"x": x}], {"a": 1})
 
 
 def samples(shared_data: Path, name: str, count: int) -> tuple[ir.Model, list[dict[str, Array]]]:

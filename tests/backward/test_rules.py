@@ -172,6 +172,8 @@ POOLING = [
     Case("y = ReduceSum <keepdims = 0> (a, n)", constants={"n": ints(2)}),
     Case("y = ReduceSum (a)"),
     Case("y = ReduceSum <noop_with_empty_axes = 1> (a)"),
+    Case("y = ReduceL2 <noop_with_empty_axes = 1> (a)", opset=18),
+    Case("y = ReduceMax <noop_with_empty_axes = 1> (a)", opset=18),
     Case("y = ReduceMean (a, n)", constants={"n": ints(2, 3)}, opset=18),
     Case("y = AveragePool <kernel_shape = [2, 3], strides = [2, 1]> (a)"),
     Case("y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (a)"),

@@ -25,7 +25,7 @@ STEP = 2.0**-7
 UNARY: dict[str, Callable[[Tape, ir.Value, ir.Value], ir.Value]] = {
     "Abs": lambda t, x, y: t.op("Sign", x),
     "Neg": lambda t, x, y: t.number(-1.0),
-    "Sqrt": lambda t, x, y: t.op("Div", t.number(0.5), y),
+    "Sqrt": lambda t, x, y: t.finite(t.op("Div", t.number(0.5), y)),
     "Exp": lambda t, x, y: y,
     "Log": lambda t, x, y: t.op("Reciprocal", x),
     "Reciprocal": lambda t, x, y: t.op("Neg", t.op("Mul", y, y)),
@@ -93,7 +93,7 @@ def power(tape: Tape, node: ir.Node, gradients: Gradients) -> None:
     (x, g), exponent = first(node, gradients), operand(node, 1)
     tape.stop(exponent)
     p = tape.op("Cast", exponent, to=int(ir.DataType.FLOAT))
-    slope = tape.op("Mul", p, tape.op("Pow", x, tape.op("Sub", p, tape.number(1.0))))
+    slope = tape.finite(tape.op("Mul", p, tape.op("Pow", x, tape.op("Sub", p, tape.number(1.0)))))
     tape.send_broadcast(x, tape.op("Mul", g, slope), shape(node.outputs[0]))
 
 

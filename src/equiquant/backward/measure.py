@@ -12,6 +12,7 @@ power is summed on the way, and divided by at the end.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,8 +64,9 @@ def measure_gains(
         draws: Directions a feed. The error falls with the root of samples times draws.
 
     Returns:
-        Gains by name. Tensors no gradient reaches, empty ones, those with infinite gradients and those whose number of
-        channels differs from sample to sample are absent.
+        Gains by name. A sample with an infinite gradient tells nothing of the tensors it is infinite at. Tensors no
+        gradient reaches, empty ones, those with no other gradients than such and those whose number of channels differs
+        from sample to sample are absent.
     """
     samples = list(feeds) if isinstance(feeds, Iterator) else feeds
     rng = np.random.default_rng(seed)
@@ -72,6 +74,8 @@ def measure_gains(
     white: dict[str, Array] = {}
     constant: dict[str, Array] = {}
     weight: dict[str, Array] = {}  # of each layer, over one seed's power
+    told: Counter[tuple[str, str]] = Counter()  # samples and draws with finite gradients there
+    asked = 0  # all of them
     beyond: dict[str, _Beyond] = {}
     uneven: set[str] = set()
     power = 0.0  # of a single output
@@ -90,13 +94,19 @@ def measure_gains(
             first = 2 * (len(graph.tensors) + len(graph.ranged))
             last = first + len(graph.layers)
             pairs = list(zip(sums[:first:2], sums[1:first:2], strict=True))
+            asked += 1
             for tensor, pair in zip(graph.ranged, pairs[len(graph.tensors) :], strict=True):
                 beyond.setdefault(tensor, _Beyond()).add(*pair)
             for layer, energy in zip(graph.layers, sums[first:last], strict=True):
-                weight[layer] = weight.get(layer, 0.0) + energy / np.float32(draws)
+                if np.isfinite(energy).all():
+                    weight[layer] = weight.get(layer, 0.0) + energy / np.float32(draws)
+                    told["weight", layer] += 1
             for tensor, pair in zip(graph.tensors, pairs, strict=False):
                 squares, total = (s.astype(np.float64) for s in pair)
                 each = squares.sum(axis=0), np.square(total).sum(axis=0)
+                if not np.isfinite(each).all():
+                    continue
+                told["tensor", tensor] += 1
                 if tensor in white and white[tensor].shape != each[0].shape:
                     uneven.add(tensor)
                     continue
@@ -105,8 +115,9 @@ def measure_gains(
             if draw == 0:
                 power += sum(_power(output.astype(np.float64)) for output in sums[last:])
     unit = np.square(_inverse_root(power)) if len(scales) == 1 else 1.0
+    white, constant = (_of_all(sums, "tensor", told, asked) for sums in (white, constant))
     with np.errstate(over="ignore"):  # of outputs below 1e-19; the gains of tensors do then
-        weight = {name: (energy * unit).astype(np.float32) for name, energy in weight.items()}
+        weight = {n: (x * unit).astype(np.float32) for n, x in _of_all(weight, "weight", told, asked).items()}
     weight = {name: energy for name, energy in weight.items() if np.isfinite(energy).all()}
     times = {name: beyond[name].times(white[name], draws) for name in beyond.keys() - uneven}
     found = {
@@ -114,6 +125,11 @@ def measure_gains(
         for name in white.keys() - uneven
     }
     return {n: g for n, g in found.items() if np.isfinite(g.white).all() and np.isfinite(g.constant).all()}
+
+
+def _of_all(sums: Mapping[str, Array], kind: str, told: Mapping[tuple[str, str], int], asked: int) -> dict[str, Array]:
+    """Return sums as if what told nothing had been like the others."""
+    return {name: found * (asked / told[kind, name]) for name, found in sums.items()}
 
 
 def _sessions(
@@ -144,19 +160,23 @@ class _Beyond:
 
     felt: float = 0.0
     power: Array | float = 0.0
-    count: int = 0
+    count: int = 0  # of samples and draws that were finite
+    given: int = 0
 
     def add(self, felt: Array, power: Array) -> None:
-        """Add what it made of the outputs, and the mean of its squares, (samples, channels) both."""
+        """Add what it made of the outputs, and the mean of its squares, (samples, channels) both, where finite."""
         total = felt.sum(axis=1, dtype=np.float64)
+        finite = np.isfinite(total) & np.isfinite(power).all(axis=1)
+        total, power = total[finite], power[finite]
         self.felt += float(total @ total)
         self.power = self.power + power.sum(axis=0, dtype=np.float64)
         self.count += len(power)
+        self.given += len(finite)
 
     def times(self, white: Array, draws: int) -> float | None:
         """Return how many times as much was felt as of independent errors as strong, whose gain is `white`."""
-        expected = float(np.dot(white, self.power)) / self.count * draws
-        return self.felt / expected if expected > 0 and np.isfinite(self.felt) else None
+        expected = float(np.dot(white, self.power)) / self.count * draws if self.count else 0.0
+        return self.felt * self.given / self.count / expected if expected > 0 else None
 
 
 def _scales(model: ir.Model, feeds: Iterable[Feed], names: list[str]) -> dict[str, np.float32]:

@@ -36,9 +36,7 @@ def reduction(tape: Tape, node: ir.Node, gradients: Gradients) -> None:
         return tape.stop(x)
     rank = len(shape(x))
     if axes is None or len(axes) == 0:
-        if query.attribute(node, "noop_with_empty_axes", 0):
-            return tape.send(x, g)
-        axes = range(rank)
+        axes = () if query.attribute(node, "noop_with_empty_axes", 0) else range(rank)
     kept = sorted(int(a) % rank for a in axes)
     sizes = [1 if i in kept else d for i, d in enumerate(shape(x))]
     y = node.outputs[0]
@@ -50,6 +48,8 @@ def reduction(tape: Tape, node: ir.Node, gradients: Gradients) -> None:
 def _reduced(tape: Tape, kind: str, x: ir.Value, y: ir.Value, g: ir.Value, axes: list[int]) -> None:
     """Send the gradient of a reduction whose output `y` kept its rank."""
     sizes = shape(x)
+    if not axes and kind in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"):
+        return tape.send(x, g)
     if kind == "ReduceMean":
         g = tape.op("Mul", g, tape.number(1 / max(math.prod(sizes[a] for a in axes), 1)))
     if kind in ("ReduceMean", "ReduceSum"):
@@ -59,7 +59,7 @@ def _reduced(tape: Tape, kind: str, x: ir.Value, y: ir.Value, g: ir.Value, axes:
         return tape.send(x, tape.op("Mul", hit, tape.op("Div", g, tape.sum(hit, axes))))
     slope = {
         "ReduceL1": lambda: tape.op("Sign", x),
-        "ReduceL2": lambda: tape.op("Div", x, y),
+        "ReduceL2": lambda: tape.finite(tape.op("Div", x, y)),
         "ReduceSumSquare": lambda: tape.op("Mul", x, tape.number(2.0)),
         "ReduceLogSumExp": lambda: tape.op("Exp", tape.op("Sub", x, y)),
     }[kind]()

@@ -11,23 +11,34 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.backward.tape import Tape, first, shape
+from equiquant.backward.tape import Tape, first, operand, shape
 from equiquant.graph import query
 
 __all__ = ["resize"]
 
 
 def resize(tape: Tape, node: ir.Node, gradients: Sequence[ir.Value | None]) -> None:
-    """Resize by scales or sizes; cropping by a region of interest counts as an output."""
+    """Resize by scales or sizes; what crops, keeps an aspect ratio or only shifts an axis counts as an output."""
     x, g = first(node, gradients)
-    if query.attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
-        return tape.stop(x)
+    crops = query.attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
     before, after = shape(x), shape(node.outputs[0])
+    if crops or query.attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch" or _shifts(node):
+        return tape.stop(x)
     axes = [int(a) % len(before) for a in query.attribute(node, "axes", None) or range(len(before))]
     for axis in axes:
         if before[axis] != after[axis]:
             g = _along(tape, g, _matrix(tape, node, axes.index(axis), before[axis], after[axis]), axis, len(before))
     return tape.send(x, g)
+
+
+def _shifts(node: ir.Node) -> bool:
+    """True if an axis keeps its size though its scale is not 1: onnxruntime interpolates it if another changes."""
+    scales = query.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    if scales is None or not scales.size:
+        return False
+    before, after = shape(operand(node, 0)), shape(node.outputs[0])
+    axes = query.attribute(node, "axes", None) or range(len(before))
+    return any(before[a] == after[a] and scale != 1 for a, scale in zip(axes, scales.ravel(), strict=True))
 
 
 def _matrix(tape: Tape, node: ir.Node, index: int, before: int, after: int) -> ir.Value:
@@ -42,8 +53,7 @@ def _matrix(tape: Tape, node: ir.Node, index: int, before: int, after: int) -> i
     resized = tape.again(node, inputs)[0]
     producer = resized.producer()
     assert producer is not None
-    for name in ("axes", "keep_aspect_ratio_policy"):
-        producer.attributes.pop(name, None)
+    producer.attributes.pop("axes", None)
     return tape.reshape(resized, (before, after))
 
 

@@ -17,6 +17,8 @@ from equiquant.graph import edit
 
 __all__ = ["Tape", "first", "operand", "shape"]
 
+STEEPEST = 1e30  # a slope beyond is infinite
+
 
 def shape(value: ir.Value) -> tuple[int, ...]:
     """Return the static shape of a forward value."""
@@ -126,6 +128,11 @@ class Tape:
     def gate(self, gradient: ir.Value, open_: ir.Value) -> ir.Value:
         """Append gradient · [open]; the product is several times faster than Where in onnxruntime."""
         return self.op("Mul", gradient, self.op("Cast", open_, to=int(ir.DataType.FLOAT)))
+
+    def finite(self, slope: ir.Value) -> ir.Value:
+        """Append the slope, 0 where it is infinite, as of a root at 0: often behind a gate that is shut there."""
+        small = self.op("Less", self.op("Abs", slope), self.number(STEEPEST))  # false of NaN
+        return self.op("Where", small, slope, self.number(0.0))
 
     def send_broadcast(self, value: ir.Value | None, gradient: ir.Value, sizes: Sequence[int]) -> None:
         """Send a gradient of shape `sizes` to an operand that was broadcast to them: the copies add up."""

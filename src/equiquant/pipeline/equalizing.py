@@ -196,14 +196,19 @@ def _solved(
     reach: ClipReach | None,
 ) -> tuple[list[EqualizationPlan], list[NoiseTerm]]:
     """Return the plans and the noise terms; only the pairwise plan and no terms where no gradients can be computed."""
+    gradients = survey is not None and recipe.cle and recipe.cle_method != "pairwise"
     try:
-        return solve(model, classes, recipe, survey, judge.fitted, judge.affordable, reach, judge.rest)
+        plans, terms = solve(model, classes, recipe, survey, judge.fitted, judge.affordable, reach, judge.rest)
+        why = "No finite gradient of an output reaches what is rounded." if gradients and not terms else ""
     except ModelError as error:
         if survey is None:
             raise
-        reason = f"ranges alone count, as in the pairwise solver: the noise at the outputs cannot be measured. {error}"
+        plans, terms = solve(model, classes, recipe, None, judge.fitted, judge.affordable, reach)
+        why = str(error)
+    if why:
+        reason = f"ranges alone count, as in the pairwise solver: the noise at the outputs cannot be measured. {why}"
         state.decisions.append(Decision("equalize", "global_solver", "whole network", False, reason))
-        return solve(model, classes, recipe, None, judge.fitted, judge.affordable, reach)
+    return plans, terms
 
 
 def _applied(state: RunState, model: ir.Model, classes: ScaleClasses, trial: _Trial) -> Equalized:

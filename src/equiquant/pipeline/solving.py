@@ -82,7 +82,10 @@ def solve(
         rest: Further samples, which settle ranges once the scales are chosen; None for none.
 
     Returns:
-        The plans, and the noise terms: empty where only the pairwise solver ran.
+        The plans, and the noise terms: empty where only the pairwise solver ran, or no gradient told anything.
+
+    Raises:
+        ModelError: No gradients can be computed.
     """
     nothing = EqualizationPlan("none", np.zeros(classes.count), 0)
     ranged = chooses_ranges(recipe, model)

@@ -56,8 +56,8 @@ class Layer:
 
     @property
     def accumulator_step(self) -> float:
-        """Real units per step of the products: alpha·s_x·s_w, with the largest s_w of a per-channel weight."""
-        return float(self.input_params.scale) * float(np.max(self.weight_params.scale)) * self.form.gain
+        """Real units per step of the products: |alpha|·s_x·s_w, with the largest s_w of a per-channel weight."""
+        return float(self.input_params.scale) * float(np.max(self.weight_params.scale)) * abs(self.form.gain)
 
     @property
     def fine_bias(self) -> bool:
@@ -99,7 +99,7 @@ def _layer(node: ir.Node, plan: QuantPlan) -> Layer | str:
     bias = constant(value)
     if bias is None and value is not None:
         return "its bias is computed"
-    if bias is not None and bias.size not in (1, form.outputs):
+    if bias is not None and bias.size > 1 and (bias.size, bias.shape[-1]) != (form.outputs, form.outputs):
         return "its bias is a matrix"
     full = np.zeros(form.outputs, np.float32) if bias is None else np.broadcast_to(bias.ravel(), (form.outputs,))
     params = plan.constants.get((name, 2))

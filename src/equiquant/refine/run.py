@@ -184,13 +184,15 @@ def _own_constants(
         if not bias.any():  # a scale chosen for zeros would hold nothing else
             constants[layer.name, 2] = _new_bias(layer, bias, target)
             added.append(layer.name)
+        elif (given := constants.get((layer.name, 2))) is not None and given.axis is not None:
+            constants[layer.name, 2] = dataclasses.replace(given, axis=0)  # (1, N) becomes (N,)
         own_constant(node, 2, bias, f"{layer.name}_bias", names)
     return dataclasses.replace(plan, constants=constants), frozenset(added)
 
 
 def _new_bias(layer: Layer, bias: Array, target: Target) -> QuantParams:
     """Return the parameters of an added bias, best for itself."""
-    step = float(layer.input_params.scale) * layer.form.gain
+    step = float(layer.input_params.scale) * abs(layer.form.gain)
     return bias_params(bias, step, layer.weight_params, target)
 
 
