@@ -10,7 +10,7 @@ from equiquant.graph.edit import infer_shapes
 from equiquant.io import input_specs, load_model
 from equiquant.pipeline.judging import Judge, Yardstick
 from equiquant.pipeline.splitting import alternate, held_back
-from equiquant.recipe import preset
+from equiquant.recipe import Recipe, preset
 from tests.canonical.support import proto, weights
 
 
@@ -27,12 +27,23 @@ from tests.canonical.support import proto, weights
 def test_the_ranges_of_candidates_see_no_more_than_those_they_compete_with(
     name: str, options: dict[str, Any], least: float, most: float
 ) -> None:
-    model = load_model(proto("a = Conv(x, w) y = Relu(a)", "float[N,3,8,8] x", "float[] y", weights(w=(4, 3, 1, 1))))
+    recipe = preset(name, bias_correction=False, **options)
+    assert least < _measured(recipe) < most
+
+
+def test_what_is_raised_to_16_bits_sees_what_ranges_of_before_saw() -> None:
+    recipe = preset("a8w8", bias_correction=False)
+    assert _measured(recipe, recipe.replace(nodes_to_int16=("conv",))) > 25
+
+
+def _measured(recipe: Recipe, other: Recipe | None = None) -> float:
+    """Return what a judge says of a layer whose held samples are ten times the fitted ones."""
+    nodes, given = "[conv] a = Conv(x, w) y = Relu(a)", weights(w=(4, 3, 1, 1))
+    model = load_model(proto(nodes, "float[N,3,8,8] x", "float[] y", given, opset=21, ir_version=10)).model
     samples = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
     samples[alternate(16)[1]] *= 10
-    recipe = preset(name, bias_correction=False, **options)
-    with open_samples(samples, input_specs(model.model), recipe) as stream:
-        assert least < Judge(model.model, stream, recipe).sqnr_db(model.model) < most
+    with open_samples(samples, input_specs(model), recipe) as stream:
+        return Judge(model, stream, recipe).sqnr_db(model, recipe=other)
 
 
 @pytest.mark.parametrize(("count", "size", "most"), [(1, 8, 1), (2, 8, 1), (5, 8, 2), (96, 8, 48), (120, 130, 24)])

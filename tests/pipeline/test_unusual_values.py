@@ -351,3 +351,11 @@ def test_a_limit_that_one_feed_exceeds_is_warned_of(limit: int | None, warned: b
         found = quantize(model, data=list(data), preset="a8w8", calibration_samples=limit, **plain).report
     assert any("is taken for a batch" in str(w.message) for w in caught) == warned
     assert found.samples == (12 if limit is None else 3)
+
+
+def test_an_output_that_is_nan_is_warned_of() -> None:
+    nodes = [helper.make_node("Sub", ["s", "s"], ["zero"]), helper.make_node("Log", ["minus"], ["y"], name="log")]
+    nodes.insert(1, helper.make_node("Sub", ["zero", "one"], ["minus"]))
+    model = network(nodes, [output(TensorProto.FLOAT, [1, 6, 8, 8])], one=np.array([1], np.float32))
+    with pytest.warns(UserWarning, match="'y' is NaN or infinite throughout"):
+        quantize(model, data=SAMPLES, preset="a8w8", cle=False, bias_correction=False, weight_rounding="nearest")

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
 
 from equiquant import QuantizationConfig, quantize
 from equiquant.errors import OptionError
 from equiquant.pipeline.splitting import held_back
 from equiquant.refine import Refined
+from tests.canonical.support import proto, weights
 from tests.refine.test_refine import chain, images
 
 STAGE = importlib.import_module("equiquant.pipeline.refining")
@@ -57,6 +59,55 @@ def test_the_default_corrects_and_rounds_and_the_report_says_what_each_gave() ->
 def test_options_choose_what_is_tried(options: dict[str, Any], names: list[str]) -> None:
     section = quantize(chain(), data=data(), **SETTINGS, **options).report.refinement
     assert [t["name"] for t in section.get("trials", [])] == names
+
+
+def test_a_layer_of_too_many_inputs_goes_to_the_nearest_step_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("equiquant.refine.layers.LARGEST", 1)
+    report = quantize(chain(), data=data(), weight_rounding="optimal", **SETTINGS).report
+    assert [t["name"] for t in report.refinement["trials"]] == ["none", "bias correction"]
+    monkeypatch.setattr("equiquant.refine.layers.LARGEST", 30)
+    report = quantize(chain(), data=data(), weight_rounding="optimal", **SETTINGS).report
+    assert len(report.refinement["trials"]) == 3
+    assert ["too many inputs" in d.reason for d in report.decisions if d.rule == "weight_rounding"] == [True]
+
+
+def test_only_what_has_a_bias_is_corrected() -> None:
+    nodes = "a = MatMul(x, w) b = Relu(a) y = MatMul(b, v)"
+    model = proto(nodes, "float[N,6,8] x", "float[] y", weights(w=(8, 8), v=(8, 4)))
+    inputs = np.random.default_rng(0).standard_normal((12, 6, 8), np.float32)
+    section = quantize(model, data=inputs, **SETTINGS).report.refinement
+    assert [t["name"] for t in section["trials"]] == ["none", "rounding"]
+
+
+def test_biases_that_are_kept_are_corrected_on_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(STAGE, "GLANCE_FEEDS", 4)
+    monkeypatch.setattr(STAGE, "EQUAL_DB", 0.0)
+    original = STAGE.refine
+
+    def without_gain(model: ir.Model, plan: Any, target: Any, feeds: Any, wanted: Any, *rest: Any) -> Refined:
+        found: Refined = original(model, plan, target, feeds, wanted, *rest)
+        return Refined(model, plan, found.samples) if wanted.round_weights else found
+
+    monkeypatch.setattr(STAGE, "refine", without_gain)
+    section = quantize(chain(), data=data(), **SETTINGS).report.refinement
+    assert (section["kept"], section["fitted"]) == ("bias correction", 9)
+
+
+@pytest.mark.parametrize("preset", ["a8w8_per_channel", "a8w8", "xint8"])
+@pytest.mark.parametrize(
+    ("gemm", "bias"),
+    [("Gemm", (1, 5)), ("Gemm", (6, 1)), ("Gemm<alpha = -0.5>", (5,)), ("Gemm<alpha = -0.5>", None)],
+)
+def test_odd_gemms_are_refined(preset: str, gemm: str, bias: tuple[int, ...] | None) -> None:
+    operands, shapes = ("h, v, c", {"c": bias}) if bias else ("h, v", {})
+    columns = 6 if bias == (6, 1) else 5
+    nodes = f"a = Gemm(x, w, b) h = Relu(a) y = {gemm}({operands})"
+    model = proto(nodes, "float[6,8] x", "float[] y", weights(w=(8, 8), b=(8,), v=(8, columns), **shapes))
+    inputs = np.random.default_rng(0).standard_normal((12, 6, 8), np.float32)
+    result = quantize(model, data=inputs, preset=preset)
+    assert all(t["sqnr_db"] > 25 for t in result.report.refinement["trials"])
+    scales = [numpy_helper.to_array(x) for x in result.model.graph.initializer if x.name.endswith("scale")]
+    assert all((scale > 0).all() for scale in scales)
 
 
 def test_harm_is_refused_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,14 +162,15 @@ class Judge:
         Args:
             model: The candidate.
             ranges: Ranges chosen with its scales; the others are calibrated.
-            recipe: How to quantize it; None for the judge's own.
+            recipe: How to quantize it; None for the judge's own. With another, what ranges leave open (tensors raised
+                to 16 bits) is calibrated on all the samples looked at, as ranges of before were.
             original: The network to aim at; None for the candidate itself. Naming one that candidates share saves time.
             refinement: What else is to be done to it, on all the samples it is calibrated on.
         """
-        recipe = recipe or self._recipe
+        competing = recipe is None and chooses_ranges(self._recipe, model)
+        seen, recipe = self.fitted if competing else self._ranged, recipe or self._recipe
         survey = target.survey(model, recipe)
         open_ = target.missing(survey, ranges, synthetic=self._ranged.synthetic)
-        seen = self.fitted if chooses_ranges(recipe, model) else self._ranged
         stats = calibrate.collect(model, seen, open_, recipe, sampled=True)  # ranges near the best will do
         plan = target.choose(model, survey, stats, recipe, ranges)
         goal, aim = target.target_of(recipe), original or Original(model, {})

@@ -32,6 +32,7 @@ LEAST_FITTED, LEAST_HELD = 16, 8  # where weights are rounded: for fewer, roundi
 GLANCE_FEEDS = 12  # that biases alone are corrected on where rounding will correct them on all
 AUTO_COST = 6e11  # multiplications that `auto` spends on rounding: about 20 s on two cores
 
+WIDE = "it has too many inputs: their second moments would take gigabytes, so its weights go to the nearest step"
 NONE, BIASES, WEIGHTS, BOTH = "none", "bias correction", "rounding", "bias correction and rounding"
 
 
@@ -60,6 +61,10 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
     candidates, why = refinements(state, layers)
     state.decisions += [Decision("refine", "weight_rounding", "whole network", False, why)] if why else []
     state.decisions += refused if candidates else []
+    if any(wanted.round_weights for wanted in candidates.values()):
+        state.decisions += [
+            Decision("refine", "weight_rounding", x.name, False, WIDE) for x in layers if not x.roundable
+        ]
     if not candidates or not layers:
         return model, plan
     original = _original(reference, equalized, layers)
@@ -71,19 +76,23 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
     with state.stages("refine"):
         yardstick = Yardstick(reference, SampleView.picked(state.stream, held))
         trials = [_Trial(NONE, model, plan, _sqnr_db(yardstick, model, plan), 0)]
-        for name, wanted in candidates.items():
-            done = len(trials) - 1
 
-            def progress(layer: int, of: int, done: int = done) -> None:
+        def tried(name: str, feeds: Sequence[int], done: int) -> _Trial:
+            def progress(layer: int, of: int) -> None:
                 state.progress("refine", done * of + layer, len(candidates) * of)
 
-            glance = name == BIASES and len(candidates) > 1
-            some = SampleView.picked(state.stream, fitted[: GLANCE_FEEDS if glance else None])
-            found = refine(model, plan, target_of(recipe), some, wanted, original, progress)
+            some = SampleView.picked(state.stream, feeds)
+            found = refine(model, plan, target_of(recipe), some, candidates[name], original, progress)
             release_memory()
-            sqnr = _sqnr_db(yardstick, found.model, found.plan)
-            trials.append(_Trial(name, found.model, found.plan, sqnr, found.samples))
-    best = _choose(trials)
+            return _Trial(name, found.model, found.plan, _sqnr_db(yardstick, found.model, found.plan), found.samples)
+
+        for done, name in enumerate(candidates):
+            glance = name == BIASES and len(candidates) > 1
+            trials.append(tried(name, fitted[: GLANCE_FEEDS if glance else None], done))
+        best = _choose(trials)
+        if best.name == BIASES and len(fitted) > GLANCE_FEEDS and best is not trials[-1]:  # it is to be kept: all count
+            trials[trials.index(best)] = tried(BIASES, fitted, len(candidates) - 1)
+            best = _choose(trials)
     if best.name == NONE:
         reason = f"nothing measured better than the {best.sqnr_db:.2f} dB without; weights and biases stay as they were"
         state.decisions.append(Decision("refine", "do_no_harm", "whole network", False, reason))
@@ -91,7 +100,7 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
         "trials": [{"name": trial.name, "sqnr_db": trial.sqnr_db} for trial in trials],
         "kept": best.name,
         "layers": len(layers),
-        "fitted": trials[-1].samples,
+        "fitted": best.samples or trials[-1].samples,
         "held": len(held),
         "apart": apart,
     }
@@ -135,6 +144,7 @@ def refinements(state: RunState, layers: list[Layer]) -> tuple[dict[str, Refinem
         layers: What can be refined.
     """
     recipe, reason = state.recipe, ""
+    correcting = recipe.bias_correction and any(layer.takes_bias for layer in layers)
     rounding = recipe.weight_rounding == "optimal"
     if recipe.weight_rounding == "auto" and state.stream.guessed:
         reason = (
@@ -149,11 +159,10 @@ def refinements(state: RunState, layers: list[Layer]) -> tuple[dict[str, Refinem
                 f" ({AUTO_COST / 1e12:g}); WeightRounding='optimal' rounds in any case"
             )
     found = {}
-    if recipe.bias_correction:
+    if correcting:
         found[BIASES] = Refinement(correct_bias=True, round_weights=False)
-    if rounding:
-        name = BOTH if recipe.bias_correction else WEIGHTS
-        found[name] = Refinement(correct_bias=recipe.bias_correction, round_weights=True)
+    if rounding and any(layer.roundable for layer in layers):
+        found[BOTH if correcting else WEIGHTS] = Refinement(correct_bias=correcting, round_weights=True)
     return found, reason
 
 

@@ -101,6 +101,11 @@ def run(
         state = begun(loaded, recipe, stream, stages, progress, quantize=quantize, stats_file=stats_file)
         model, given = _fold(state, loaded.model)
         del loaded
+        if given.silent:
+            state.warn(
+                f"The float model's output '{given.silent[0]}' is NaN or infinite throughout the first samples: nothing"
+                " can be compared with it. Look at how they are prepared, and at the model."
+            )
         if state.recipe.weight_only and quantize:
             return _store_weights(state, model, given)
         folded: ir.Model | None = model.clone()

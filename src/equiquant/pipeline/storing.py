@@ -21,7 +21,7 @@ from equiquant.io import Runner, release_memory
 from equiquant.pipeline.judging import MOST_FITTED, MOST_HELD, Yardstick
 from equiquant.pipeline.splitting import held_back
 from equiquant.pipeline.state import RunState
-from equiquant.refine.solve import LARGEST
+from equiquant.refine.layers import LARGEST
 from equiquant.target import BlockPlan
 
 __all__ = ["store_weights"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from equiquant.numerics.lattice_search import width
 from equiquant.refine.layers import Layer
-from equiquant.refine.solve import LARGEST, positions
+from equiquant.refine.solve import positions
 
 __all__ = ["rounding_cost"]
 
@@ -21,7 +21,7 @@ def rounding_cost(layers: Iterable[Layer]) -> float:
     for layer in layers:
         k, groups = layer.form.inputs, layer.form.groups
         m = layer.form.outputs // groups
-        if k <= LARGEST:
+        if layer.roundable:
             rounding = (1 + width(groups, m, k)) * m * k**2
             total += groups * (positions(k) * k * (k + 2 * m) + k**3 + rounding)
     return total

@@ -18,9 +18,11 @@ from equiquant.numerics.affine import QuantParams
 from equiquant.refine.forms import Form, form_of
 from equiquant.target.plan import QuantPlan
 
-__all__ = ["Layer", "layers_of"]
+__all__ = ["LARGEST", "Layer", "layers_of"]
 
 Array = npt.NDArray[Any]
+
+LARGEST = 8192  # inputs of an output, above which their second moments would take gigabytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,11 @@ class Layer:
     def takes_bias(self) -> bool:
         """True if the operator has an input for a bias."""
         return self.form.op_type != "MatMul"
+
+    @property
+    def roundable(self) -> bool:
+        """True if its weights can be rounded for its inputs; else each goes to the nearest step."""
+        return self.form.inputs <= LARGEST
 
     @property
     def accumulator_step(self) -> float:

@@ -35,14 +35,13 @@ from equiquant.numerics.stride import coprime_stride
 from equiquant.refine.layers import Layer
 from equiquant.refine.means import InputMean
 
-__all__ = ["LARGEST", "Refinement", "Solution", "correct", "positions", "solve"]
+__all__ = ["Refinement", "Solution", "correct", "positions", "solve"]
 
 Array = npt.NDArray[Any]
 
 DRIFT_RIDGE = 2.0  # ρ, of each input's own energy: with 0.5 and with 4 fewer dB on other samples
 FEWEST_POSITIONS = 8192  # of all samples together: columns that H is made of
 POSITIONS_PER_INPUT = 4
-LARGEST = 8192  # inputs of an output, above which H would take gigabytes
 MOST_SHIFT = 15  # powers of two between the steps of a bias and of the accumulator (the documented limit)
 DOUBLINGS = 3
 SHARES = 2  # of a grouped layer's samples, summed side by side; fixed, so that sums do not depend on the machine
@@ -102,7 +101,7 @@ def solve(layer: Layer, inputs: Sequence[list[Array]], wanted: Refinement, facto
 
     def gather(first: int) -> tuple[InputMean, InputMean, Moments | None]:
         exact_mean, integer_mean = InputMean(), InputMean()
-        moments = Moments(rows) if form.inputs <= LARGEST else None
+        moments = Moments(rows) if layer.roundable else None
         for index in range(first, len(inputs), shares):
             exact, integers = inputs[index]
             if factor is not None:
