@@ -254,6 +254,28 @@ def test_a_node_that_stays_float_is_left_alone() -> None:
     assert rewritten(model, ALL.replace(op_types_to_quantize=("Sigmoid",)))[1] == []  # HardSigmoid is not among them
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (int32[2,3,6,6] x) => (int32[2,1,6,6] y) { y = ReduceMean <axes = [1]> (x) }",
+        "g (int32[2,4,6,6] x) => (int32[2,4,1,1] y) { y = ReduceMean <axes = [2, 3]> (x) }",
+        "g (double[2,4,6,6] x) => (double[2,4,6,6] y) { y = Sigmoid(x) }",
+        "g (double[2,4,6,6] x) => (double[] y) { y = BatchNormalization(x, g, b, m, v) }",
+        "g (float[1,4,6,6] x) => (float[] y) { y = AveragePool <kernel_shape = [3, 3], dilations = [2, 2]> (x) }",
+        "g (int64[12] x) => (int64[12] y) { y = Clip(x, low, high) }",
+        "g (float[12] x, float t) => (int64[12] y) { c = Clip(x, t)  y = Cast <to = 7> (c) }",
+    ],
+    ids=["mean of integers", "pool of integers", "double", "double norm", "dilated", "integer bounds", "index"],
+)
+def test_a_node_the_quantizer_refuses_is_left_alone(text: str) -> None:
+    bounds = {"low": np.array(0), "high": np.array(999)}
+    parameters = {name: array.astype(np.float64) for name, array in BN.items()}
+    model = parse(text, opset=19, **bounds, **parameters)
+    copy, done = rewritten(model)
+    assert done == []
+    assert op_types(copy) == op_types(model)
+
+
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 def test_a_factor_is_known_again_in_any_type(kind: type[np.floating[Any]]) -> None:
     """Of 11 x 11 values it is no float16, and was multiplied in again and again."""

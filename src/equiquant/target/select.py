@@ -19,7 +19,8 @@ from equiquant.io import is_operator
 from equiquant.recipe import Recipe
 from equiquant.target.float_regions import float_region
 from equiquant.target.indices import index_nodes
-from equiquant.target.ops import OPS
+from equiquant.target.ops import OPS, row_of
+from equiquant.target.refusal import data_type, refusal
 from equiquant.target.targets import Target, target_of
 
 __all__ = ["deselected", "left_float", "match_names", "names_matched"]
@@ -95,7 +96,10 @@ def deselected(model: ir.Model, recipe: Recipe, target: Target) -> dict[str, str
 
 
 def left_float(model: ir.Model, recipe: Recipe) -> frozenset[str]:
-    """Return the names of the nodes that stay float whatever the target can run: by the options, or between such nodes.
+    """Return the names of the nodes that stay float whatever the target can run.
+
+    That is by the options, for a reason of their own, as indices, or between nodes in float. A node without a row has
+    none of its own: it counts if it does not compute in float32.
 
     Raises:
         OptionError: As `deselected`.
@@ -104,7 +108,14 @@ def left_float(model: ir.Model, recipe: Recipe) -> frozenset[str]:
     nodes = list(model.graph)
     indices = index_nodes(nodes)
     between = float_region([node for node in nodes if node not in indices], recipe)
-    return frozenset(deselected(model, recipe, every)) | {node.name or "" for node in between}
+    kept = [node for node in nodes if node in indices or node in between or _refused(node)]
+    return frozenset(deselected(model, recipe, every)) | {node.name or "" for node in kept}
+
+
+def _refused(node: ir.Node) -> bool:
+    if row_of(node) is None:
+        return data_type(node.outputs[0]) != ir.DataType.FLOAT
+    return refusal(node) is not None
 
 
 def _op_types(model: ir.Model, recipe: Recipe) -> frozenset[str] | None:

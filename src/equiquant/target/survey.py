@@ -12,25 +12,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
-import numpy as np
 import onnx_ir as ir
 
 from equiquant.errors import ModelError, OptionError
 from equiquant.graph.decisions import decision_values
-from equiquant.graph.query import attribute, constant, infinite_constant, origin, sole_consumer
+from equiquant.graph.query import constant, origin, sole_consumer
 from equiquant.hardware import is_hardware_factor
 from equiquant.recipe import Recipe
 from equiquant.target.float_regions import BETWEEN_FLOAT, float_region
 from equiquant.target.indices import BECOMES_INDEX, index_nodes
 from equiquant.target.layers import layers
 from equiquant.target.ops import OpRow, activation_inputs, data_outputs, has_weight, moves_data, row_of
+from equiquant.target.refusal import refusal
 from equiquant.target.select import deselected, match_names
 from equiquant.target.signs import never_negative
 from equiquant.target.targets import Target, target_of
 
 __all__ = ["Group", "Survey", "survey"]
-
-MOST_UNEVEN = 8  # largest over smallest divisor
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
     chosen: dict[ir.Node, OpRow] = {}
     indices = index_nodes(nodes)
     for node in nodes:
-        reason = left_out.get(node.name or "") or _refusal(node) or (BECOMES_INDEX if node in indices else None)
+        reason = left_out.get(node.name or "") or refusal(node) or (BECOMES_INDEX if node in indices else None)
         row = row_of(node)
         if reason is None and row is not None:
             chosen[node] = row
@@ -154,53 +152,6 @@ def _nothing(model: ir.Model, kept: Mapping[str, str]) -> str:
     name, why = next(((n, w) for n, w in kept.items()), ("", ""))
     example = f" For example '{name}': {why}." if name else ""
     return f"The model has no node that can be quantized with these options.{example}"
-
-
-def _refusal(node: ir.Node) -> str | None:
-    """Return why a node of a quantizable op type stays float, None if nothing stands in the way."""
-    row = row_of(node)
-    if row is None:
-        return f"'{node.domain + '.' if node.domain else ''}{node.op_type}' is not a quantizable op"
-    for given in node.inputs:
-        if given is not None and given.is_initializer() and given.is_graph_input():
-            return f"the caller can override its '{given.name}'"
-    if (infinite := infinite_constant(node)) is not None:
-        return f"its constant '{infinite.name}' is not finite"
-    if node.op_type == "AveragePool" and any(d != 1 for d in attribute(node, "dilations", ())):
-        return "onnxruntime has no integer AveragePool with dilations"
-    if node.op_type == "Div" and _uneven(node.inputs[1]):
-        return "its divisors are too uneven: rounded with one scale, the smallest would be far off"
-    inputs = [value for _, value in activation_inputs(node, row)]
-    for value in (*inputs, *data_outputs(node)):
-        dtype = _dtype(value)
-        if dtype is None:
-            return f"the type of '{value.name}' is unknown"
-        if not dtype.is_floating_point():
-            return "computes shapes or indices, not activations"
-        if dtype != ir.DataType.FLOAT:
-            kind = dtype.name.lower()
-            return f"'{value.name}' is {kind}; only float32 tensors are quantized (export the model in float32)"
-    if all(constant(value) is not None for value in inputs):
-        return "all its inputs are constant"
-    return None
-
-
-def _uneven(divisor: ir.Value | None) -> bool:
-    """True of constant divisors whose smallest would lose more than 3% to rounding with the scale of the largest."""
-    array = None if divisor is None else constant(divisor)
-    if array is None or not array.size:
-        return False
-    size = np.abs(array.astype(np.float64))
-    return bool(size.min() * MOST_UNEVEN < size.max())
-
-
-def _dtype(value: ir.Value) -> ir.DataType | None:
-    """Return the element type; where inference failed, that of the input an op of the table took it from."""
-    seeking: ir.Value | None = value
-    while seeking is not None and seeking.dtype is None:
-        producer = seeking.producer()
-        seeking = producer.inputs[0] if producer is not None and row_of(producer) is not None else None
-    return None if seeking is None else seeking.dtype
 
 
 def _fuse(

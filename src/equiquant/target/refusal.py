@@ -1,0 +1,60 @@
+"""What keeps a node of a quantizable op type float, whatever the options: its types, its constants, its attributes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from equiquant.graph.query import attribute, constant, infinite_constant
+from equiquant.target.ops import activation_inputs, data_outputs, row_of
+
+__all__ = ["data_type", "refusal"]
+
+MOST_UNEVEN = 8  # largest over smallest divisor
+
+
+def refusal(node: ir.Node) -> str | None:
+    """Return why a node of a quantizable op type stays float, None if nothing stands in the way."""
+    row = row_of(node)
+    if row is None:
+        return f"'{node.domain + '.' if node.domain else ''}{node.op_type}' is not a quantizable op"
+    for given in node.inputs:
+        if given is not None and given.is_initializer() and given.is_graph_input():
+            return f"the caller can override its '{given.name}'"
+    if (infinite := infinite_constant(node)) is not None:
+        return f"its constant '{infinite.name}' is not finite"
+    if node.op_type == "AveragePool" and any(d != 1 for d in attribute(node, "dilations", ())):
+        return "onnxruntime has no integer AveragePool with dilations"
+    if node.op_type == "Div" and _uneven(node.inputs[1]):
+        return "its divisors are too uneven: rounded with one scale, the smallest would be far off"
+    inputs = [value for _, value in activation_inputs(node, row)]
+    for value in (*inputs, *data_outputs(node)):
+        dtype = data_type(value)
+        if dtype is None:
+            return f"the type of '{value.name}' is unknown"
+        if not dtype.is_floating_point():
+            return "computes shapes or indices, not activations"
+        if dtype != ir.DataType.FLOAT:
+            kind = dtype.name.lower()
+            return f"'{value.name}' is {kind}; only float32 tensors are quantized (export the model in float32)"
+    if all(constant(value) is not None for value in inputs):
+        return "all its inputs are constant"
+    return None
+
+
+def _uneven(divisor: ir.Value | None) -> bool:
+    """True of constant divisors whose smallest would lose more than 3% to rounding with the scale of the largest."""
+    array = None if divisor is None else constant(divisor)
+    if array is None or not array.size:
+        return False
+    size = np.abs(array.astype(np.float64))
+    return bool(size.min() * MOST_UNEVEN < size.max())
+
+
+def data_type(value: ir.Value) -> ir.DataType | None:
+    """Return the element type; where inference failed, that of the input an op of the table took it from."""
+    seeking: ir.Value | None = value
+    while seeking is not None and seeking.dtype is None:
+        producer = seeking.producer()
+        seeking = producer.inputs[0] if producer is not None and row_of(producer) is not None else None
+    return None if seeking is None else seeking.dtype
