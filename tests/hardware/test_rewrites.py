@@ -77,6 +77,29 @@ def test_a_batch_normalization_that_cannot_be_a_conv_is_refused() -> None:
     assert refusals(text, **rest) == ["its parameters are not all constants"]
 
 
+GEMM: dict[str, Any] = {"w": noise(4, 3), "c": noise(2, 3, seed=1)}
+
+
+@pytest.mark.parametrize(
+    ("call", "left"),
+    [
+        ("Gemm <alpha = 0.3, beta = -2.0> (x, w, c)", set()),
+        ("Gemm <alpha = 5.9604645e-08, transA = 0> (x, w, c)", {"transA"}),
+        ("Gemm <beta = 3.0, alpha = -1.0> (x, w)", {"beta"}),
+    ],
+)
+def test_the_factors_of_a_gemm_become_part_of_its_constants(call: str, left: set[str]) -> None:
+    text = f"g (float[2,4] x) => (float[2,3] y, float[2,3] z) {{ y = {call}  z = Gemm(x, w, c) }}"
+    before, after, copy = outputs(text, (2, 4), preset("xint8", simulate_dpu=False), **GEMM)
+    assert set(copy.graph[0].attributes) == left
+    assert same(before, after)  # z among them: it has constants of its own
+
+
+def test_the_factor_of_a_computed_matrix_is_refused() -> None:
+    text = "g (float[2,4] x, float[4,3] w) => (float[] y) { y = Gemm <alpha = 0.5> (x, w) }"
+    assert refusals(text) == ["what its alpha multiplies is not a constant"]
+
+
 def test_a_mean_over_the_map_becomes_a_pool() -> None:
     text = "g (float[2,4,6,6] x) => (float[2,4,1,1] y) { y = ReduceMean <axes = [-1, 2]> (x) }"
     before, after, copy = outputs(text, MAPS, preset("xint8", simulate_dpu=False))

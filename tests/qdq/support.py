@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from equiquant import io, qdq, target
+from equiquant import hardware, io, qdq, target
 from equiquant.calibrate.stats import TensorRecord, TensorStats
 from equiquant.graph.edit import infer_shapes
 from equiquant.io.runtime import Runner
@@ -62,6 +62,8 @@ def quantize(model: ir.Model, recipe: Recipe, feeds: Feeds) -> tuple[ir.Model, Q
     copy = model.clone()
     if copy.graph.opset_imports[""] < target.required_opset(recipe):
         upgrade_opset(copy, target.required_opset(recipe))
+    if recipe.npu:
+        hardware.rewrite(copy, hardware.NEEDED, frozenset())
     found = target.survey(copy, recipe)
     stats = statistics(copy, found.calibrated, feeds, histograms=recipe.calibration != "minmax")
     plan = target.choose(copy, found, stats, recipe)

@@ -97,6 +97,15 @@ def test_moving_float_data_to_a_float_reader_is_left_alone(name: str) -> None:
     }
 
 
+@pytest.mark.parametrize(("name", "kept"), [("xint8", True), ("a8w8", False)])
+def test_a_gemm_that_keeps_its_alpha_is_nothing_for_the_npu(name: str, kept: bool) -> None:
+    text = """g (float[2, 4] x, float[4, 3] w) => (float[] y) {
+        a = MatMul (x, v)  b = Gemm <alpha = 0.5> (a, w)  y = MatMul (b, u) }"""
+    model = parse(text, v=noise(4, 4), u=noise(3, 3))
+    found = target.survey(model, preset(name)).kept_float
+    assert ("multiplies by neither" in found.get(model.graph[1].name or "", "")) is kept
+
+
 def test_float16_tensors_stay_float() -> None:
     model = parse("g (float16[2, 4] x) => (float16 y) { y = Add (x, x) }")
     with pytest.raises(ModelError, match="'x' is float16; only float32 tensors are quantized"):

@@ -23,7 +23,7 @@ from equiquant.canonical.rule import refuse
 from equiquant.graph.edit import Names, add_initializer, own_constant
 from equiquant.graph.query import FLOAT_KINDS, LINEAR_OPS, attribute, constant, label, rank, sole_consumer
 
-__all__ = ["Linear", "Parameters", "linear_at", "linear_producing"]
+__all__ = ["Linear", "Parameters", "linear_at", "linear_producing", "multiply"]
 
 Array = npt.NDArray[Any]
 Factor = Array | None  # float64, shape (C,); None is 1 for a scale and 0 for a shift
@@ -190,7 +190,7 @@ class Linear:
         if factor is None and self._alpha == 1.0:
             return None
         whole = np.float64(self._alpha) if factor is None else factor * self._alpha
-        return _multiply(weight, whole, f"the weight of '{label(self.node)}'")
+        return multiply(weight, whole, f"the weight of '{label(self.node)}'")
 
     def _cast_bias(self, bias: Array | None, dtype: Any) -> Array | None:
         return None if bias is None else _cast(bias, dtype, f"the bias of '{label(self.node)}'")
@@ -275,7 +275,7 @@ def _add(a: Array | None, b: Array | None) -> Array | None:
     return np.asarray(a + b)
 
 
-def _multiply(array: Array, factor: Any, what: str) -> Array:
+def multiply(array: Array, factor: Any, what: str) -> Array:
     """Return array·factor, computed in float64, in the array's type; refuse integers, and what leaves its range."""
     if array.dtype.kind not in FLOAT_KINDS:
         refuse(f"{what} are integers")

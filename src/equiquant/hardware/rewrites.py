@@ -1,4 +1,4 @@
-"""The rewrites in order, each with the recipe field that asks for it.
+"""The rewrites in order, each with the recipe field that asks for it; `NEEDED` are not asked for.
 
 First those that keep the function (the same numbers in operators the NPU has), then those that change values to what
 the NPU computes (`simulate_dpu`), in the order in which one makes work for the next: a ReduceMean becomes a pool, which
@@ -18,6 +18,7 @@ from equiquant.graph.edit import infer_shapes, remove_dead
 from equiquant.hardware.batch_norm_to_conv import BatchNormToConv
 from equiquant.hardware.clip import ClipBounds
 from equiquant.hardware.factor_mul import AveragePoolFactor, HardSigmoidFactor, ReduceMeanFactor
+from equiquant.hardware.gemm_factors import GemmFactors
 from equiquant.hardware.leaky_relu import LeakyReluSlope
 from equiquant.hardware.reduce_mean_to_pool import ReduceMeanToPool
 from equiquant.hardware.sigmoid import SigmoidToHardSigmoid
@@ -25,9 +26,12 @@ from equiquant.hardware.split_large_pool import SplitLargePool
 from equiquant.hardware.split_to_slice import SplitToSlice
 from equiquant.recipe import Recipe
 
-__all__ = ["EXACT", "FIELDS", "STAGE", "VALUES", "rewrite", "wanted"]
+__all__ = ["EXACT", "FIELDS", "NEEDED", "STAGE", "VALUES", "rewrite", "wanted"]
 
 STAGE = "hardware"
+
+NEEDED: tuple[Rule[Any, Any], ...] = (GemmFactors(),)
+"""Without these the limits of the hardware would be those of another network."""
 
 EXACT: tuple[Rule[Any, Any], ...] = (BatchNormToConv(), ReduceMeanToPool(), SplitLargePool(), SplitToSlice())
 VALUES: tuple[Rule[Any, Any], ...] = (
@@ -55,7 +59,7 @@ def wanted(recipe: Recipe) -> tuple[list[Rule[Any, Any]], list[Rule[Any, Any]]]:
     """Return the rewrites a recipe asks for: those that keep the function, and those that change values."""
     if not recipe.npu:
         return [], []
-    exact = [rule for rule in EXACT if getattr(recipe, rule.name) and _may_make(rule, recipe)]
+    exact = [*NEEDED, *(rule for rule in EXACT if getattr(recipe, rule.name) and _may_make(rule, recipe))]
     values = [rule for rule in VALUES if recipe.simulate_dpu and getattr(recipe, rule.name) and _may_make(rule, recipe)]
     return exact, values
 

@@ -10,6 +10,7 @@ from equiquant.report.markup import Cell, decibels, escape, figure, number, sect
 __all__ = ["TITLES", "hardware"]
 
 TITLES = {
+    "fold_gemm_factors": "alpha and beta of a Gemm folded",
     "bn_to_conv": "BatchNormalization to depthwise Conv",
     "reduce_mean_to_pool": "ReduceMean to GlobalAveragePool",
     "split_large_pool": "large pool split in two",

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from equiquant.errors import ModelError, OptionError
 from equiquant.graph.decisions import decision_values
 from equiquant.graph.query import constant, origin, sole_consumer
-from equiquant.hardware import is_hardware_factor
+from equiquant.hardware import gemm_factors, is_hardware_factor
 from equiquant.recipe import Recipe
 from equiquant.target.float_regions import BETWEEN_FLOAT, float_region
 from equiquant.target.indices import BECOMES_INDEX, index_nodes
@@ -29,6 +29,8 @@ from equiquant.target.signs import never_negative
 from equiquant.target.targets import Target, target_of
 
 __all__ = ["Group", "Survey", "survey"]
+
+KEEPS_FACTORS = "its alpha and beta are not part of constants, and the NPU multiplies by neither"
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,11 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
     chosen: dict[ir.Node, OpRow] = {}
     indices = index_nodes(nodes)
     for node in nodes:
-        reason = left_out.get(node.name or "") or refusal(node) or (BECOMES_INDEX if node in indices else None)
+        reason = left_out.get(node.name or "") or refusal(node)
+        if reason is None and node in indices:
+            reason = BECOMES_INDEX
+        if reason is None and target.factors and gemm_factors(node):
+            reason = KEEPS_FACTORS
         row = row_of(node)
         if reason is None and row is not None:
             chosen[node] = row

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
-from equiquant.graph.query import attribute, label
+from equiquant.graph.query import label
 from equiquant.numerics.affine import QuantParams
 from equiquant.target.ops import row_of
 from equiquant.target.plan import QuantPlan
@@ -39,12 +39,8 @@ def cpu_form(model: ir.Model, plan: QuantPlan) -> QuantPlan:
         params = constants[name, row.bias]
         step = _step(node, plan, row.weight)
         shift = int(np.rint(np.log2(float(params.scale) / step)))
-        why = ""
-        if attribute(node, "alpha", 1.0) != 1.0:
-            why = "its alpha makes the accumulator's scale no power of two, so the bias stays int8"
-        elif shift > FULL_SHIFT:
+        if shift > FULL_SHIFT:
             why = f"shifted by {shift} bits the bias does not fit int32, so it stays int8"
-        if why:
             remarks.append(Decision("target", "int32_bias", label(node), False, why))
             continue
         if shift < 0:
