@@ -61,6 +61,8 @@ def test_scores_survive_beside_boxes(tail: str) -> None:
     assert min(parts.values()) > 15
     assert len(_joined(result)) == 1
     assert _joined(result)[0] in result.report.recipe.nodes_to_exclude
+    (kept,) = (d for d in result.report.decisions if d.rule == "keep_float" and d.where == _joined(result)[0])
+    assert "cannot share a scale" in kept.reason
 
 
 @pytest.mark.filterwarnings("ignore:Only")
@@ -103,6 +105,7 @@ def test_levels_behind_one_another_are_all_left_float() -> None:
     quantized = {o for n in result.model.graph.node if n.op_type == "QuantizeLinear" for o in n.input}
     assert len(concats) == 3
     assert not quantized.intersection(o for n in concats for o in n.output)
+    assert not any(d.reason.startswith("nodes_to_exclude") for d in result.report.decisions)
 
 
 @pytest.mark.parametrize("tail", ["y = Concat<axis=1>(a, none)", "y = Concat<axis=1>(a, s, none)"])

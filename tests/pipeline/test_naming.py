@@ -65,7 +65,8 @@ def test_every_name_of_the_model_may_be_given_though_the_npu_has_no_split() -> N
     every = ("conv", "norm", "act", "halves", "skip", "join", "last")
     layers, report = _quantized("xint8", nodes_to_quantize=every)
     assert layers == {"conv", "last"}
-    assert "skip" not in report.recipe.nodes_to_quantize
+    assert not any("not among nodes_to_quantize" in d.reason for d in report.decisions)  # both of the Slices are
+    assert set(report.recipe.nodes_to_quantize) == {*every} - {"skip", "norm"}
 
 
 def test_the_report_says_where_a_named_node_went() -> None:

@@ -35,12 +35,28 @@ def canonical_form(model: ir.Model, recipe: Recipe, *, optimize: bool, quantize:
     return canonical.canonicalize(model, optimize=optimize, kinds=kinds)
 
 
-def hardware_form(model: ir.Model, recipe: Recipe) -> list[Decision]:
-    """Write a canonical model in the operators of the NPU, in place; nothing happens for other targets."""
-    exact, values = hardware.wanted(recipe)
-    return rewritten(model, recipe, exact) + rewritten(model, recipe, values)
+def hardware_form(model: ir.Model, recipe: Recipe) -> Recipe:
+    """Write a canonical model in the operators of the NPU, in place; nothing happens for other targets.
+
+    Returns:
+        The recipe, see `rewritten`.
+    """
+    for rules in hardware.wanted(recipe):
+        recipe, _ = rewritten(model, recipe, rules)
+    return recipe
 
 
-def rewritten(model: ir.Model, recipe: Recipe, rules: Sequence[Rule[Any, Any]]) -> list[Decision]:
-    """Apply some of the rewrites to what will be quantized, in place."""
-    return hardware.rewrite(model, rules, target.left_float(model, recipe)) if rules else []
+def rewritten(model: ir.Model, recipe: Recipe, rules: Sequence[Rule[Any, Any]]) -> tuple[Recipe, list[Decision]]:
+    """Apply some of the rewrites to what will be quantized, in place.
+
+    Returns:
+        The recipe, with the new nodes among those to quantize where it names these, and what was decided.
+    """
+    if not rules:
+        return recipe, []
+    before = {node.name for node in model.graph}
+    done = hardware.rewrite(model, rules, target.left_float(model, recipe))
+    if recipe.nodes_to_quantize:
+        made = (node.name or "" for node in model.graph if node.name not in before)
+        recipe = recipe.replace(nodes_to_quantize=(*recipe.nodes_to_quantize, *made))
+    return recipe, done

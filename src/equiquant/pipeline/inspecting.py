@@ -65,7 +65,7 @@ def foresee(loaded: LoadedModel, data: Any, recipe: Recipe) -> Outlook | str:
 def _foresee(loaded: LoadedModel, stream: SampleStream, recipe: Recipe) -> Outlook:
     model = loaded.model.clone()
     canonical_form(model, recipe, optimize=recipe.optimize)
-    hardware_form(model, recipe)
+    recipe = hardware_form(model, recipe)
     affordable = affordable_feeds(model, stream, SECONDS)
     samples = SampleView(stream, 0, stream.count_up_to(max(1, min(MOST_FEEDS, affordable))))
     classes = find_classes(model)

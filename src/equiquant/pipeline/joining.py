@@ -44,23 +44,23 @@ def join_in_float(state: RunState, model: ir.Model) -> None:
     runner = Runner(model, names)
     results = [runner.run(feed) for feed in state.stream.first(proof_feeds(model))]
     values = {name: np.concatenate([r[i].ravel() for r in results]) for i, name in enumerate(names)}
-    apart: list[ir.Node] = []
+    apart: dict[ir.Node, str] = {}
     for concat in concats:
         parts = {name: values[name] for name in concat.inputs if values[name].size}
         if not parts:
             continue
         name, left = _worst(parts, concat.position, state.recipe)
-        lost = left < LOST_DB
-        if lost:
-            why = (
+        if left < LOST_DB:
+            apart[concat.node] = (
                 f"its inputs cannot share a scale: {left:.1f} dB of '{name}' would be left; nothing computes with the"
                 " result, so they are joined in float"
             )
+            why = apart[concat.node]
             state.decisions.append(Decision("target", "join_in_float", concat.node.name or "", True, why))
-        if lost or any(origin(value, target.moves_data) in apart for value in concat.node.inputs):
-            apart.append(concat.node)
-    excluded = (*state.recipe.nodes_to_exclude, *(node.name or "" for node in apart))
-    state.recipe = state.recipe.replace(nodes_to_exclude=excluded)
+        elif any(origin(value, target.moves_data) in apart for value in concat.node.inputs):
+            apart[concat.node] = "one of its inputs is joined in float"
+    state.joined = {node.name or "": why for node, why in apart.items()}
+    state.recipe = state.recipe.replace(nodes_to_exclude=(*state.recipe.nodes_to_exclude, *state.joined))
 
 
 def _worst(parts: Mapping[str, npt.NDArray[np.float32]], position: int | None, recipe: Recipe) -> tuple[str, float]:

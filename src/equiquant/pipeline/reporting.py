@@ -31,7 +31,7 @@ def report_of(
     """
     first = state.stream.first(1)
     return Report(
-        recipe=state.recipe,
+        recipe=state.reported,
         input_sha256=state.input_sha256,
         input_path=state.input_path,
         decisions=tuple(state.decisions),

@@ -37,20 +37,22 @@ def rewrite_for_npu(state: RunState, model: ir.Model, reference: Reference) -> t
     """Write a canonical model in the operators of the NPU; nothing happens for other targets.
 
     Args:
-        state: The run; gets the decisions, and a row for each kind of rewrite.
+        state: The run; gets the decisions, a row for each kind of rewrite, and the new nodes where its recipe names
+            those to quantize.
         model: The canonical model; it is changed.
         reference: Outputs of the model as the user gave it.
 
     Returns:
         The model, and the outputs that equalization has to keep.
     """
-    exact, values = hardware.wanted(state.recipe)
+    given = state.recipe
+    exact, values = hardware.wanted(given)
     original = model.clone()
-    done = rewritten(model, state.recipe, exact)
+    recipe, done = rewritten(model, given, exact)
     if any(d.applied for d in done):
         kept = reference_kept(state, model, reference, "hardware")
         if kept is None:
-            model, done = original.clone(), []
+            model, recipe, done = original.clone(), given, []
         else:
             reference = kept
     state.decisions += done
@@ -58,12 +60,14 @@ def rewrite_for_npu(state: RunState, model: ir.Model, reference: Reference) -> t
     changed = False
     meter: _Meter | None = None
     for rule in values:
-        done = rewritten(model, state.recipe, [rule])
+        recipe, done = rewritten(model, recipe, [rule])
         state.decisions += done
         for kind, count in _counted(done):
             meter = meter or _Meter(state, original, reference)
             state.hardware.append(_row(kind, count, meter.step_db(model)))
             changed = True
+    state.recipe = recipe
+    state.made = frozenset(recipe.nodes_to_quantize) - frozenset(given.nodes_to_quantize)
     if meter is None or not changed:
         return model, reference
     _sum_up(state, meter.total_db())

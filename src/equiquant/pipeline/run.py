@@ -194,7 +194,7 @@ def _rescaled(state: RunState, recipe: Recipe, model: ir.Model, reference: Refer
 def _sign(model: ir.Model, state: RunState) -> None:
     """Write into the model what made it: the version, the exact recipe and the hash of the input."""
     model.producer_name, model.producer_version = "equiquant", versions()["equiquant"]
-    model.metadata_props["equiquant.recipe"] = json.dumps(state.recipe.to_dict())
+    model.metadata_props["equiquant.recipe"] = json.dumps(state.reported.to_dict())
     model.metadata_props["equiquant.input_sha256"] = state.input_sha256
 
 
@@ -206,7 +206,7 @@ def _plan(state: RunState, model: ir.Model, ranges: Ranges | None, mix: Mix) -> 
         stats = statistics(state, model, survey, target.missing(survey, chosen, synthetic=state.stream.synthetic))
     with state.stages("choose"):
         plan = target.choose(model, survey, stats, mix.recipe, ranges)
-    kept = {**plan.kept_float, **mix.reasons}
+    kept = {**plan.kept_float, **state.joined, **mix.reasons}
     state.decisions += [Decision("target", "keep_float", node, False, why) for node, why in kept.items()]
     if plan.limits is not None and plan.limits.broken:
         first = plan.limits.broken[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings as python_warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class RunState:
         quantize: Quantize after equalizing.
         stats_file: Where the calibration statistics are kept; None for nowhere.
         recalled: Those that were there when the run began; None for none.
+        made: Names among the recipe's `nodes_to_quantize` of nodes that are not in the user's model.
+        joined: Names of the Concats that join in float, with the reason.
         decisions: What was done and refused so far.
         warnings: What the user must know.
         equalization: The equalization section of the report.
@@ -52,6 +54,8 @@ class RunState:
     quantize: bool
     stats_file: Path | None = None
     recalled: TensorStats | None = None
+    made: frozenset[str] = frozenset()
+    joined: Mapping[str, str] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     equalization: dict[str, Any] = field(default_factory=dict)
@@ -65,6 +69,12 @@ class RunState:
         """True if what was rewritten for the NPU computes something else than the model the user gave."""
         figures = [row["sqnr_db"] for row in self.hardware if row["rule"] == "together"]
         return any(figure < APPROXIMATE_DB for figure in figures)
+
+    @property
+    def reported(self) -> Recipe:
+        """The recipe in names that the user's model has."""
+        named = (name for name in self.recipe.nodes_to_quantize if name not in self.made)
+        return self.recipe.replace(nodes_to_quantize=tuple(named))
 
     def warn(self, text: str) -> None:
         """Tell the user now and in the report."""
