@@ -77,6 +77,7 @@ GEOMETRY = [
     _case("ReduceMean <axes = [1], keepdims = 0> (a)", (2, 4, 6, 6)),
     _case("Clip (a, , hi)", (2, 4, 6, 6), hi=np.float32(0.7)),
     _case("Slice (a, s, e, d, n)", (2, 7, 5), **LAST),
+    _case("Slice (a, s, e, d, n)", (2, 7, 5), **{**LAST, "s": [-100]}),
     _case("Reshape (a, n)", (2, 6, 5), n=[0, -1, 2]),
     _case('DepthToSpace <blocksize = 2, mode = "CRD"> (a)', (2, 4, 6, 6)),
     _case('Pad <mode = "edge"> (a, n)', (2, 6), n=[0, 2, 0, 1]),
@@ -207,6 +208,43 @@ def test_what_runs_in_float_is_said() -> None:
     found = agreement(quantized(text, (1, 4, 6, 6), w=noise(4, 4, 3, 3)), 1, 4, 6, 6)
     check(found)
     assert list(found.float_nodes.values()) == ["Softmax has no integer form here"]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        _case('MaxPool <kernel_shape = [3, 3], auto_pad = "SAME_UPPER", dilations = [2, 2]> (a)', SPATIAL),
+        _transposed('auto_pad = "SAME_UPPER", strides = [4, 4]', SQUARE),
+    ],
+    ids=lambda c: c.op,
+)
+def test_what_onnxruntime_pads_in_its_own_way_runs_in_float(case: Case) -> None:
+    found = agreement(of_case(case), *case.shape)
+    check(found)
+    (why,) = found.float_nodes.values()
+    assert "auto_pad" in why
+
+
+def test_outputs_that_no_node_reads_and_results_left_out() -> None:
+    text = """g (float[1,4,6,6] x) => (float[] y, float[5,2] anchors, float[3] k) {
+        c = Conv(x, w)  k = Constant <value = float[3] {1, 2, 3}> ()  s = Reshape(c, n)
+        , h = GRU <hidden_size = 3> (s, v, r)  y = Relu(h) }"""
+    constants: dict[str, Any] = {
+        "anchors": noise(5, 2),
+        "n": np.array([4, 1, 16]),
+        "v": noise(1, 9, 16),
+        "r": noise(1, 9, 3),
+    }
+    found = agreement(quantized(text, (1, 4, 6, 6), w=noise(4, 4, 3, 3), **constants), 1, 4, 6, 6)
+    check(found)
+    assert [o.different for o in found.outputs][1:] == [0, 0]
+
+
+def test_sequences_are_refused_by_name() -> None:
+    text = """g (float[1,4,6,6] x) => (float[] y) {
+        c = Conv(x, w)  [apart] s = SplitToSequence <axis = 1> (c)  y = ConcatFromSequence <axis = 2> (s) }"""
+    with pytest.raises(ModelError, match=r"'apart' \(SplitToSequence\) makes a sequence"):
+        agreement(quantized(text, (1, 4, 6, 6), w=noise(4, 4, 3, 3)), 1, 4, 6, 6)
 
 
 def test_a_node_left_float_and_its_reader() -> None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.errors import ModelError
+from equiquant.graph.edit import WRAPPING
 from equiquant.graph.query import attribute, constant, label
 from equiquant.io import Runner
 from equiquant.numerics.affine import INT_TYPES, IntType
@@ -62,7 +63,8 @@ class IntegerModel:
         self._alone: dict[ir.Node, Runner] = {}
         self._last_reader = {v: n for n in self._nodes for v in n.inputs if v is not None}
         self._constants: dict[ir.Value, Value] = {}
-        for value in (v for n in self._nodes for v in n.inputs if v is not None):
+        read = (v for n in self._nodes for v in n.inputs if v is not None)
+        for value in (*read, *model.graph.outputs):
             array = constant(value)
             if array is not None:
                 self._constants[value] = array
@@ -93,13 +95,14 @@ class IntegerModel:
             if node.outputs[0] in self._constants or node.op_type == "Constant":
                 continue
             results = self._step(node, values, observe)
-            values |= {v: r for v, r in zip(node.outputs, results, strict=False) if v.name}
+            values.update(zip((v for v in node.outputs if v.name), results, strict=False))
             for read in node.inputs:
                 if read is not None and self._last_reader[read] is node and read not in public:
                     values.pop(read, None)
         return [_as_array(values[v]) for v in self._model.graph.outputs]
 
     def _step(self, node: ir.Node, values: Mapping[ir.Value, Value], observe: Observer | None) -> list[Value]:
+        """Return the results of a node, but for those left out."""
         if node.op_type == QUANTIZE:
             codes, same = self._quantized(node, values[_first(node)])
             return [codes if observe is None else observe(node.outputs[0], codes, same)]
@@ -127,7 +130,8 @@ class IntegerModel:
         if node.op_type == "Dropout" and len(node.inputs) > 2:
             raise Unsupported("it may be in training mode")
         result = kernel.run(node, *self._operands(node, kernel, inputs))
-        return result if isinstance(result, list) else [result]
+        results = result if isinstance(result, list) else [result]
+        return [r for r, value in zip(results, node.outputs, strict=False) if value.name]
 
     def _operands(self, node: ir.Node, kernel: Kernel, inputs: list[Value | None]) -> list[Value | None]:
         operands: list[Value | None] = []
@@ -147,6 +151,11 @@ class IntegerModel:
         """Run one node as onnxruntime does: what computes in float, which is reported, and what computes shapes."""
         if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
             raise ModelError(f"'{label(node)}' ({node.op_type}) has a body; the integer reference runs plain graphs.")
+        if node.op_type in WRAPPING:
+            raise ModelError(
+                f"'{label(node)}' ({node.op_type}) makes a sequence or an optional value; the integer reference runs"
+                " graphs of tensors."
+            )
         given = {f"i{k}": _as_array(x) for k, x in enumerate(inputs) if x is not None}
         if node not in self._alone:
             self._alone[node] = Runner(_alone(node, given, self._model), optimize=False)

@@ -88,7 +88,9 @@ def _transposed_size(
         pads = attribute(node, "pads", [0] * 2 * count) if mode == "NOTSET" else [0] * 2 * count
         return list(pads[:count]), [f - pads[i] - pads[count + i] for i, f in enumerate(full)]
     size = [n * s for n, s in zip(spatial, strides, strict=True)] if wanted is None else list(wanted)[-count:]
-    total = [max(f - n, 0) for f, n in zip(full, size, strict=True)]
+    if any(n > f for f, n in zip(full, size, strict=True)):
+        raise Unsupported("its auto_pad or output_shape asks for more than its kernel reaches")
+    total = [f - n for f, n in zip(full, size, strict=True)]
     return [t // 2 if mode == "SAME_UPPER" else t - t // 2 for t in total], size
 
 

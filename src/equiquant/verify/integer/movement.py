@@ -67,7 +67,7 @@ def _slice(node: ir.Node, x: Array, *given: Array | None) -> Array:
         size = x.shape[axis]
         # numpy reads a stop of -1 as the last place; ONNX, going backwards, may mean one before the first
         stop = None if step < 0 and end < -size else end
-        where[axis] = slice(start, stop, step)
+        where[axis] = slice(max(start, -size) if step < 0 else start, stop, step)
     return x[tuple(where)]
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.graph.query import attribute
+from equiquant.verify.integer.exact import Unsupported
 
 __all__ = ["ALL", "Window", "window_of"]
 
@@ -66,12 +67,18 @@ class Window:
 
 
 def window_of(node: ir.Node, spatial: Sizes, kernel: Sizes) -> Window:
-    """Return the window of a node over a tensor of some spatial size."""
+    """Return the window of a node over a tensor of some spatial size.
+
+    Raises:
+        Unsupported: onnxruntime puts it elsewhere.
+    """
     count = len(kernel)
     strides = tuple(attribute(node, "strides", [1] * count))
     dilations = tuple(attribute(node, "dilations", [1] * count))
     reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
     mode = attribute(node, "auto_pad", "NOTSET")
+    if mode.startswith("SAME") and node.op_type != "Conv" and any(d != 1 for d in dilations):
+        raise Unsupported("onnxruntime leaves the dilations of a pool out of its auto_pad")
     pads = list(attribute(node, "pads", [0] * 2 * count)) if mode == "NOTSET" else [0] * 2 * count
     if mode.startswith("SAME"):
         for i, (size, stride) in enumerate(zip(spatial, strides, strict=True)):
