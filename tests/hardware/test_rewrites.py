@@ -157,6 +157,13 @@ def test_a_slope_becomes_a_multiple_of_one_over_256() -> None:
     assert refusals(text.replace("0.1", "0.25")) == []
 
 
+@pytest.mark.parametrize("slope", [np.inf, np.nan])
+def test_a_slope_that_is_not_finite_is_refused(slope: float) -> None:
+    model = parse("g (float[2,4,6,6] x) => (float[2,4,6,6] y) { y = LeakyRelu (x) }")
+    model.graph[0].attributes.add(ir.AttrFloat32("alpha", slope))
+    assert [d.reason for d in rewritten(model)[1]] == ["its slope is not finite"]
+
+
 def test_a_sigmoid_becomes_the_hard_sigmoid_of_the_npu() -> None:
     text = "g (float[2,4,6,6] x) => (float[2,4,6,6] y) { y = Sigmoid(x) }"
     _, (after,), copy = outputs(text, MAPS)

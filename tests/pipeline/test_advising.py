@@ -82,6 +82,14 @@ def test_what_replacing_relu6_cost_is_the_first_suspect() -> None:
     assert "Worth trying: replace_clip6_relu=False, for replacing ReLU6 alone leaves" in text
 
 
+def test_a_limit_that_makes_the_noise_is_named() -> None:
+    """The HardSigmoid of the NPU reads steps of 1 at most: what is above 127 is cut."""
+    model = uneven(300.0, "c = Conv(x, w) g = HardSigmoid<alpha = 0.16666667>(c) y = Mul(c, g)")
+    (text,) = told(model, preset="xint8")
+    assert "limits_off=('AdjustHardSigmoid',), if the backend can do without it" in text
+    assert not told(model, preset="xint8", limits_off=("AdjustHardSigmoid",))
+
+
 @pytest.mark.parametrize(("mode", "named"), [("exact", True), ("soft", False)])
 def test_channels_that_a_relu6_holds_are_counted(mode: str, named: bool) -> None:
     parameters = weights(w=(8, 3, 1, 1), v=(2, 8, 1, 1)) | {

@@ -5,9 +5,11 @@ Source: AMD Quark documentation.
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 
-from equiquant.canonical.rule import Rule
+from equiquant.canonical.rule import Rule, refuse
 from equiquant.graph.edit import Names
 from equiquant.graph.query import attribute
 
@@ -25,11 +27,14 @@ class LeakyReluSlope(Rule[ir.Node, float]):
     def pattern(self, node: ir.Node) -> ir.Node | None:
         """Match a slope that is no multiple of 1/256."""
         slope = float(attribute(node, "alpha", 0.01))
-        return node if round(slope * STEPS) / STEPS != slope else None
+        return node if not math.isfinite(slope) or round(slope * STEPS) / STEPS != slope else None
 
     def check(self, match: ir.Node) -> float:
-        """Return the nearest slope, half to even."""
-        return round(float(attribute(match, "alpha", 0.01)) * STEPS) / STEPS
+        """Return the nearest slope, half to even; refuse one that is not finite."""
+        slope = float(attribute(match, "alpha", 0.01))
+        if not math.isfinite(slope):
+            refuse("its slope is not finite")
+        return round(slope * STEPS) / STEPS
 
     def rewrite(self, match: ir.Node, plan: float, names: Names) -> str:
         """Write the slope."""

@@ -6,22 +6,26 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.state import RunState
+from equiquant.target import Bound, LimitReport
 from equiquant.verify import Comparison
 
 __all__ = ["warn_of_poor_quality"]
 
 POOR_DB = 10.0  # noise above a tenth of the signal's energy
 NEAR_DB = 3.0  # a change that leaves less than this above the result makes half of the noise, or more
+FAR = 10.0  # times the noise without the limits
 MOST = 0.5  # share of the predicted noise
 
 
-def warn_of_poor_quality(state: RunState, quality: Comparison) -> None:
+def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitReport | None) -> None:
     """Warn of the output of which least is left, if that is little.
 
     Args:
         state: The run, finished but for its report.
         quality: The result, compared with the float model.
+        limits: What the limits of the target did; None where it has none.
     """
     measured = [o.worst for o in quality.outputs if math.isfinite(o.error.sqnr_db) and not o.chosen]
     what, left = min(measured, key=lambda found: found[1], default=("", math.inf))
@@ -29,11 +33,11 @@ def warn_of_poor_quality(state: RunState, quality: Comparison) -> None:
         return
     state.warn(
         f"Only {left:.1f} dB of {what} are left: more than a tenth of it is noise."
-        f" Worth trying: {'; '.join(_advice(state, left))}."
+        f" Worth trying: {'; '.join(_advice(state, left, limits))}."
     )
 
 
-def _advice(state: RunState, left: float) -> Iterator[str]:
+def _advice(state: RunState, left: float, limits: LimitReport | None) -> Iterator[str]:
     """Yield what may help, what is likeliest first."""
     recipe, cle = state.recipe, state.equalization
     if state.stream.synthetic:
@@ -44,6 +48,8 @@ def _advice(state: RunState, left: float) -> Iterator[str]:
     rewritten = min((row["sqnr_db"] for row in state.hardware if row["rule"] == "together"), default=math.inf)
     if rewritten < left + NEAR_DB:
         yield f"simulate_dpu=False, for the NPU's own operators leave {rewritten:.1f} dB"
+    if limits is not None and decibels(1.0, limits.noise_after) < left + NEAR_DB:
+        yield from _loosened(limits)
     held = cle.get("held_by_clips", 0)
     if held and recipe.clip_mode == "exact":
         yield f"clip_mode='per_channel', if the backend takes a Min, for {held} channels keep their scale at a ReLU6"
@@ -55,6 +61,25 @@ def _advice(state: RunState, left: float) -> Iterator[str]:
     if not recipe.keep_float:
         yield "keep_float=N, the N layers that matter most"
     yield "preset='auto', which tries combinations"
+
+
+def _loosened(limits: LimitReport) -> Iterator[str]:
+    """Yield the limit that the best scales are farthest from, where meeting them made most of the noise."""
+    missed = {bound: _missed(bound) for bound in limits.bounds}
+    worst = max(missed, key=lambda bound: missed[bound], default=None)
+    if worst is not None and missed[worst] > 0 and limits.noise_after > FAR * limits.noise_before:
+        kept = decibels(1.0, limits.noise_after)
+        yield (
+            f"limits_off=('{worst.option}',), if the backend can do without it, for meeting {worst.option} at"
+            f" '{worst.node}' leaves {kept:.1f} dB"
+        )
+
+
+def _missed(bound: Bound) -> int:
+    """Return how many positions the best scales of single tensors are away from a limit."""
+    below = 0 if bound.low is None else bound.low - bound.before
+    above = 0 if bound.high is None else bound.before - bound.high
+    return max(below, above)
 
 
 def _part(shares: dict[str, float], kind: str) -> str:

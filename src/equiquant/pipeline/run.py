@@ -141,7 +141,7 @@ def run(
             _sign(quantized, state)
         quality, held = _measure(state, folded or model, quantized, given)
         fit_kernels(state, quantized, quality)
-        warn_of_poor_quality(state, quality)
+        warn_of_poor_quality(state, quality, plan.limits)
         return Outcome(quantized, report_of(state, plan, stats, quality, held=held))
 
 

@@ -5,7 +5,7 @@ from equiquant.target.choose import choose, counts_decide, in_doubt, missing
 from equiquant.target.final_concats import final_concats
 from equiquant.target.hardware import HARDWARE, Hardware, Shift
 from equiquant.target.layers import Layer, layers
-from equiquant.target.limits import LimitReport
+from equiquant.target.limits import Bound, LimitReport
 from equiquant.target.ops import moves_data
 from equiquant.target.plan import QuantPlan
 from equiquant.target.select import left_float, names_matched
@@ -16,6 +16,7 @@ from equiquant.target.widening import cpu_form
 __all__ = [
     "HARDWARE",
     "BlockPlan",
+    "Bound",
     "Group",
     "Hardware",
     "Layer",
