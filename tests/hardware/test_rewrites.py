@@ -193,7 +193,6 @@ def test_the_factors_are_within_what_the_npu_can_hold() -> None:
         assert abs(factor - 1) < 1 / 64
         numerator = np.frexp(factor / count)[0]
         assert float(np.ldexp(numerator, 8)).is_integer(), count  # k has at most 8 bits
-    assert pool_factor(256) == 1.0
     assert all(pool_factor(side) == 1.0 for side in (1, 2, 4, 8, 16))
 
 
@@ -201,8 +200,26 @@ def test_a_factor_of_one_needs_no_node_and_others_are_refused() -> None:
     assert refusals("g (float[1,2,4,4] x) => (float[] y) { y = GlobalAveragePool(x) }") == []
     (why,) = refusals("g (float[1,2,6,4] x) => (float[] y) { y = GlobalAveragePool(x) }")
     assert "square" in why
-    (why,) = refusals("g (float[1,2,N,N] x) => (float[] y) { y = GlobalAveragePool(x) }")
-    assert "fix the model's input shape" in why
+
+
+@pytest.mark.parametrize(
+    ("text", "reasons"),
+    [
+        ("float[1,2,N,N] x) => (float[] y) { y = GlobalAveragePool(x)", ["is unknown; fix the model's", "is unknown"]),
+        ("float[1,2,600] x) => (float[] y) { y = GlobalAveragePool(x)", ["over height and width", "square"]),
+        ("float[1,2,9,9,9] x) => (float[] y) { y = GlobalAveragePool(x)", ["over height and width", "square"]),
+        ("float[1,2,300,300] x) => (float[] y) { y = AveragePool <kernel_shape=[300,300]>(x)", ["no window wider"]),
+        ("float[1,2,6,6] x, int64[1] n) => (float[] y) { y = ReduceMean(x, n)", ["axes are not constants"] * 2),
+        ("float[1,2,0,6] x) => (float[] y) { y = ReduceMean(x)", ["averages no values"]),
+        ("float[1,3,6,6] x) => (float[] y) { y = ReduceMean <noop_with_empty_axes=1>(x)", []),
+    ],
+)
+def test_means_that_cannot_be_rewritten_are_listed_and_one_over_nothing_is_none(text: str, reasons: list[str]) -> None:
+    model = parse(f"g ({text} }}", opset=18)
+    copy, done = rewritten(model)
+    assert op_types(copy) == op_types(model)
+    for decision, reason in zip(done, reasons, strict=True):
+        assert reason in decision.reason
 
 
 def test_a_mean_over_channels_gets_its_factor() -> None:

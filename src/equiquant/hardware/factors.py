@@ -14,16 +14,16 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.graph.query import attribute, constant, is_gate, static_shape
+from equiquant.graph.query import attribute, constant, integers, is_gate, rank, static_shape
 
 __all__ = [
     "HARD_SIGMOID_FACTOR",
     "factor_of",
     "is_hardware_factor",
     "kernel_of",
+    "mean_axes",
     "mean_factor",
     "pool_factor",
-    "reduced_sizes",
 ]
 
 HARD_SIGMOID_FACTOR = 2731 / 2**14 * 6
@@ -48,8 +48,6 @@ def pool_factor(side: int) -> float:
     >>> pool_factor(3)
     0.984375
     """
-    if side > LARGEST_KERNEL:
-        return 1.0
     if side in FIXED:
         k, s = FIXED[side]
         return float(side * side * k) / 2.0**s
@@ -64,18 +62,28 @@ def kernel_of(node: ir.Node) -> tuple[int | None, ...] | None:
     return None if shape is None else shape[2:]
 
 
-def reduced_sizes(node: ir.Node) -> list[int | None] | None:
-    """Return the sizes of the axes a ReduceMean averages over; None where they are unknown."""
+def mean_axes(node: ir.Node) -> list[int] | str:
+    """Return the axes a ReduceMean averages over, from the front, none for an identity; or why that cannot be told."""
+    if len(node.inputs) > 1 and node.inputs[1] is not None and constant(node.inputs[1]) is None:
+        return "its axes are not constants"
+    dimensions = None if node.inputs[0] is None else rank(node.inputs[0])
+    if dimensions is None:
+        return "its rank is unknown; fix the model's input shape"
+    if axes := integers(node, 1, "axes"):
+        return sorted(axis % dimensions for axis in axes)
+    return [] if attribute(node, "noop_with_empty_axes", 0) else list(range(dimensions))
+
+
+def _factor_of_mean(node: ir.Node) -> float | str:
+    axes = mean_axes(node)
+    if isinstance(axes, str):
+        return axes
     shape = None if node.inputs[0] is None else static_shape(node.inputs[0])
-    axes = attribute(node, "axes", None)
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
-        found = constant(node.inputs[1])
-        if found is None:
-            return None
-        axes = found.reshape(-1).tolist()
-    if shape is None:
-        return None
-    return [shape[a] for a in axes] if axes else list(shape)
+    sizes = [None if shape is None else shape[axis] for axis in axes]
+    if None in sizes:
+        return "how many values it averages is unknown; fix the model's input shape"
+    count = math.prod(size for size in sizes if size is not None)
+    return mean_factor(count) if count else "it averages no values"
 
 
 def factor_of(node: ir.Node) -> float | str:
@@ -86,10 +94,7 @@ def factor_of(node: ir.Node) -> float | str:
         alpha, beta = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
         return f"the NPU computes HardSigmoid with alpha 1/6 and beta 1/2 only, not {alpha:.4g} and {beta:.4g}"
     if node.op_type == "ReduceMean":
-        sizes = reduced_sizes(node)
-        if sizes is None or None in sizes:
-            return "how many values it averages is unknown; fix the model's input shape"
-        return mean_factor(math.prod(s for s in sizes if s is not None))
+        return _factor_of_mean(node)
     kernel = kernel_of(node)
     if kernel is None or None in kernel:
         return "the size of its window is unknown; fix the model's input shape"
@@ -97,6 +102,8 @@ def factor_of(node: ir.Node) -> float | str:
         size = " x ".join(map(str, kernel))
         return f"the documented factors are for square windows, and this one is {size}; it stays exact"
     assert kernel[0] is not None
+    if kernel[0] > LARGEST_KERNEL:
+        return f"the NPU has no window wider than {LARGEST_KERNEL}; it stays exact"
     return pool_factor(kernel[0])
 
 

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from equiquant.canonical.rule import Rule, refuse
 from equiquant.graph.edit import Names
-from equiquant.graph.query import attribute, constant, rank
+from equiquant.graph.query import attribute, rank
+from equiquant.hardware.factors import mean_axes
 from equiquant.hardware.replace import described, replace_node
 
 __all__ = ["ReduceMeanToPool"]
@@ -22,19 +23,18 @@ class ReduceMeanToPool(Rule[ir.Node, None]):
     op_types = frozenset({"ReduceMean"})
 
     def pattern(self, node: ir.Node) -> ir.Node | None:
-        """Match a ReduceMean over axes 2, 3, ... to the last; over others it is no pool."""
-        source = node.inputs[0]
-        dimensions = None if source is None else rank(source)
-        axes = attribute(node, "axes", None)
-        if len(node.inputs) > 1 and node.inputs[1] is not None:
-            given = constant(node.inputs[1])
-            axes = None if given is None else given.reshape(-1).tolist()
-        if dimensions is None or dimensions < 3 or not axes:
-            return None
-        return node if sorted(a % dimensions for a in axes) == list(range(2, dimensions)) else None
+        """Match a ReduceMean over axes 2, 3, ... to the last, or unknown ones; over others it is no pool."""
+        axes = mean_axes(node)
+        if isinstance(axes, str):
+            return node
+        dimensions = None if node.inputs[0] is None else rank(node.inputs[0])
+        return node if axes and axes == list(range(2, dimensions or 0)) else None
 
     def check(self, match: ir.Node) -> None:
-        """Refuse a mean that drops the axes."""
+        """Refuse a mean that drops the axes, or whose axes are unknown."""
+        axes = mean_axes(match)
+        if isinstance(axes, str):
+            refuse(axes)
         if not attribute(match, "keepdims", 1):
             refuse("it drops the axes it averages over; a pool keeps them (keepdims=1)")
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from equiquant.canonical.rule import Rule, refuse
 from equiquant.graph.edit import Names
 from equiquant.graph.query import static_shape
+from equiquant.hardware.factors import kernel_of
 from equiquant.hardware.replace import described
 
 __all__ = ["LARGEST_WINDOW", "SplitLargePool"]
@@ -28,18 +29,21 @@ class SplitLargePool(Rule[ir.Node, tuple[int, int]]):
     op_types = frozenset({"GlobalAveragePool"})
 
     def pattern(self, node: ir.Node) -> ir.Node | None:
-        """Match a pool that is larger than the limit."""
-        size = _size(node)
-        return node if size is not None and math.prod(size) > LARGEST_WINDOW else None
+        """Match a pool that is larger than the limit, or may be."""
+        return node if _count(kernel_of(node)) > LARGEST_WINDOW else None
 
     def check(self, match: ir.Node) -> tuple[int, int]:
         """Return the window of the first pool, or refuse where one split is not enough."""
-        size = _size(match)
-        assert size is not None
-        first = (_smaller_factor(size[0]), _smaller_factor(size[1]))
-        rest = size[0] // first[0] * (size[1] // first[1])
+        size = kernel_of(match)
+        if size is None or None in size:
+            refuse("how many values it averages is unknown; fix the model's input shape")
+        height, width = size if len(size) == 2 else (None, None)
+        if height is None or width is None:
+            refuse(f"only pools over height and width are split, and this one is over {len(size)} axes")
+        first = (_smaller_factor(height), _smaller_factor(width))
+        rest = height // first[0] * (width // first[1])
         if first == (1, 1) or max(math.prod(first), rest) > LARGEST_WINDOW:
-            refuse(f"its {size[0]} x {size[1]} values cannot be split into two windows of at most {LARGEST_WINDOW}")
+            refuse(f"its {height} x {width} values cannot be split into two windows of at most {LARGEST_WINDOW}")
         return first
 
     def rewrite(self, match: ir.Node, plan: tuple[int, int], names: Names) -> str:
@@ -60,11 +64,9 @@ class SplitLargePool(Rule[ir.Node, tuple[int, int]]):
         return f"an AveragePool of {plan[0]} x {plan[1]} goes before it"
 
 
-def _size(node: ir.Node) -> tuple[int, int] | None:
-    shape = None if node.inputs[0] is None else static_shape(node.inputs[0])
-    if shape is None or len(shape) != 4 or shape[2] is None or shape[3] is None:
-        return None
-    return shape[2], shape[3]
+def _count(size: tuple[int | None, ...] | None) -> float:
+    """Return how many values there are, infinite where that is unknown."""
+    return math.inf if size is None else math.prod(math.inf if n is None else n for n in size)
 
 
 def _smaller_factor(number: int) -> int:
