@@ -114,6 +114,7 @@ def test_clipping_integers_is_exact(tail: str, moved: int, kind: str) -> None:
     before = run(quantized, feed)[0]
     assert clip_integers(quantized, plan.nodes, lambda name: f"{name}_unique") == moved
     np.testing.assert_array_equal(run(quantized, feed)[0], before)
+    assert all(v.uses() for v in quantized.graph.initializers.values())
 
 
 def test_a_wrong_bound_would_be_seen() -> None:

@@ -38,6 +38,16 @@ GROUPS = (
     _Group(SIMULATED, lambda r: r.npu and not r.simulate_dpu, "simulate_dpu is off"),
     _Group(("limits_off",), lambda r: r.npu and not r.npu_limits, "npu_limits is off, and with it every limit"),
     _Group(
+        ("limits_off",),
+        lambda r: r.npu and set(r.limits_off) <= {"AlignSlice"},
+        "a Slice only moves values: its input and output always share one scale",
+    ),
+    _Group(
+        ("symmetric_ranges",),
+        lambda r: r.scale_kind == "power_of_two",
+        "the ranges of these scales are symmetric anyway",
+    ),
+    _Group(
         ("cle_steps", "cle_append_bias", "clip_mode", "replace_clip6_relu"), lambda r: not r.cle, "equalization is off"
     ),
     _Group(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.graph.edit import add_initializer
+from equiquant.graph.edit import add_initializer, remove_unread
 from equiquant.graph.query import clip_ends, constant, sole_consumer
 from equiquant.numerics.affine import INT_TYPES, QuantParams, quantize
 from equiquant.target.ranges import clip_bounds
@@ -82,4 +82,6 @@ def _move(
     for use in readers:
         use.node.replace_input_with(use.idx, clipped)
     rounding.replace_input_with(0, node.inputs[0])
+    replaced = [value for value in node.inputs[1:] if value is not None]
     graph.remove(node, safe=True)
+    remove_unread(graph, replaced)
