@@ -8,8 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from equiquant import quantize
+from equiquant import equalize, quantize
+from equiquant.cli import main
 from equiquant.errors import OutputError
+from equiquant.io import save
 from tests.canonical.support import proto, weights
 
 DATA = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype(np.float32)
@@ -18,7 +20,7 @@ DATA = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype(np.float32)
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
-    source = proto("a = Conv(x, w) y = Relu(a)", "float[N,3,6,6] x", "float[] y", weights(w=(4, 3, 1, 1)))
+    source = proto("a = Conv(x, w) y = Relu(a)", "float[N,3,6,6] x", "float[] y", weights(w=(32, 3, 3, 3)))
     onnx.save(source, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     return path
 
@@ -50,3 +52,49 @@ def test_the_report_does_not_go_where_the_model_goes(model: Path) -> None:
     with pytest.raises(OutputError, match=r"The report would be written to .*report\.json as well"):
         quantize(model, folder / "report.json", data=DATA, preset="a8w8", report_dir=folder)
     assert not list(folder.iterdir())
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_weights_beside_the_output_are_not_those_of_the_input(
+    model: Path, monkeypatch: pytest.MonkeyPatch, large: bool, earlier: bool
+) -> None:
+    """A float model that was renamed still refers to the file of weights by its old name."""
+    monkeypatch.setattr(save, "INLINE_LIMIT", 10 if large else save.INLINE_LIMIT)
+    source, out = model.parent / "float.onnx", model.parent / "new.onnx"
+    onnx.save(onnx.load(model), source, save_as_external_data=True, location="new.onnx.data", size_threshold=0)
+    if earlier:
+        out.write_bytes(source.read_bytes())
+    result = quantize(source, data=DATA, preset="a8w8")
+    data = model.parent / "data.npy"
+    np.save(data, DATA)
+    before = _contents(model.parent)
+    for write in (result.save, lambda to: quantize(source, to, data=DATA), lambda to: equalize(source, to, data=DATA)):
+        with pytest.raises(OutputError, match=r"may go to .*new\.onnx\.data, which is the input model's"):
+            write(out)
+    assert main(["quantize", str(source), "-o", str(out), "--data", str(data)]) != 0
+    assert _contents(model.parent) == before
+
+
+def test_weights_beside_the_output_replace_those_of_an_earlier_result_alone(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, beside = model.parent / "out.onnx", model.parent / "out.onnx.data"
+    beside.write_bytes(b"something else")
+    quantize(model, out, data=DATA, preset="a8w8").save(out)  # small enough for one file
+    monkeypatch.setattr(save, "INLINE_LIMIT", 10)
+    result = quantize(model, data=DATA, preset="a8w8")
+    for write in (result.save, lambda to: quantize(model, to, data=DATA, preset="a8w8")):
+        with pytest.raises(OutputError, match=r"exists and is not of a model at .*out\.onnx; choose another name"):
+            write(out)
+    assert beside.read_bytes() == b"something else"
+    beside.unlink()
+    result.save(out)
+    quantize(model, out, data=DATA, preset="a8w8").save(out)
+    assert len(onnx.load(out).graph.node) == len(result.model.graph.node)
+    with pytest.raises(OutputError, match="Two results would be written"):
+        quantize(model, model.parent / "a", data=DATA, preset="a8w8", calibration_cache=model.parent / "a.data")

@@ -18,8 +18,11 @@ from equiquant.errors import DataError, ModelError, OptionError, OutputError
 from equiquant.io import (
     ModelLike,
     check_makeable,
+    check_place,
     check_writable,
+    data_file,
     input_specs,
+    is_large,
     load_model,
     model_files,
     save_model,
@@ -67,9 +70,10 @@ class Result:
         """Write the model, whole or not at all; above 2 GB its weights go to `<path>.data`.
 
         Raises:
-            OutputError: The file cannot be written, or is the input.
+            OutputError: The file cannot be written, or is the input; or `<path>.data` is, or belongs to something else
+                than a model at `path`.
         """
-        self.path = save_model(self._ir, check_writable(os.fspath(path), *_files_of(self.report.input_path)))
+        self.path = save_model(self._ir, os.fspath(path), *_files_of(self.report.input_path))
         return self.path
 
 
@@ -349,8 +353,9 @@ def inspect(
 def _check_places(
     model: ModelLike, data: Any, folder: PathLike | None, *files: PathLike | None, read: Sequence[PathLike | None] = ()
 ) -> None:
-    """Check, before any work, that all that will be written can be, each in a place of its own, over nothing read."""
+    """Check, before any work, that all that will be written, the output first, has a place, and over nothing read."""
     places = [Path(file) for file in files if file is not None]
+    beside = [] if files[0] is None else [data_file(files[0])]
     reports = [] if folder is None else [Path(folder) / name for name in REPORT_FILES]
     for place in places:
         if place.resolve() in [report.resolve() for report in reports]:
@@ -361,11 +366,13 @@ def _check_places(
     taken = [Path(source) for source in (model, data, *read) if isinstance(source, str | os.PathLike)]
     if isinstance(data, str | os.PathLike) and Path(data).is_dir():
         taken += [place for place in places if place.suffix.lower() in DATA_SUFFIXES and _within(place, Path(data))]
-    if any(place.exists() for place in places):
+    if any(place.exists() for place in (*places, *beside)):
         taken += _files_of(model)
     for place in places:
         check_writable(place, *taken)
-    if len({place.resolve() for place in places}) < len(places):
+    if any(place.exists() for place in beside):
+        check_place(places[0], *taken, large=is_large(load_model(model).model))
+    if len({place.resolve() for place in (*places, *beside)}) < len(places) + len(beside):
         raise OutputError(f"Two results would be written to {places[0]}; give each a file of its own.")
 
 

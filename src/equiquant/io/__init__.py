@@ -5,7 +5,7 @@ from equiquant.io.mapped import unload
 from equiquant.io.memory import memory_managed, release_memory
 from equiquant.io.places import check_makeable, check_writable
 from equiquant.io.runtime import InputSpec, Runner, expose, input_specs
-from equiquant.io.save import model_bytes, save_model, to_proto
+from equiquant.io.save import check_place, data_file, is_large, model_bytes, save_model, to_proto
 from equiquant.io.size import model_files
 from equiquant.io.upgrade import TARGET_OPSET, is_operator, raise_ir_version, upgrade_opset
 
@@ -16,9 +16,12 @@ __all__ = [
     "ModelLike",
     "Runner",
     "check_makeable",
+    "check_place",
     "check_writable",
+    "data_file",
     "expose",
     "input_specs",
+    "is_large",
     "is_operator",
     "load_model",
     "memory_managed",

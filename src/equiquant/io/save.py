@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import onnx_ir as ir
 
 from equiquant.errors import OutputError
 from equiquant.io.places import check_writable
+from equiquant.io.size import model_files
 
-__all__ = ["INLINE_LIMIT", "model_bytes", "save_model", "to_proto"]
+__all__ = ["INLINE_LIMIT", "check_place", "data_file", "is_large", "model_bytes", "save_model", "to_proto"]
 
 INLINE_LIMIT = 1_900_000_000  # protobuf refuses 2 GiB; leave room for the graph itself
 
@@ -20,6 +22,52 @@ INLINE_LIMIT = 1_900_000_000  # protobuf refuses 2 GiB; leave room for the graph
 def model_bytes(model: ir.Model) -> int:
     """Return the size of all initializers in bytes."""
     return sum(v.const_value.nbytes for g in model.graphs() for v in g.initializers.values() if v.const_value)
+
+
+def is_large(model: ir.Model) -> bool:
+    """True if the weights are too many for one file, and go to another beside it."""
+    return model_bytes(model) > INLINE_LIMIT
+
+
+def data_file(target: str | os.PathLike[str]) -> Path:
+    """Return where the weights of a large model at `target` go."""
+    return Path(f"{os.fspath(target)}.data")
+
+
+def check_place(target: str | Path, *read: Path, large: bool) -> Path:
+    """Check that a model can be written to `target`, and that its weights beside it take the place of nothing else.
+
+    What lies there is replaced only if the model at `target` refers to it: then it is what an earlier run has left.
+
+    Args:
+        target: A file, which may exist.
+        read: Files that the run reads.
+        large: The weights will go to a file of their own.
+
+    Raises:
+        OutputError: As `check_writable`; or the file of the weights is read, or is of something else than the model
+            at `target`.
+    """
+    path, weights = check_writable(target, *read), data_file(target)
+    if not weights.exists():
+        return path
+    if weights.resolve() in [source.resolve() for source in read]:
+        raise OutputError(
+            f"Beside the output {path} its weights may go to {weights}, which is the input model's, or among its data;"
+            " choose another name so that nothing is lost."
+        )
+    if large and weights.resolve() not in _files_at(path):
+        raise OutputError(
+            f"The weights of the output go to {weights}, which exists and is not of a model at {path}; choose another"
+            " name, or remove that file."
+        )
+    return path
+
+
+def _files_at(path: Path) -> set[Path]:
+    with contextlib.suppress(Exception):  # no file, or no model
+        return model_files(path)
+    return set()
 
 
 def to_proto(model: ir.Model, written: Path | None = None) -> onnx.ModelProto:
@@ -32,7 +80,7 @@ def to_proto(model: ir.Model, written: Path | None = None) -> onnx.ModelProto:
     Raises:
         OutputError: The weights exceed what one proto can hold, and were not saved to a file.
     """
-    if model_bytes(model) <= INLINE_LIMIT:
+    if not is_large(model):
         return ir.to_proto(_lean(model))
     if written is None:
         raise OutputError("The model is larger than 2 GB and cannot be one ModelProto; give an output path instead.")
@@ -59,23 +107,28 @@ def _is_constant(value: ir.Value | None) -> bool:
     return value is not None and value.is_initializer()
 
 
-def save_model(model: ir.Model, target: str | Path) -> Path:
+def save_model(model: ir.Model, target: str | Path, *read: Path) -> Path:
     """Write the model to `target`; above 2 GB the weights go to `<target>.data` beside it.
 
+    Args:
+        model: The model.
+        target: A file, which may exist.
+        read: Files that it was made from.
+
     Raises:
-        OutputError: The file cannot be written; nothing is left behind.
+        OutputError: The file cannot be written, or a file would be lost, see `check_place`; nothing is left behind.
     """
-    path = check_writable(target)
-    large = model_bytes(model) > INLINE_LIMIT
+    large = is_large(model)
+    path = check_place(target, *read, large=large)
     with contextlib.ExitStack() as stack:
         try:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=path.parent, prefix=".equiquant-")))
             if large:
-                ir.save(model, folder / path.name, external_data=f"{path.name}.data")
+                ir.save(model, folder / path.name, external_data=data_file(path).name)
             else:
                 ir.save(_lean(model), folder / path.name)
             if large:
-                (folder / f"{path.name}.data").replace(path.parent / f"{path.name}.data")
+                (folder / data_file(path).name).replace(data_file(path))
             (folder / path.name).replace(path)
         except OSError as error:
             raise OutputError(f"Cannot write {path}: {error.strerror or error}") from error
