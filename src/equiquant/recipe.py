@@ -14,7 +14,7 @@ from typing import Any, Literal
 from equiquant.errors import OptionError, nearest
 from equiquant.field_checks import check_fields
 
-__all__ = ["FUSED_ACTIVATIONS", "IMAGE_RECIPES", "LIMITS", "PRESETS", "ImageOptions", "Recipe", "preset"]
+__all__ = ["FUSED_ACTIVATIONS", "IMAGE_RECIPES", "LEAST_BLOCK", "LIMITS", "PRESETS", "ImageOptions", "Recipe", "preset"]
 
 ActivationType = Literal["uint8", "int8", "uint16", "int16"]
 WeightType = Literal["int8", "uint8", "int4"]
@@ -43,6 +43,9 @@ LIMITS = (
 
 FUSED_ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu")
 """What is quantized together with the Conv or Add before it."""
+
+LEAST_BLOCK = 16
+"""Weights that share a scale, at least: onnxruntime has no kernel for fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,8 +299,10 @@ class Recipe:
             raise OptionError(f"All activations are {self.activation_type} already: no layer can be raised to 16 bits.")
 
     def _check_weight_only(self) -> None:
-        if self.block_size < 16 or self.block_size & (self.block_size - 1):
-            raise OptionError(f"The 'block_size' option must be a power of two, at least 16. Got {self.block_size}.")
+        if self.block_size < LEAST_BLOCK or self.block_size & (self.block_size - 1):
+            raise OptionError(
+                f"The 'block_size' option must be a power of two, at least {LEAST_BLOCK}. Got {self.block_size}."
+            )
         if not self.weight_only:
             if self.weight_type == "int4":
                 raise OptionError("int4 weights need weight_only=True, as in the preset w4.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.state import RunState
+from equiquant.recipe import LEAST_BLOCK
 from equiquant.target import Bound, LimitReport
 from equiquant.verify import Comparison
 
@@ -40,8 +41,15 @@ def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitRepo
 def _advice(state: RunState, left: float, limits: LimitReport | None) -> Iterator[str]:
     """Yield what may help, what is likeliest first."""
     recipe, cle = state.recipe, state.equalization
-    if state.stream.synthetic:
+    if state.stream.synthetic and not (recipe.weight_only and recipe.weight_rounding == "nearest"):
         yield "real samples, for these inputs were made up"
+    if recipe.weight_only:
+        if recipe.weight_type == "int4":
+            yield "preset='w8', 8 bits a weight"
+        if recipe.block_size > LEAST_BLOCK:
+            yield f"block_size={LEAST_BLOCK}, more scales"
+        yield "nodes_to_exclude, the layers that matter most"
+        return
     replaced = cle.get("replace_clip6_relu", {}).get("sqnr_db", math.inf)
     if replaced < left + NEAR_DB:
         yield f"replace_clip6_relu=False, for replacing ReLU6 alone leaves {replaced:.1f} dB"

@@ -153,6 +153,7 @@ def _store_weights(state: RunState, model: ir.Model, given: Reference) -> Outcom
     _sign(stored, state)
     quality, held = _measure(state, model, stored, given)
     fit_kernels(state, stored, quality)
+    warn_of_poor_quality(state, quality)
     return Outcome(stored, report_of(state, quality=quality, blocks=rows, held=held))
 
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from equiquant import qdq, target
 from equiquant.calibrate import SampleView
 from equiquant.decisions import Decision
-from equiquant.graph.query import attribute, constant, name_of
+from equiquant.graph.query import attribute, constant, label, name_of, stored
 from equiquant.io import Runner, release_memory
 from equiquant.pipeline.judging import MOST_FITTED, MOST_HELD, Yardstick
 from equiquant.pipeline.splitting import held_back
@@ -45,6 +45,7 @@ def store_weights(state: RunState, model: ir.Model) -> tuple[ir.Model, list[dict
     with state.stages("insert"):
         nearest = model.clone()
         rows = qdq.insert_blocks(nearest, plan)
+    state.decisions += _stored_twice(model, nearest, plan)
     if state.recipe.weight_rounding == "nearest":
         return nearest, rows
     if state.stream.synthetic:
@@ -80,10 +81,10 @@ def _split(state: RunState) -> tuple[SampleView, SampleView]:
     return SampleView.picked(state.stream, fitted), SampleView.picked(state.stream, held)
 
 
-def _moments(state: RunState, model: ir.Model, plan: BlockPlan, samples: SampleView) -> dict[str, Array]:
-    """Return E[x xᵀ] of the inputs of the weights in blocks, by the weight's name."""
+def _moments(state: RunState, model: ir.Model, plan: BlockPlan, samples: SampleView) -> dict[tuple[str, int], Array]:
+    """Return E[x xᵀ] of the inputs of the weights in blocks, by the weight's name and the axis that is summed over."""
     nodes = {node.name: node for node in model.graph}
-    readers: dict[str, list[ir.Node]] = {}
+    readers: dict[tuple[str, int], list[ir.Node]] = {}
     used = 0
     for planned in plan.weights:
         node = nodes[planned.node]
@@ -98,18 +99,28 @@ def _moments(state: RunState, model: ir.Model, plan: BlockPlan, samples: SampleV
             state.decisions.append(Decision("refine", "weight_rounding", planned.node, False, reason))
             used -= 8 * size**2
             continue
-        readers.setdefault(weight.name or "", []).append(node)
+        readers.setdefault((weight.name or "", planned.axis), []).append(node)
     names = sorted({_input(node) for node in itertools.chain(*readers.values())})
     if not names:
         return {}
     runner = Runner(model, names, optimize=False)
-    sums: dict[str, Array] = {}
+    sums: dict[tuple[str, int], Array] = {}
+    broken: dict[str, int] = {}
     for done, feed in enumerate(samples):
         state.progress("refine", done, len(samples))
         values = dict(zip(names, runner.run(feed), strict=True))
-        for weight_name, found in readers.items():
+        for key, found in readers.items():
             for node in found:
-                sums[weight_name] = sums.get(weight_name, 0.0) + _second(node, values)
+                vectors = _vectors(node, values)
+                finite = np.isfinite(vectors).all(axis=1)
+                broken[label(node)] = broken.get(label(node), 0) + int(np.count_nonzero(~finite))
+                sums[key] = sums.get(key, 0.0) + vectors[finite].T @ vectors[finite]
+    reason = "of the vectors it is multiplied with {} are not finite: it is not rounded for these"
+    state.decisions += [
+        Decision("refine", "weight_rounding", node, True, reason.format(count))
+        for node, count in broken.items()
+        if count
+    ]
     return sums
 
 
@@ -117,9 +128,31 @@ def _input(node: ir.Node) -> str:
     return name_of(node.inputs[0])
 
 
-def _second(node: ir.Node, values: Mapping[str, Array]) -> Array:
-    """Return Σ x xᵀ of one feed, x the vectors that a node's weight is multiplied with."""
+def _vectors(node: ir.Node, values: Mapping[str, Array]) -> Array:
+    """Return the vectors of one feed that a node's weight is multiplied with, (vectors, K)."""
     array = values[_input(node)]
     transposed = node.op_type == "Gemm" and attribute(node, "transA", 0)
-    columns = (array.T if transposed else array.reshape(-1, array.shape[-1])).astype(np.float64)
-    return np.asarray(columns.T @ columns)
+    return (array.T if transposed else array.reshape(-1, array.shape[-1])).astype(np.float64)
+
+
+def _stored_twice(float_model: ir.Model, model: ir.Model, plan: BlockPlan) -> list[Decision]:
+    """Return the weights whose floats stay in the file, as they are or transposed, for one that reads no integers."""
+    nodes = {node.name: node for node in float_model.graph}
+    left = [(v, t) for graph in model.graphs() for v, t in stored(graph) if t.dtype.is_floating_point()]
+    found = []
+    for planned in plan.weights:
+        array = constant(nodes[planned.node].inputs[planned.index])
+        assert array is not None
+        for value, tensor in left:
+            if tensor.size != array.size or not _same(array, tensor.numpy()):
+                continue
+            readers = [f"'{label(node)}'" for node in value.consumers()] or ["a graph output"]
+            reason = (
+                f"its weight is stored in few bits, and in float as well for {' and '.join(readers)}: the file has both"
+            )
+            found.append(Decision("target", "stored_twice", planned.node, True, reason))
+    return found
+
+
+def _same(first: Array, second: Array) -> bool:
+    return np.array_equal(first, second) or np.array_equal(first, second.T)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from equiquant.errors import ModelError
 from equiquant.graph.edit import Names, add_initializer, remove_unread
 from equiquant.graph.query import constant, opset
-from equiquant.numerics.affine import INT_TYPES, IntType
+from equiquant.numerics.affine import INT_TYPES
 from equiquant.numerics.blocks import block_steps, round_blocks
 from equiquant.target.blocks import BlockPlan, BlockWeight
 from equiquant.target.targets import SIXTEEN_BIT_OPSET
@@ -25,14 +25,16 @@ __all__ = ["insert_blocks"]
 Array = npt.NDArray[Any]
 
 
-def insert_blocks(model: ir.Model, plan: BlockPlan, moments: Mapping[str, Array] | None = None) -> list[dict[str, Any]]:
+def insert_blocks(
+    model: ir.Model, plan: BlockPlan, moments: Mapping[tuple[str, int], Array] | None = None
+) -> list[dict[str, Any]]:
     """Store the planned weights as integers, in place; a weight read twice in the same way is stored once.
 
     Args:
         model: The float model the plan was made for.
         plan: Which weights, and how.
-        moments: Second moments (K, K) of the inputs a weight meets, by the weight's name: those weights are rounded
-            for their inputs, the others to nearest.
+        moments: Second moments (K, K) of the inputs a weight meets, by its name and the axis that is summed over: those
+            weights are rounded for their inputs, the others to nearest.
 
     Returns:
         The report's rows: name, type, the smallest and largest scale, how many there are, axis and block size.
@@ -52,7 +54,8 @@ def insert_blocks(model: ir.Model, plan: BlockPlan, moments: Mapping[str, Array]
         assert value is not None
         key = (value, planned.type, planned.axis, planned.block)
         if key not in stored:
-            restoring, row = _store(model.graph, names, value, planned, (moments or {}).get(value.name or ""))
+            second = (moments or {}).get((value.name or "", planned.axis))
+            restoring, row = _store(model.graph, names, value, planned, second)
             model.graph.insert_before(first, restoring)
             stored[key] = restoring.outputs[0]
             rows.append(row)
@@ -96,19 +99,12 @@ def _rounded(array: Array, planned: BlockWeight, second: Array | None) -> tuple[
     if planned.block is None:  # one scale along the axis
         moved = np.moveaxis(array, axis, 0)
         rows = moved.reshape(len(moved), -1).astype(np.float32)
-        steps = _steps(rows, rows.shape[1], kind, array.dtype)
+        steps = block_steps(rows, rows.shape[1], kind, array.dtype)
         integers = round_blocks(rows, steps, rows.shape[1], kind).reshape(moved.shape)
         return np.ascontiguousarray(np.moveaxis(integers, 0, axis)), steps[:, 0].astype(array.dtype)
     moved = np.moveaxis(array, axis, -1)
     rows = moved.reshape(-1, moved.shape[-1]).astype(np.float32)
-    steps = _steps(rows, planned.block, kind, array.dtype)
+    steps = block_steps(rows, planned.block, kind, array.dtype)
     integers = round_blocks(rows, steps, planned.block, kind, second).reshape(moved.shape)
     scales = steps.astype(array.dtype).reshape(*moved.shape[:-1], -1)
     return np.ascontiguousarray(np.moveaxis(integers, -1, axis)), np.ascontiguousarray(np.moveaxis(scales, -1, axis))
-
-
-def _steps(rows: Array, size: int, kind: IntType, stored_as: npt.DTypeLike) -> Array:
-    """Return the steps as the file will hold them, in float32; float16 must not lose the smallest."""
-    steps = block_steps(rows, size, kind)
-    smallest = np.finfo(np.dtype(stored_as)).tiny
-    return np.asarray(np.maximum(steps, smallest).astype(stored_as).astype(np.float32))

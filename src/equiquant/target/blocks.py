@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from equiquant.errors import ModelError, OptionError
 from equiquant.graph.query import attribute, constant
-from equiquant.recipe import Recipe
-from equiquant.target.select import deselected
+from equiquant.recipe import LEAST_BLOCK, Recipe
+from equiquant.target.select import IN_BODY, deselected
 from equiquant.target.targets import target_of
 
 __all__ = ["BlockPlan", "BlockWeight", "plan_blocks"]
@@ -34,7 +34,7 @@ class BlockWeight:
         index: Which of the node's inputs it is.
         type: Storage type.
         axis: The axis that is cut into blocks, or the channel axis of a weight with one scale a channel.
-        block: Numbers in a block; None for one scale along `axis`.
+        block: Numbers in a block, no more than twice those along the axis; None for one scale along `axis`.
     """
 
     node: str
@@ -81,6 +81,9 @@ def plan_blocks(model: ir.Model, recipe: Recipe) -> BlockPlan:
             kept[node.name or ""] = reason
             continue
         found.append(_weight(node, recipe))
+    kept |= {
+        n.name or "": IN_BODY for n in model.graph.all_nodes() if n.graph is not model.graph and n.op_type in wanted
+    }
     if not found:
         example = next((f" For example '{name}': {why}." for name, why in kept.items()), "")
         raise ModelError(f"The model has no weight of {', '.join(sorted(wanted))} to store in few bits.{example}")
@@ -94,6 +97,8 @@ def _refusal(node: ir.Node) -> str | None:
         return "its second operand is not a constant"
     if value.dtype is not None and value.dtype not in FLOATS:
         return f"its weight is {value.dtype.name.lower()}; only float32 and float16 weights are stored in few bits"
+    if not weight.size:
+        return "its weight is empty"
     return "its weight is a vector" if weight.ndim < 2 else None
 
 
@@ -104,4 +109,5 @@ def _weight(node: ir.Node, recipe: Recipe) -> BlockWeight:
         return BlockWeight(name, 1, "int8", 0, None)
     kind: Literal["int4", "int8"] = "int4" if recipe.weight_type == "int4" else "int8"
     summed = 1 if node.op_type == "Gemm" and attribute(node, "transB", 0) else weight.ndim - 2
-    return BlockWeight(name, 1, kind, summed, recipe.block_size)
+    enough = max(LEAST_BLOCK, 1 << (weight.shape[summed] - 1).bit_length())  # more is room that onnxruntime fills
+    return BlockWeight(name, 1, kind, summed, min(recipe.block_size, enough))

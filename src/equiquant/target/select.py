@@ -23,7 +23,10 @@ from equiquant.target.ops import OPS, row_of
 from equiquant.target.refusal import data_type, refusal
 from equiquant.target.targets import Target, target_of
 
-__all__ = ["deselected", "left_float", "match_names", "names_matched"]
+__all__ = ["IN_BODY", "deselected", "left_float", "match_names", "names_matched"]
+
+IN_BODY = "inside the body of an If, Loop or Scan"
+"""Why a node stays float that no option can change."""
 
 
 def match_names(patterns: Sequence[str], names: Sequence[str], option: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from equiquant.target.indices import BECOMES_INDEX, index_nodes
 from equiquant.target.layers import layers
 from equiquant.target.ops import OpRow, activation_inputs, data_outputs, has_weight, moves_data, row_of
 from equiquant.target.refusal import refusal
-from equiquant.target.select import deselected, match_names
+from equiquant.target.select import IN_BODY, deselected, match_names
 from equiquant.target.signs import never_negative
 from equiquant.target.targets import Target, target_of
 
@@ -119,7 +119,7 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
         groups = _widen(model, groups, quantized, recipe)
     for node in model.graph.all_nodes():
         if node.graph is not model.graph:
-            kept[node.name or ""] = "inside the body of an If, Loop or Scan"
+            kept[node.name or ""] = IN_BODY
     constants = {n.name for n in nodes if n.op_type == "Constant"}
     kept = {name: why for name, why in kept.items() if name not in constants}
     values = _values(model)
