@@ -24,6 +24,7 @@ from equiquant.canonical.fold_shapes import fold_shapes
 from equiquant.canonical.fold_through import FoldThrough, FoldThroughNext
 from equiquant.canonical.fuse_matmul_add import FuseMatMulAdd
 from equiquant.canonical.initializer_inputs import initializer_inputs
+from equiquant.canonical.inline_calls import inline_calls
 from equiquant.canonical.lift_constants import lift_constants
 from equiquant.canonical.remove_dead import remove_dead
 from equiquant.canonical.remove_dropout import RemoveDropout
@@ -73,7 +74,7 @@ def canonicalize(model: ir.Model, *, optimize: bool = True, kinds: Collection[st
     Raises:
         ModelError: The operator set is too old and cannot be converted.
     """
-    decisions = settle_constants(model) if optimize else upgrade(model)
+    decisions = inline_calls(model) + settle_constants(model) if optimize else upgrade(model)
     if optimize:
         allowed = {node.op_type for node in model.graph} if kinds is None else kinds
         fuse = (FuseMatMulAdd(),) if "Gemm" in allowed else ()

@@ -7,7 +7,7 @@ from equiquant.io.places import check_makeable, check_writable
 from equiquant.io.runtime import InputSpec, Runner, expose, input_specs
 from equiquant.io.save import check_place, data_file, is_large, model_bytes, save_model, to_proto
 from equiquant.io.size import model_files
-from equiquant.io.upgrade import TARGET_OPSET, is_operator, raise_ir_version, upgrade_opset
+from equiquant.io.upgrade import TARGET_OPSET, inline_functions, is_operator, raise_ir_version, upgrade_opset
 
 __all__ = [
     "TARGET_OPSET",
@@ -20,6 +20,7 @@ __all__ = [
     "check_writable",
     "data_file",
     "expose",
+    "inline_functions",
     "input_specs",
     "is_large",
     "is_operator",

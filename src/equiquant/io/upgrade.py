@@ -18,10 +18,11 @@ from equiquant.graph.edit import Names, add_initializer
 from equiquant.graph.query import constant
 from equiquant.io.load import name_nodes
 
-__all__ = ["TARGET_OPSET", "is_operator", "raise_ir_version", "upgrade_opset"]
+__all__ = ["TARGET_OPSET", "inline_functions", "is_operator", "raise_ir_version", "upgrade_opset"]
 
 TARGET_OPSET = 17
 GROUP_NORM_BY_CHANNEL = 21  # the first operator set whose GroupNormalization has a scale for each channel, not group
+CALL = "equiquant.call"  # where a node notes the call it has taken the place of
 SMALL = 1024  # bytes; an adapter may need to read operands such as axes and scales, never a weight
 
 
@@ -39,8 +40,7 @@ def upgrade_opset(model: ir.Model, target: int = TARGET_OPSET) -> None:
         ModelError: The converter has no way for one of the operators.
     """
     source = model.graph.opset_imports.get("", 1)
-    if model.functions:
-        InlinePass()(model)
+    inline_functions(model)
     try:
         converted = ir.from_proto(version_converter.convert_version(_without_weights(model), target))
     except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
@@ -58,6 +58,36 @@ def upgrade_opset(model: ir.Model, target: int = TARGET_OPSET) -> None:
     model.graph = converted.graph
     name_nodes(model)
     raise_ir_version(model)
+
+
+def inline_functions(model: ir.Model) -> dict[str, list[str]]:
+    """Make the model's own functions part of the graph, in place; names of inputs, outputs and other nodes survive.
+
+    Returns:
+        The names of the values that each call computes now, by the name of its node.
+
+    Raises:
+        ModelError: A function is of another operator set than the model, or takes a graph as an attribute; nothing
+            changes then.
+    """
+    if not model.functions:
+        return {}
+    inlined = model.clone()
+    for node in inlined.graph.all_nodes():
+        if node.op_identifier() in inlined.functions:
+            node.metadata_props[CALL] = node.name or ""
+    try:
+        InlinePass()(inlined)
+    except Exception as error:  # the pass raises many kinds
+        raise ModelError(f"The functions of the model cannot be made part of its graph: {first_line(error)}") from error
+    name_nodes(inlined)
+    made: dict[str, list[str]] = {}
+    for node in inlined.graph.all_nodes():
+        if (call := node.metadata_props.pop(CALL, None)) is not None:
+            made.setdefault(call, []).extend(value.name or "" for value in node.outputs)
+    model.graph = inlined.graph
+    model.functions.clear()
+    return made
 
 
 def raise_ir_version(model: ir.Model) -> None:

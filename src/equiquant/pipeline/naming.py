@@ -1,17 +1,20 @@
 """Follow the nodes that options name through the folds: what is named may be part of another node afterwards.
 
 A fold keeps the names of the values it computes, so the node that makes a value now has taken the place of the one that
-made it before. A BatchNormalization kept float by its name is a Conv then, and that one stays float.
+made it before. A BatchNormalization kept float by its name is a Conv then, and that one stays float. A call of
+one of the model's functions is followed to all that its nodes make.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from equiquant.decisions import Decision
-from equiquant.errors import OptionError
+from equiquant.errors import ModelError, OptionError
+from equiquant.io import inline_functions
 from equiquant.pipeline.state import RunState
 from equiquant.target import names_matched
 
@@ -24,10 +27,13 @@ Made = Mapping[str, Sequence[str]]
 
 def made_by(model: ir.Model) -> Made:
     """Return what each node of a model makes, in subgraphs too; those that only pass a value on make none."""
+    calls: dict[str, list[str]] = {}
+    with contextlib.suppress(ModelError):  # calls that stay what they are
+        calls = inline_functions(model.clone()) if model.functions else {}
     return {
         node.name or "": [] if node.op_type in PASSING else [value.name or "" for value in node.outputs]
         for node in model.graph.all_nodes()
-    }
+    } | calls
 
 
 def follow_names(state: RunState, before: Made, model: ir.Model) -> None:
