@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from equiquant import quantize
 from equiquant.errors import ModelError
 from equiquant.io import load_model, unload
 from equiquant.io.size import files_bytes
@@ -91,6 +92,44 @@ def test_weights_of_four_bits(tmp_path: Path) -> None:
     tensor = load_model(path).model.graph.initializers["w4"].const_value
     assert tensor is not None
     assert np.array_equal(tensor.numpy().astype(np.int8), values)
+
+
+def as_constant(path: Path) -> None:
+    """Rewrite a model with external data so that the first of its weights is a Constant node's."""
+    model = onnx.load(path, load_external_data=False)
+    tensor = model.graph.initializer.pop(0)
+    model.graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], value=tensor))
+    onnx.save(model, path)
+
+
+def test_constant_nodes_may_have_theirs_in_a_file(tmp_path: Path) -> None:
+    path = saved(tmp_path, external=True)
+    as_constant(path)
+    data = np.random.default_rng(1).standard_normal((4, 64)).astype(np.float32)
+    expected = quantize(proto(), data=data, preset="w8").model
+    given = quantize(path, data=data, preset="w8").model
+    assert {t.name: t for t in given.graph.initializer} == {t.name: t for t in expected.graph.initializer}
+    model = onnx.load(path, load_external_data=False)
+    model.graph.node[0].attribute[0].t.external_data[0].value = "other.bin"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"'large' are in .*other\.bin, which does not exist"):
+        load_model(path)
+    (tmp_path / "other.bin").write_bytes(b"123")
+    with pytest.raises(ModelError, match="'large' go beyond the end of"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("offset", "-5"), ("offset", "abc"), ("length", "")])
+@pytest.mark.parametrize("constant", [False, True])
+def test_places_that_are_no_numbers_are_named(tmp_path: Path, key: str, value: str, constant: bool) -> None:
+    path = saved(tmp_path, external=True)
+    model = onnx.load(path, load_external_data=False)
+    next(entry for entry in model.graph.initializer[0].external_data if entry.key == key).value = value
+    onnx.save(model, path)
+    if constant:
+        as_constant(path)
+    with pytest.raises(ModelError, match=f"The {key} of 'large' in its file is '{value}', which is no number of bytes"):
+        load_model(path)
 
 
 def test_weights_outside_the_folder_are_refused(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from equiquant.errors import ModelError
+from equiquant.graph.query import stored
 from equiquant.io.parse import parse
 
 __all__ = ["load_mapped", "unload"]
@@ -82,7 +83,7 @@ def _mapped(path: Path, start: int, end: int, name: str, kind: ir.DataType, shap
 
 
 def _map_external(model: ir.Model, path: Path) -> None:
-    """Map the initializers that lie in other files.
+    """Map the tensors that lie in other files, those of Constant nodes included.
 
     Such a file has to be in the model's folder. Where model and weights are links into one store, as a download cache
     keeps them, it is the folder they are named in that counts, or the one they are both kept in.
@@ -90,8 +91,7 @@ def _map_external(model: ir.Model, path: Path) -> None:
     named = path.absolute().parent
     folders = named.resolve(), path.resolve().parent
     for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
+        for value, tensor in list(stored(graph)):
             if not isinstance(tensor, ir.ExternalTensor) or not tensor.size:
                 continue
             file = (named / tensor.location).resolve()
@@ -109,9 +109,11 @@ def _map_external(model: ir.Model, path: Path) -> None:
             end = start + (tensor.length or tensor.nbytes)
             if end > file.stat().st_size or end - start < tensor.nbytes:
                 raise ModelError(f"The weights of '{value.name}' go beyond the end of {file}: the file is truncated.")
-            value.const_value = _mapped(
-                file, start, start + tensor.nbytes, value.name or "", tensor.dtype, tensor.shape.numpy()
-            )
+            mapped = _mapped(file, start, start + tensor.nbytes, value.name or "", tensor.dtype, tensor.shape.numpy())
+            if (node := value.producer()) is None:
+                value.const_value = mapped
+            else:
+                node.attributes.add(ir.AttrTensor("value", mapped))
 
 
 def _without_weights(data: mmap.mmap) -> tuple[bytes, dict[int, Span]]:

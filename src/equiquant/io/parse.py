@@ -16,7 +16,8 @@ def parse(proto: onnx.ModelProto) -> ir.Model:
     """Return the model a protobuf describes.
 
     Raises:
-        ModelError: It holds sparse tensors, takes or returns a map, reads what nothing defines, or is malformed.
+        ModelError: It holds sparse tensors, takes or returns a map, reads what nothing defines, or is malformed, the
+            places of weights in other files included.
     """
     for graph in _graphs(proto.graph):
         for sparse in graph.sparse_initializer:
@@ -24,6 +25,13 @@ def parse(proto: onnx.ModelProto) -> ir.Model:
         for node in graph.node:
             if any(attribute.type == onnx.AttributeProto.SPARSE_TENSOR for attribute in node.attribute):
                 raise ModelError(f"The node '{node.name or node.op_type}' holds a sparse tensor. Store it dense.")
+        for tensor in (*graph.initializer, *(attribute.t for node in graph.node for attribute in node.attribute)):
+            for entry in tensor.external_data:
+                if entry.key in ("offset", "length") and not entry.value.isdecimal():
+                    raise ModelError(
+                        f"The {entry.key} of '{tensor.name}' in its file is '{entry.value}', which is no number of"
+                        " bytes; export the model again."
+                    )
     for value in (*proto.graph.input, *proto.graph.output):
         if "map_type" in (value.type.WhichOneof("value"), value.type.sequence_type.elem_type.WhichOneof("value")):
             raise ModelError(
