@@ -81,6 +81,20 @@ def test_a_kernel_that_rounds_what_the_model_does_not_is_told_of(preset: str) ->
     assert _run(result.model, "0") > _run(result.model, None) + 10
 
 
+def test_what_kernels_do_to_the_last_bits_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sqnr_db(model: ir.Model, feeds: object, entries: object = None) -> dict[str, float]:
+        return {"y": np.inf if entries else 144.0}
+
+    monkeypatch.setattr(kernels, "kernel_sqnr_db", sqnr_db)
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[4, 64] x) => (float[4, 32] y) { y = MatMul (x, w) }'
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((64, 32), np.float32), "w"))  # w8 is exact
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quantize(model, data=noise(8, 64), preset="w8")
+
+
 def test_uint8_weights_are_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> dict[str, float]:
         raise ModelError("no such kernel.")

@@ -58,6 +58,8 @@ def test_presets_set_nothing_in_vain(name: str) -> None:
         (preset("a8w8", histogram_bins=512, calibration="entropy"), set()),
         (preset("a8w8", histogram_bins=512), {"histogram_bins"}),
         (preset("w8", calibration="mse", per_channel=True), {"calibration", "per_channel"}),
+        (preset("w4", moving_average=True, avoid_overflow=False), {"moving_average", "avoid_overflow"}),
+        (preset("w4", calibration_memory=10), {"calibration_memory"}),
         (preset("a8w8", unsigned_relu=True), {"unsigned_relu"}),
         (preset("a8w8", unsigned_relu=True, activation_symmetric=True), set()),
         (preset("xint8", unsigned_relu=True), set()),

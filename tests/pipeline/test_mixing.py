@@ -209,6 +209,40 @@ def test_nonsense_is_refused(options: dict[str, Any], says: str) -> None:
         _quantize(**options)
 
 
+def _small(nodes: str, **weights: Array) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[N, 3, 8, 8] x) => (float[] y) {{ {nodes} }}
+    """)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a.astype(np.float32), n) for n, a in weights.items())
+    return model
+
+
+def test_a_neighbour_that_reads_and_writes_16_bits_as_well_is_told() -> None:
+    """What two layers read is one tensor, and what a Concat joins has one type."""
+    rng = np.random.default_rng(0)
+    model = _small(
+        "[one] a = Conv (x, v) [two] b = Conv (x, w) c = Concat <axis = 1> (a, b) y = GlobalAveragePool (c)",
+        v=rng.standard_normal((4, 3, 1, 1)),
+        w=rng.standard_normal((4, 3, 1, 1)),
+    )
+    mixed = quantize(model, data=list(_data()), preset="xint8", int16=1).report.mixed_precision
+    assert len(mixed["int16"]) == 1
+    assert {row["layer"]: row["precision"] for row in mixed["layers"]} == {"one": "int16", "two": "int16"}
+
+
+@pytest.mark.parametrize(
+    ("data", "told"), [(list(_data()), "held-back samples"), (None, "made-up inputs")], ids=["data", "none"]
+)
+@pytest.mark.parametrize("raise_to", ["float", "int16"])
+def test_a_target_without_a_layer_to_raise_is_refused(data: Any, told: str, raise_to: str) -> None:
+    says = f"out of reach: with no layer that can be raised, .* are left on {told}, .* Ask for less"
+    with pytest.raises(OptionError, match=says):
+        quantize(
+            _small("t = Add (x, x) y = Mul (t, x)"), data=data, preset="xint8", target_sqnr=199.0, raise_to=raise_to
+        )
+
+
 def test_a_reversed_sensitivity_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     from equiquant.pipeline import mixing
 

@@ -122,6 +122,14 @@ def test_an_interrupted_search_goes_on(model: onnx.ModelProto, data: Array, tmp_
     assert (ran, again.recipe) == ([], whole.recipe)
 
 
+def test_labels_are_the_same_in_any_type(model: onnx.ModelProto, data: Array, tmp_path: Path) -> None:
+    labels = np.arange(len(data)) % 5
+    for kind in (np.int64, np.int32, np.uint8, list):
+        given = labels.tolist() if kind is list else labels.astype(kind)
+        found = search(model, data=data, labels=given, time_budget=1e-9, trials_file=tmp_path / "t", **QUICK).search
+    assert len(found.trials) == 1
+
+
 def test_a_figure_that_is_no_number_does_not_win_and_infinities_are_kept(
     model: onnx.ModelProto, data: Array, tmp_path: Path
 ) -> None:
@@ -214,6 +222,7 @@ def test_labels_are_of_whole_samples_not_of_pixels(data: Array) -> None:
         ({"metric": lambda _: None}, "must return one number, higher is better. It returned None"),
         ({"metric": lambda _: np.zeros(3)}, "must return one number"),
         ({"metric": lambda _: float("nan")}, "must return one number"),
+        ({"metric": lambda _: 10**5000}, "a number too large for a float; scale it down"),
         ({"time_budget": 0}, "positive number of seconds"),
         ({"time_budget": float("nan")}, "positive number of seconds"),
         ({"time_budget": "10"}, "positive number of seconds"),

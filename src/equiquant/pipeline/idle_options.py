@@ -63,7 +63,8 @@ GROUPS = (
     _Group(
         (
             *("calibration", "scale_kind", "per_channel", "activation_type", "activation_symmetric"),
-            *("symmetric_ranges", "separate", "exact_histograms"),
+            *("symmetric_ranges", "separate", "exact_histograms", "moving_average", "calibration_memory"),
+            "avoid_overflow",
         ),
         lambda r: r.weight_only,
         "the presets w4 and w8 store weights in blocks and leave activations float",

@@ -16,6 +16,7 @@ from equiquant.verify import Comparison, kernel_sqnr_db
 __all__ = ["fit_kernels"]
 
 MARGIN_DB = 10.0  # noise of the kernels this far below that of quantization costs 0.4 dB
+EXACT_DB = 120.0  # of a result of kernels: float32 itself leaves not much more
 GAIN_DB = 3.0  # what a remedy must give: where it gives less, the noise is of last bits
 TOLD_FEEDS = 16  # that the user is told of: two may be out of the ordinary
 EXACT_MATMUL = "session.qdq_matmulnbits_accuracy_level", "0"
@@ -48,7 +49,7 @@ def fit_kernels(state: RunState, model: ir.Model, quality: Comparison) -> None:
             )
             return
         written = {o.name: o.error.sqnr_db for o in quality.outputs}
-        lost = [name for name, db in written.items() if kept.get(name, np.inf) < db + MARGIN_DB]
+        lost = [name for name, db in written.items() if kept.get(name, np.inf) < min(db + MARGIN_DB, EXACT_DB)]
         if not lost:
             return
         name = min(lost, key=lambda output: kept[output])

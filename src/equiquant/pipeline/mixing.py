@@ -14,7 +14,7 @@ Source: Nagel et al., arXiv:2106.08295, section 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,22 +111,32 @@ def mix_precision(state: RunState, model: ir.Model, reference: ir.Model, ranges:
             if after <= before:
                 state.warn(
                     f"Raising {len(kept) + len(wide)} of {len(layers)} layers does not help: {before:.1f} dB without,"
-                    f" {after:.1f} dB with them, on held-back samples. Other rounding is what limits this model."
+                    f" {after:.1f} dB with them, on {_measured_on(state)}. Other rounding is what limits this model."
                 )
         else:
             tried, _ = refinements(state, layers_of(model, scale.plan)[0])
             search = _Search(recipe, to_float or to_int16, measure, next(reversed(tried.values()), None))
             before = search.before
-            kept, wide, after = search.fewest()
+            kept, wide, after = search.fewest(_measured_on(state))
             mix = _resolved(recipe, kept, wide)
-        sixteen = survey.wide
-        already = [x for x in layers if sixteen and sixteen.issuperset((*x.inputs, *x.outputs))]
-        state.mixed_precision = _described(layers, kept, wide, already, (to_float, to_int16)) | {
+        state.mixed_precision = _described(layers, kept, wide, _sixteen(model, mix), (to_float, to_int16)) | {
             "sqnr_before_db": before,
             "sqnr_db": after,
             "made_up": state.stream.synthetic,
         }
     return mix
+
+
+def _measured_on(state: RunState) -> str:
+    return "made-up inputs" if state.stream.synthetic else "held-back samples"
+
+
+def _sixteen(model: ir.Model, mix: Mix) -> set[str]:
+    """Return the layers that read and write 16 bits alone, be it for the sake of their neighbours."""
+    survey = target.survey(model, mix.recipe)
+    found = target.layers(model, survey.nodes, {name for g in survey.groups for name in g.members})
+    rounded = {layer.name: (*layer.inputs, *layer.outputs) for layer in found}
+    return {name for name, tensors in rounded.items() if tensors and survey.wide.issuperset(tensors)}
 
 
 def _only_int16(recipe: Recipe) -> bool:
@@ -194,13 +204,16 @@ class _Search:
         self.before = max(self._db(0), self._refined(0))
         self._gain = self.before - self._db(0)
 
-    def fewest(self) -> tuple[tuple[Layer, ...], tuple[Layer, ...], float]:
+    def fewest(self, measured_on: str) -> tuple[tuple[Layer, ...], tuple[Layer, ...], float]:
         """Return the layers to leave float, those for 16 bits, and the dB reached, refined if that is better.
+
+        Args:
+            measured_on: What the dB are of, for the error.
 
         Raises:
             OptionError: No number of layers reaches the target.
         """
-        most = len(self._layers) - self._floats  # something must be left to quantize
+        most = max(0, len(self._layers) - self._floats)  # something must be left to quantize
         if self.before >= self._target:
             return (), (), self.before
         reached = self._reached(most)
@@ -211,9 +224,11 @@ class _Search:
                 f"{most} of {len(self._layers)} layers float" if self._floats else "16-bit activations in every layer"
             )
             hint = "Ask for less." if self._floats else "Ask for less, or use raise_to='float'."
+            if not most:
+                raised, hint = "no layer that can be raised", "Ask for less."
             raise OptionError(
-                f"target_sqnr={self._target} is out of reach: with {raised}, {reached:.1f} dB are left on held-back"
-                f" samples, with none raised {self.before:.1f}. {hint}"
+                f"target_sqnr={self._target} is out of reach: with {raised}, {reached:.1f} dB are left on"
+                f" {measured_on}, with none raised {self.before:.1f}. {hint}"
             )
         low, high = 0, most
         while high - low > 1:
@@ -319,7 +334,7 @@ def _described(
     layers: Sequence[Layer],
     kept: Sequence[Layer],
     wide: Sequence[Layer],
-    already: Sequence[Layer],
+    sixteen: Collection[str],
     rankings: tuple[_Ranking | None, _Ranking | None],
 ) -> dict[str, Any]:
     """Return the report's section: every layer in graph order, and what the choice costs.
@@ -328,7 +343,7 @@ def _described(
         layers: All of them.
         kept: Those chosen to stay float.
         wide: Those chosen for 16-bit activations.
-        already: Those that have these without being chosen.
+        sixteen: Names of those that have these, chosen or not.
         rankings: By what float would gain, and by what 16 bits would.
     """
     total = sum(layer.multiplications for layer in layers)
@@ -338,7 +353,7 @@ def _described(
         row: dict[str, Any] = {
             "layer": layer.name,
             "op_type": layer.op_type,
-            "precision": "float" if layer in kept else "int16" if layer in wide or layer in already else "int8",
+            "precision": "float" if layer in kept else "int16" if layer.name in sixteen else "int8",
             "multiplications": layer.multiplications,
             "weights": layer.weights,
         }

@@ -110,9 +110,13 @@ def _told(value: Any) -> str:
 def _number(value: Any, name: str) -> float:
     if isinstance(value, np.ndarray | np.generic) and value.size == 1:
         value = value.item()
-    if not isinstance(value, Real) or math.isnan(value):
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError as error:
+        raise OptionError(f"The metric '{name}' returned a number too large for a float; scale it down.") from error
+    if math.isnan(number):
         raise OptionError(f"The metric '{name}' must return one number, higher is better. It returned {value!r}.")
-    return float(value)
+    return number
 
 
 def _top1(model: ir.Model, labels: Array, held: SampleView) -> float:

@@ -232,7 +232,7 @@ class _Bench:
     def _identity(self, recipe: Recipe, stream: SampleStream) -> str:
         """Return what makes trials comparable: the model, the samples, the first recipe and the metric."""
         digest = hashlib.sha256()
-        labels = b"" if self._scorer.labels is None else np.ascontiguousarray(self._scorer.labels).tobytes()
+        labels = b"" if self._scorer.labels is None else self._scorer.labels.astype(np.int64).tobytes()
         samples = FeedHash.of(stream).value()
         for part in (model_hash(self._source), samples, json.dumps(recipe.to_dict()), self.metric_name):
             digest.update(str(part).encode())
