@@ -52,6 +52,7 @@ def test_layers_inside_functions_are_quantized(opset: int, preset: str) -> None:
     result = quantize(_model(opset), data=DATA, preset=preset)
     assert _integer_layers(result) == 2
     assert not result.model.functions
+    assert {n.name for n in result.model.graph.node if n.op_type == "MatMul"} == {"MatMul_d", "last"}
     assert any(d.where == "call" and d.rule == "inline_calls" for d in result.report.decisions) or opset == 17
 
 

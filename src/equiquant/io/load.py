@@ -147,8 +147,8 @@ def _free_dimensions(model: ir.Model) -> None:
                 value.shape = ir.Shape([None if isinstance(d, int) and d < 0 else d for d in value.shape])
 
 
-def name_nodes(model: ir.Model) -> None:
-    """Give every node a name of its own, so that each decision can say where it happened."""
+def name_nodes(model: ir.Model | ir.Function) -> None:
+    """Give every node of a graph a name of its own, so that each decision can say where it happened."""
     taken: set[str] = set()
     for node in model.graph.all_nodes():
         base = node.name or (f"{node.op_type}_{node.outputs[0].name}" if node.outputs else node.op_type)

@@ -76,6 +76,8 @@ def inline_functions(model: ir.Model) -> dict[str, list[str]]:
     for node in inlined.graph.all_nodes():
         if node.op_identifier() in inlined.functions:
             node.metadata_props[CALL] = node.name or ""
+    for function in inlined.functions.values():
+        name_nodes(function)
     try:
         InlinePass()(inlined)
     except Exception as error:  # the pass raises many kinds
