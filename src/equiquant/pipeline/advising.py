@@ -20,7 +20,7 @@ FAR = 10.0  # times the noise without the limits
 MOST = 0.5  # share of the predicted noise
 
 
-def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitReport | None) -> None:
+def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitReport | None = None) -> None:
     """Warn of the output of which least is left, if that is little.
 
     Args:
