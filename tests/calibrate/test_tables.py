@@ -170,3 +170,40 @@ def test_a_bad_file_names_itself_even_from_a_thread(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"not an image")
     with open_samples(tmp_path, [PICTURE], A8W8) as stream, pytest.raises(DataError, match=r"b\.png"):
         list(stream)
+
+
+def test_an_image_column_may_have_the_inputs_name() -> None:
+    rows = [{"pixels": picture(20, 16, seed), "other": picture(20, 16)} for seed in range(2)]
+    with open_samples(Table(rows), [PICTURE], A8W8) as stream:
+        assert np.array_equal(
+            next(iter(stream))["pixels"][0], ImageReader(PICTURE, ImageOptions()).prepare(rows[0]["pixels"])
+        )
+        assert stream.images
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": None}, "there is no image in column 'image'; leave this row out"),
+        ({}, "there is no image in column 'image'"),
+        (
+            {"image": Image.fromarray(np.zeros((9, 9), np.float32))},
+            "cannot read the image in column 'image': its pixels",
+        ),
+    ],
+)
+def test_a_bad_row_of_images_is_named(row: dict[str, Any], message: str) -> None:
+    with (
+        open_samples(Table([{"image": picture(12, 8)}, row]), [PICTURE], A8W8) as stream,
+        pytest.raises(DataError, match=f"sample 1: {message}"),
+    ):
+        list(stream)
+
+
+def test_a_row_without_the_column_is_named() -> None:
+    table = Table([{"x": samples(1)[0]}, {"y": samples(1)[0]}])
+    with (
+        open_samples(table, [IMAGE], A8W8) as stream,
+        pytest.raises(DataError, match=r"sample 1: .*no array for .* 'x'"),
+    ):
+        list(stream)

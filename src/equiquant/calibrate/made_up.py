@@ -11,7 +11,7 @@ from equiquant.calibrate.distilling import distilled
 from equiquant.calibrate.feeds import batch_size
 from equiquant.calibrate.matching import matching_texture
 from equiquant.calibrate.sizing import sized
-from equiquant.calibrate.sources import Source, numbered
+from equiquant.calibrate.source import Source, numbered
 from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES, synthetic_feeds
 from equiquant.calibrate.units import guessed_units
 from equiquant.calibrate.vocabularies import vocabularies

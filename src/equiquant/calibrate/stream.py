@@ -20,9 +20,11 @@ from typing import IO, Any, Self
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import Feed, batch_size, checked
+from equiquant.calibrate.feeds import Feed, batch_size
 from equiquant.calibrate.made_up import made_up
-from equiquant.calibrate.sources import Source, open_source
+from equiquant.calibrate.source import Source
+from equiquant.calibrate.sources import open_source
+from equiquant.calibrate.static_batches import batched, static_batch
 from equiquant.errors import DataError, ModelError
 from equiquant.io.runtime import InputSpec
 from equiquant.recipe import Recipe
@@ -33,7 +35,7 @@ __all__ = ["SampleStream", "SampleView", "open_samples"]
 class SampleStream:
     """A re-iterable stream of checked feeds; every pass gives the same feeds in the same order.
 
-    A feed is what the source yields: one sample, or a batch if the source gives batches.
+    A feed is what the source yields, one sample or a batch, or what the model's static batch takes.
 
     Args:
         source: Where the feeds come from.
@@ -77,7 +79,9 @@ class SampleStream:
         """Number of samples if it is known without reading them, None otherwise."""
         if self._samples is not None or self._source.count is None:
             return self._samples
-        return self._source.count if self._limit is None else min(self._source.count, self._limit)
+        size = static_batch(self._specs)
+        count = self._source.count if self._limit is None else min(self._source.count, self._limit)
+        return -(-count // size) * size
 
     def __iter__(self) -> Iterator[Feed]:
         """Yield the feeds, input name to array.
@@ -109,8 +113,7 @@ class SampleStream:
     def _read(self) -> Iterator[Feed]:
         """Yield the checked feeds of one pass over the source, counting samples."""
         count = 0
-        for label, feed in self._source.start():
-            result = checked(feed, self._specs, label)
+        for result in batched(self._source.start(), self._specs):
             count += batch_size(result)
             yield result
             if self._limit is not None and count >= self._limit:
