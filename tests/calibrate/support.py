@@ -45,9 +45,14 @@ TWO_LAYERS = """g (float[N,3,16,16] x) => (float[N,8,8,8] y) {
     m = BatchNormalization (b, gamma, beta, mean2, var2)  y = Relu (m) }"""
 
 
-def trained() -> ir.Model:
-    """Return a network whose statistics are those of dark, smooth inputs behind the first Relu."""
+def trained(dead: int = 0) -> ir.Model:
+    """Return a network whose statistics are those of dark, smooth inputs behind the first Relu.
+
+    The first `dead` channels of either layer are as good as zero.
+    """
     weights = {"w1": noise(8, 3, 3, 3, seed=1), "w2": noise(8, 8, 3, 3, seed=2), "gamma": np.ones(8, np.float32)}
+    for name in ("w1", "w2"):
+        weights[name][:dead] *= np.float32(1e-20)
     weights |= {"beta": noise(8, seed=3)}
     weights |= {f"{kind}{k}": np.full(8, kind == "var", np.float32) for kind in ("mean", "var") for k in (1, 2)}
     seen = 0.5 * noise(64, 3, 16, 16, seed=4).cumsum(axis=3).cumsum(axis=2) / 8 - 1

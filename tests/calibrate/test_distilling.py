@@ -40,6 +40,12 @@ def test_inputs_fit_all_layers() -> None:
     assert found.after < 0.2 * found.before
 
 
+def test_dead_channels_say_nothing_however_many_there_are() -> None:
+    found = distilled(trained(dead=6), plain())
+    assert found is not None
+    assert found.after < 0.2 * found.before
+
+
 def test_the_same_inputs_every_time() -> None:
     first, second = distilled(trained(), plain(8)), distilled(trained(), plain(8))
     assert first is not None

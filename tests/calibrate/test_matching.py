@@ -15,10 +15,14 @@ from equiquant.recipe import preset
 SHAPE = (1, 3, 48, 48)
 
 
-def trained_on(images: list[np.ndarray], extra: list[onnx.NodeProto] | None = None) -> ir.Model:
-    """Return x -> [extra] -> Conv -> BatchNormalization whose stored statistics are those of the images."""
+def trained_on(images: list[np.ndarray], extra: list[onnx.NodeProto] | None = None, dead: int = 0) -> ir.Model:
+    """Return x -> [extra] -> Conv -> BatchNormalization whose stored statistics are those of the images.
+
+    The first `dead` channels are as good as zero, and so are their statistics, which no longer fit them.
+    """
     rng = np.random.default_rng(5)
-    weights = {"w": rng.standard_normal((16, 3, 3, 3)).astype(np.float32), "scale": np.float32(0.02)}
+    alive = (np.arange(16) >= dead).astype(np.float32).reshape(-1, 1, 1, 1) + np.float32(1e-10)
+    weights = {"w": alive * rng.standard_normal((16, 3, 3, 3)).astype(np.float32), "scale": np.float32(0.02)}
     weights |= {name: np.ones(16, np.float32) for name in ("gamma", "mean", "var")}
     weights["beta"] = np.zeros(16, np.float32)
     source = extra[-1].output[0] if extra else "x"
@@ -35,7 +39,9 @@ def trained_on(images: list[np.ndarray], extra: list[onnx.NodeProto] | None = No
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     seen = np.concatenate(Runner(load_model(model).model, ["c"]).run({"x": np.concatenate(images)}))
-    for tensor, value in zip(model.graph.initializer[3:5], (seen.mean((0, 2, 3)), seen.var((0, 2, 3))), strict=True):
+    variance = seen.var((0, 2, 3))
+    variance[:dead] *= 0.1
+    for tensor, value in zip(model.graph.initializer[3:5], (seen.mean((0, 2, 3)), variance), strict=True):
         tensor.raw_data = value.astype(np.float32).tobytes()
     return load_model(model).model
 
@@ -70,6 +76,14 @@ def test_units_and_offsets_are_found(offset: tuple[float, float, float], size: f
     seen = Runner(model, ["y"]).run({"x": made})[0]
     assert abs(np.log(seen.var((0, 2, 3)))).max() < 1.0  # normalized, as in training
     assert np.abs(seen.mean((0, 2, 3))).max() < 0.7
+
+
+def test_dead_channels_say_nothing_however_many_there_are() -> None:
+    model = trained_on(images((0.1, -0.2, 0.3), 1.0), dead=10)
+    texture = matching_texture(model, input_specs(model)[0], 0)
+    assert texture is not None
+    assert np.allclose(texture.offset, (0.1, -0.2, 0.3), atol=0.2)
+    assert 0.6 < texture.powers.sum() < 1.6
 
 
 def test_preprocessing_inside_the_model_is_seen_through() -> None:

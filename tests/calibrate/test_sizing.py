@@ -59,6 +59,13 @@ def test_where_no_size_will_do_real_samples_are_asked_for() -> None:
         quantize(_model("float[N,3,H,W] x", body), preset="a8w8")
 
 
+def test_static_integers_that_do_not_fit_ask_for_real_samples() -> None:
+    body = "two = Constant<value_int=2>() i = Add(ids, two) e = Gather(table, i) y = MatMul(e, v)"
+    model = _model("int64[1, 16] ids", body, table=noise(7, 5), v=noise(5, 3, seed=1))
+    with pytest.raises(DataError, match=r"made-up inputs: 'ids' \(1, 16\) must have certain values\. .*--data PATH"):
+        quantize(model, preset="a8w8")
+
+
 @pytest.mark.parametrize("body", ["e = Gather(table, ids)", "i = Cast<to = 7>(ids) e = Gather(table, i)"])
 def test_made_up_indices_stay_within_their_table(body: str) -> None:
     model = parse(

@@ -74,6 +74,22 @@ def test_integers_masks_and_booleans_are_plausible() -> None:
     assert picture.std() > 30
 
 
+def test_integers_are_any_of_the_tables_entries_that_their_type_holds() -> None:
+    for dtype, most in (("int64", 3000), ("int8", 128)):
+        (feed,) = synthetic_feeds([InputSpec("ids", dtype, (1, 1000))], 0, 1, entries={"ids": 3000})
+        assert feed["ids"].min() >= 0
+        assert 0.9 * most < feed["ids"].max() < most
+
+
+@pytest.mark.parametrize("name", ["image_mask", "attentionMask", "mask_1", "attention_masks"])
+def test_float_masks_beside_another_input_are_ones(name: str) -> None:
+    specs = [InputSpec(name, "float32", (1, 1, 8, 8)), InputSpec("masked_image", "float32", (1, 3, 8, 8))]
+    (feed,) = synthetic_feeds(specs, 0, 1)
+    assert (feed[name] == 1).all()
+    assert feed["masked_image"].std() > 0.5
+    assert one(specs[0]).std() > 0.5  # the only input masks nothing
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "uint32", "uint64"])
 def test_every_integer_type_is_made_up(dtype: str) -> None:
     assert one(InputSpec("x", dtype, (1, 5))).dtype == dtype

@@ -26,7 +26,7 @@ import onnx_ir as ir
 from equiquant.backward.forward import single
 from equiquant.backward.statistics import StatisticsGraph, build_statistics
 from equiquant.calibrate.feeds import Feed, batch_size
-from equiquant.calibrate.matching import DEAD
+from equiquant.calibrate.matching import alive
 from equiquant.errors import ModelError
 from equiquant.graph.cost import multiplications
 from equiquant.graph.query import LINEAR_OPS
@@ -134,11 +134,11 @@ class _Descent:
         for index, layer in enumerate(self._graph.layers):
             count = layer.positions * len(self._feeds)
             mean = totals[2 * index] / count
-            alive = layer.variance > DEAD * np.median(layer.variance)
+            live = alive(layer.variance)
             least = 1e-12 * layer.variance
             deviation = np.sqrt(np.maximum(totals[2 * index + 1] / count - np.square(mean), least))
             off, wide = mean - layer.mean, deviation - np.sqrt(layer.variance)
-            share = alive / (layer.variance * max(alive.sum(), 1) * len(self._graph.layers))
+            share = live / (layer.variance * max(live.sum(), 1) * len(self._graph.layers))
             loss += float(share @ (np.square(off) + np.square(wide)))
             slope = 2 * UNITS * share / count * wide / deviation
             self._derivatives[layer.slope] = slope.astype(np.float32)

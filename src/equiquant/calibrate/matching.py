@@ -25,7 +25,7 @@ from equiquant.calibrate.synthetic import COMPONENTS, USUAL_POWERS, Texture, cha
 from equiquant.graph import query
 from equiquant.io.runtime import InputSpec, Runner
 
-__all__ = ["matching_texture"]
+__all__ = ["alive", "matching_texture"]
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +34,7 @@ AFFINE = frozenset(
     | {"Pad", "Flatten", "Unsqueeze", "Squeeze", "AveragePool", "Dropout"}
 )
 PROBES = 4  # noise inputs a component
-DEAD = 1e-4  # of the median variance: channels below say nothing
+DEAD = 1e-4  # of the largest variance of a layer: channels below say nothing
 LEAST = 0.05  # of the variance is left to the noise
 PULL = 1e-2  # weight of the usual spectrum against that of the stored statistics
 
@@ -46,6 +46,7 @@ class _Targets:
     names: Sequence[str]
     mean: Array
     variance: Array
+    alive: Array
 
 
 def matching_texture(model: ir.Model, spec: InputSpec, seed: int) -> Texture | None:
@@ -73,13 +74,19 @@ def matching_texture(model: ir.Model, spec: InputSpec, seed: int) -> Texture | N
         probes = [component(index, shape, axis, rng) for _ in range(PROBES)]
         found = _responses(runner, spec, probes)
         powers.append(np.mean([variance + np.square(mean - rest[0]) for mean, variance in found], axis=0))
-    alive = targets.variance > DEAD * np.median(targets.variance)
-    spread = np.sqrt(targets.variance[alive])
-    offset = _offset(slopes[alive] / spread[:, None], (targets.mean - rest[0])[alive] / spread)
+    live = targets.alive
+    spread = np.sqrt(targets.variance[live])
+    offset = _offset(slopes[live] / spread[:, None], (targets.mean - rest[0])[live] / spread)
     still = np.zeros(shape) + offset.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    border = _responses(runner, spec, [still])[0][1][alive]  # zero padding around an offset is variance too
-    left = np.maximum(targets.variance[alive] - border, LEAST * targets.variance[alive])
-    return Texture(offset, _powers(np.stack(powers, axis=1)[alive] / left[:, None]))
+    border = _responses(runner, spec, [still])[0][1][live]  # zero padding around an offset is variance too
+    left = np.maximum(targets.variance[live] - border, LEAST * targets.variance[live])
+    return Texture(offset, _powers(np.stack(powers, axis=1)[live] / left[:, None]))
+
+
+def alive(variance: Array) -> Array:
+    """Return which channels of a BatchNormalization say something: more than half of them may be dead."""
+    result: Array = variance > DEAD * variance.max()
+    return result
 
 
 def _targets(model: ir.Model, source: str) -> _Targets | None:
@@ -101,7 +108,7 @@ def _targets(model: ir.Model, source: str) -> _Targets | None:
             affine.update(node.outputs if len(moving) == 1 or node.op_type in ("Add", "Sub") else ())
     if not names:
         return None
-    return _Targets(names, np.concatenate(means), np.concatenate(variances))
+    return _Targets(names, np.concatenate(means), np.concatenate(variances), np.concatenate([*map(alive, variances)]))
 
 
 def _responses(runner: Runner, spec: InputSpec, inputs: Any) -> list[tuple[Array, Array]]:

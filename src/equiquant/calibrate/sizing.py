@@ -1,7 +1,7 @@
 """Sizes for the open dimensions of made-up inputs: the first usual ones that the model runs with.
 
 A reader of text lines takes any width but one height; a network that adds what it upsampled to what it kept needs
-multiples of 32. The shapes of a file do not say so, running it does.
+multiples of 32. The shapes of a file do not say so, running it does. Nor does a file always say which integers fit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import shape_text
+from equiquant.calibrate.feeds import float_dtype, shape_text
 from equiquant.calibrate.synthetic import filled_shape, synthetic_feeds
 from equiquant.calibrate.vocabularies import vocabularies
 from equiquant.errors import DataError, ModelError
@@ -34,11 +34,12 @@ def sized(model: ir.Model, specs: Sequence[InputSpec], seed: int) -> tuple[Input
     Raises:
         DataError: An input has a type that cannot be made up, or no size will do.
     """
-    if all(None not in spec.shape[1:] for spec in specs):
+    left_open = [spec for spec in specs if None in spec.shape[1:]]
+    if not left_open and all(map(float_dtype, specs)):
         return tuple(specs)
     runner, entries = Runner(model), vocabularies(model)
     failure: ModelError | None = None
-    for step in range(max(len(IMAGE_SIZES), len(OTHER_SIZES))):
+    for step in range(max(len(IMAGE_SIZES), len(OTHER_SIZES)) if left_open else 1):
         tried = tuple(_filled(spec, step) for spec in specs)
         try:
             runner.run(next(synthetic_feeds(tried, seed, samples=1, entries=entries)))
@@ -47,9 +48,12 @@ def sized(model: ir.Model, specs: Sequence[InputSpec], seed: int) -> tuple[Input
         else:
             return tried
     shapes = ", ".join(f"'{spec.name}' {shape_text(spec.shape)}" for spec in specs)
+    why = f": {shapes} must have"
+    if left_open:
+        why = f" of any usual size: the dimensions left open ({shapes}) must have certain ones, or the inputs"
     raise DataError(
-        f"The model does not run on made-up inputs of any usual size: the dimensions left open ({shapes}) must have"
-        " certain ones, or the inputs certain values. Give a few dozen real samples (data=…, --data PATH)."
+        f"The model does not run on made-up inputs{why} certain values. Give a few dozen real samples"
+        " (data=…, --data PATH)."
     ) from failure
 
 

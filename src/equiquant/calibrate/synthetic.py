@@ -10,6 +10,7 @@ Dynamic dimensions: 1 for the batch; for rank 4, 3 channels and 224 pixels; else
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -44,7 +45,8 @@ COMPONENTS = (  # of a texture: exponent of 1/f (infinite: constant), common to 
     *((exponent, False, 0.2 * (exponent == 1.0)) for exponent in (0.0, 0.5, 1.0, 1.5, math.inf)),
 )
 USUAL_POWERS = np.array([usual for _, _, usual in COMPONENTS])
-LARGEST_ID = 100  # integer inputs stay below: most vocabularies have that many entries
+LARGEST_ID = 100  # integer inputs stay below where no table says otherwise: most vocabularies have that many entries
+MASK = re.compile(r"masks?(?![a-z])")  # of names in small letters; a masked image is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +83,10 @@ def synthetic_feeds(
     """
     rng = np.random.default_rng(seed)
     batch = (specs[0].shape[0] or 1) if specs and specs[0].shape else 1
+    lone = len(specs) == 1
     for _ in range(-(-samples // batch)):
         if texture is None:
-            yield {spec.name: _made_up(spec, rng, entries.get(spec.name, LARGEST_ID)) for spec in specs}
+            yield {spec.name: _made_up(spec, rng, entries.get(spec.name, LARGEST_ID), lone) for spec in specs}
         else:
             yield {spec.name: _textured(spec, texture, rng) for spec in specs}
 
@@ -127,8 +130,11 @@ def pink_noise(rng: np.random.Generator, shape: Sequence[int], exponent: float =
     return result
 
 
-def _made_up(spec: InputSpec, rng: np.random.Generator, entries: int) -> Array:
+def _made_up(spec: InputSpec, rng: np.random.Generator, entries: int, lone: bool) -> Array:
     shape, channels_last = filled_shape(spec), channel_axis(spec) == 3
+    mask = MASK.search(spec.name.lower()) is not None
+    if float_dtype(spec) and mask and not lone:  # what is masked is another input
+        return np.ones(shape, dtype=spec.dtype)
     if float_dtype(spec):
         signal: Array = _signal(shape, channels_last, rng).astype(spec.dtype)
         return signal
@@ -143,9 +149,10 @@ def _made_up(spec: InputSpec, rng: np.random.Generator, entries: int) -> Array:
         raise _no_data(spec, spec.dtype) from error
     if dtype.kind == "O":
         raise _no_data(spec, "string")
-    flags = len(shape) == 0 or "mask" in spec.name.lower() or "type" in spec.name.lower()
-    values = np.ones(shape) if flags else rng.integers(0, min(entries, LARGEST_ID), shape)
-    return np.asarray(values, dtype=dtype)
+    if dtype.kind in "iu":
+        entries = min(entries, int(np.iinfo(dtype).max) + 1)
+    flags = len(shape) == 0 or mask or "type" in spec.name.lower()
+    return np.asarray(np.ones(shape) if flags else rng.integers(0, entries, shape), dtype=dtype)
 
 
 def _no_data(spec: InputSpec, kind: str) -> DataError:
