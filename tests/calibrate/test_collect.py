@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from equiquant.calibrate import collect, open_samples, save_stats
-from equiquant.errors import DataError
-from equiquant.io import InputSpec, Runner, load_model
+from equiquant.calibrate import SampleView, collect, open_samples, save_stats
+from equiquant.errors import DataError, ModelError
+from equiquant.io import InputSpec, Runner, input_specs, load_model
 from equiquant.numerics.affine import INT_TYPES
 from equiquant.numerics.histogram import DyadicHistogram
 from equiquant.numerics.pow2 import minmse_exponent
 from equiquant.recipe import preset
+from tests.backward.support import noise, parse
 from tests.calibrate.support import IMAGE, relu_model, samples
 
 NAMES = ["x", "double", "y"]
@@ -74,8 +75,21 @@ def test_moving_average_is_the_documented_recursion() -> None:
 def test_nan_activations_name_the_tensor() -> None:
     x = samples(3)
     x[2, 0, 0, 0] = 3e38  # doubles to infinity
-    with pytest.raises(DataError, match=r"NaN or infinite values in tensor '(double|y)'"):
+    with pytest.raises(DataError, match=r"Calibration feed 2: .*NaN or infinite values in tensor '(double|y)'"):
         collect(relu_model(), open_samples(x, [IMAGE], A8W8), NAMES, A8W8)
+
+
+@pytest.mark.parametrize(("count", "bad"), [(10, 3), (40, 1), (40, 30)])
+def test_the_feed_the_model_fails_on_is_named(count: int, bad: int) -> None:
+    """What only the model sees: an index beyond its table."""
+    model = parse("g (int64[N, 2] ids) => (float[N, 2, 5] y) { e = Gather(table, ids) y = Relu(e) }", table=noise(7, 5))
+    ids = np.full((count, 2), 6)
+    ids[bad] = 7
+    stream = open_samples(ids, input_specs(model), A8W8)
+    feeds = rf"feeds? ({bad - 1} to )?{bad}( to {bad + 1})?"  # batched or not
+    for view in (stream, SampleView(stream, 1, None), SampleView.picked(stream, range(1, count))):
+        with pytest.raises(ModelError, match=rf"Calibration {feeds}: .*out of data bounds"):
+            collect(model, view, ["y"], A8W8)
 
 
 def test_a_bad_sample_stops_before_the_model_runs(monkeypatch: pytest.MonkeyPatch) -> None:

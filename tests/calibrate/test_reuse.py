@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,25 @@ def test_merged_statistics_keep_the_equalization_but_not_the_ranges(model: Path,
     assert np.array_equal(both.scales.z, part.scales.z)
     assert both.samples == 24
     quantize(model, preset="xint8", calibration_cache=tmp_path / "both")
+    with pytest.raises(DataError, match="of the model with npu=True"):
+        quantize(model, preset="a8w8", calibration_cache=tmp_path / "both")
+    other = replace(part, scales=replace(part.scales, recipe="{}"))
+    save_stats(part.merge(other), tmp_path / "mixed")
+    with pytest.raises(DataError, match="of another model"):
+        quantize(model, preset="a8w8", calibration_cache=tmp_path / "mixed")
+
+
+def test_whether_every_element_was_counted_is_told(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"preset": "a8w8", "calibration": "mse", "cle": False}
+    exact = options | {"exact_histograms": True}
+    quantize(model, data=x, calibration_cache=tmp_path / "all", **exact)
+    quantize(model, data=x, calibration_cache=tmp_path / "sampled", **options)
+    full, sampled = load_stats(tmp_path / "all"), load_stats(tmp_path / "sampled")
+    assert (full.exact, full.merge(full).exact, full.merge(sampled).exact) == (True, True, False)
+    quantize(model, calibration_cache=tmp_path / "all", **exact)
+    quantize(model, calibration_cache=tmp_path / "sampled", **exact | {"calibration": "minmax"})
+    with pytest.warns(UserWarning, match=r"exact_histograms .*sampled are not known to count every element"):
+        quantize(model, calibration_cache=tmp_path / "sampled", **exact)
 
 
 def test_a_killed_command_started_again_ends_with_the_same_bytes(model: Path, x: np.ndarray, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Statistics as things: saved, loaded, checked, merged."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,6 +89,30 @@ def test_damaged_and_foreign_files_say_so(tmp_path: Path) -> None:
             load_stats(tmp_path / name)
     with pytest.raises(OutputError, match="Cannot write"):
         save_stats(stats, tmp_path / "no" / "folder")
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    with np.load(path) as file:
+        arrays = dict(file)
+    about = json.loads(arrays["about"].tobytes())
+    change(about)
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    with path.open("wb") as out:
+        np.savez(out, **arrays)
+    return path
+
+
+@pytest.mark.parametrize("field", ["note", "averaged", "synthetic", "tensors"])
+def test_a_file_that_lacks_something_says_what(tmp_path: Path, field: str) -> None:
+    save_stats(TensorStats(1, {}), tmp_path / "s")
+    with pytest.raises(DataError, match=rf"incomplete, or none of ours \('{field}'\)"):
+        load_stats(rewritten(tmp_path / "s", lambda about: about.pop(field)))
+
+
+def test_files_that_do_not_say_what_was_counted_are_read(tmp_path: Path) -> None:
+    save_stats(TensorStats(1, {}, exact=True), tmp_path / "s")
+    assert load_stats(tmp_path / "s").exact
+    assert not load_stats(rewritten(tmp_path / "s", lambda about: about.pop("exact"))).exact
 
 
 def test_the_hash_sees_weights_and_nodes_and_nothing_else() -> None:

@@ -294,6 +294,18 @@ def test_a_damaged_npz_is_an_error_not_other_data(tmp_path: Path) -> None:
         list(open_samples(path, [IMAGE], RECIPE))
 
 
+@pytest.mark.parametrize(("offset", "value"), [(8, 0xFF), (6, 1)])  # of the directory: how it is packed, encrypted
+def test_an_npz_that_cannot_be_unpacked_is_named(tmp_path: Path, offset: int, value: int) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, samples(1))
+    broken = bytearray(path.read_bytes())
+    entry = broken.index(b"PK\x01\x02")
+    broken[entry + 2 + offset] = value
+    path.write_bytes(broken)
+    with pytest.raises(DataError, match=r"Cannot read .*x\.npz"):
+        list(open_samples(path, [IMAGE], RECIPE))
+
+
 def test_an_npz_stored_by_columns_is_read_right(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", np.asfortranarray(samples(3)))
     assert np.array_equal(stacked(open_samples(tmp_path / "f.npz", [IMAGE], RECIPE)), samples(3))

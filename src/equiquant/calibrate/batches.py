@@ -122,18 +122,18 @@ def safe_batch(runner: Runner, specs: Sequence[InputSpec], stream: Iterable[Feed
     first = list(itertools.islice(iter(stream), MOST_SAMPLES))
     if len(first) < 2 or any(a.shape[0] != 1 for feed in first for a in feed.values()):
         return 1
-    alone = [runner.run(first[0])]
-    elements = sum(value.size for value in alone[0])
-    size = min(MOST_SAMPLES, len(first), MOST_ELEMENTS // max(elements, 1))
-    if known is not None:
-        size = min(size, known // WORTHWHILE)
-    first = first[:size]
-    if size < 2 or any(_shapes(feed) != _shapes(first[0]) for feed in first):
-        return 1
-    alone += [runner.run(feed) for feed in first[1:]]
     try:
+        alone = [runner.run(first[0])]
+        elements = sum(value.size for value in alone[0])
+        size = min(MOST_SAMPLES, len(first), MOST_ELEMENTS // max(elements, 1))
+        if known is not None:
+            size = min(size, known // WORTHWHILE)
+        first = first[:size]
+        if size < 2 or any(_shapes(feed) != _shapes(first[0]) for feed in first):
+            return 1
+        alone += [runner.run(feed) for feed in first[1:]]
         together = runner.run(joined(first))
-    except ModelError:
+    except ModelError:  # the pass will say on which sample, if it is not on all of them together
         return 1
     same = all(
         whole.shape[:1] == (size,) and np.array_equal(whole, np.concatenate(parts))

@@ -88,7 +88,8 @@ def collect(
     release_memory()  # of the sessions and their activations
     if checkpoint is not None:
         checkpoint.remove()
-    return TensorStats(samples, done, stream.synthetic, averaged=recipe.moving_average)
+    full = keep and wanted.limit is None
+    return TensorStats(samples, done, stream.synthetic, averaged=recipe.moving_average, exact=full)
 
 
 def _shares(model: ir.Model, names: Sequence[str], feed: Feed, limit: int, workers: int) -> tuple[list[list[str]], int]:
@@ -152,7 +153,7 @@ class _Pass:
 
         with Workers(runner, self.names, self._accumulator, self.workers, done) as workers:
             for group in batches(source, size):
-                workers.submit(group)
+                workers.submit(group, [stream.number(feeds + index) for index in range(len(group))])
                 feeds += len(group)
                 if checkpoint is not None and checkpoint.due(group):
                     records = workers.records()

@@ -136,7 +136,7 @@ class AppliedScales:
     Attributes:
         model_hash: `fingerprint.model_hash` of the folded model before it.
         request: The options that shaped it.
-        recipe: The whole recipe it was found with.
+        recipe: The whole recipe it was found with; empty where merged statistics had several.
         method: The solver.
         steps: Its sweeps or evaluations.
         z: (classes,) log-scales.
@@ -164,6 +164,7 @@ class TensorStats:
         averaged: The ranges are moving averages, which depend on the order of the samples.
         recounted: Full counts of the tensors whose sampled ones left the choice of a scale in doubt.
         scales: How the model was equalized before it was run, None if it was not or nobody asked.
+        exact: All histograms are known to count every element.
     """
 
     samples: int
@@ -173,6 +174,7 @@ class TensorStats:
     averaged: bool = False
     recounted: Mapping[str, DyadicHistogram] = field(default_factory=dict)
     scales: AppliedScales | None = None
+    exact: bool = False
 
     def histogram(self, name: str) -> DyadicHistogram | None:
         """Return the best histogram there is of a tensor."""
@@ -198,6 +200,7 @@ class TensorStats:
             self.averaged,
             {**self.recounted, **other.recounted},
             self.scales,
+            self.exact and other.exact,
         )
 
 
@@ -217,5 +220,9 @@ def _merged(parts: Iterable[TensorStats]) -> TensorStats:
         tensors = {name: record.merge(part.tensors[name]) for name, record in tensors.items()}
         samples += part.samples
     synthetic = first.synthetic or any(p.synthetic for p in rest)
-    scales = None if first.scales is None else replace(first.scales, ranges=None, recipe="")
-    return TensorStats(samples, tensors, synthetic, first.model_hash, first.averaged, scales=scales)
+    scales = first.scales
+    if scales is not None:
+        same = all(p.scales is not None and p.scales.recipe == scales.recipe for p in rest)
+        scales = replace(scales, ranges=None, recipe=scales.recipe if same else "")
+    exact = first.exact and all(p.exact for p in rest)
+    return TensorStats(samples, tensors, synthetic, first.model_hash, first.averaged, scales=scales, exact=exact)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,6 +52,7 @@ def save_stats(stats: TensorStats, path: str | os.PathLike[str], note: dict[str,
         "synthetic": stats.synthetic,
         "model_hash": stats.model_hash,
         "averaged": stats.averaged,
+        "exact": stats.exact,
         "tensors": rows,
         "recounted": recounts,
         "note": note or {},
@@ -119,12 +119,16 @@ def read_stats(path: str | os.PathLike[str]) -> tuple[TensorStats, dict[str, Any
                 for index, (name, row) in enumerate(about["recounted"].items())
             }
             scales = _unpack_scales(about["scales"], arrays["log_scales"]) if "scales" in about else None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            exact = about.get("exact", False)  # files of earlier versions do not say
+            samples, synthetic, averaged = about["samples"], about["synthetic"], about["averaged"]
+            stats = TensorStats(samples, tensors, synthetic, about["model_hash"], averaged, recounted, scales, exact)
+            return stats, about["note"]
+    except KeyError as error:
+        raise DataError(
+            f"Cannot read calibration statistics from {os.fspath(path)}: it is incomplete, or none of ours ({error})."
+        ) from error
+    except Exception as error:  # damaged files raise almost anything
         raise DataError(f"Cannot read calibration statistics from {os.fspath(path)}: {first_line(error)}") from error
-    stats = TensorStats(
-        about["samples"], tensors, about["synthetic"], about["model_hash"], about["averaged"], recounted, scales
-    )
-    return stats, about["note"]
 
 
 def _archive(file: IO[bytes]) -> Any:

@@ -95,6 +95,10 @@ class SampleStream:
         """Return the first `count` feeds, or all if there are fewer, without reading the rest."""
         return list(itertools.islice(self, count))
 
+    def number(self, index: int) -> int:
+        """Return the number of a feed in the data, from 0."""
+        return index
+
     def count_up_to(self, most: int) -> int:
         """Return the number of feeds, or `most` if there are more, without reading beyond."""
         return sum(1 for _ in itertools.islice(self, most))
@@ -160,6 +164,10 @@ class SampleView:
         if self._picks is None:
             return span
         return (feed for number, feed in enumerate(span, self._start) if number in self._picks)
+
+    def number(self, index: int) -> int:
+        """Return the number in the data of the feed with this index here, both from 0."""
+        return self._start + index if self._picks is None else sorted(self._picks)[index]
 
     def __len__(self) -> int:
         known = None if self._stop is None else self.known

@@ -19,6 +19,7 @@ from equiquant.calibrate.accumulate import Accumulator
 from equiquant.calibrate.batches import joined
 from equiquant.calibrate.feeds import Feed, batch_size
 from equiquant.calibrate.stats import TensorRecord
+from equiquant.errors import DataError, ModelError
 from equiquant.io.runtime import Runner
 
 __all__ = ["Workers"]
@@ -57,15 +58,19 @@ class Workers:
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, group: Sequence[Feed]) -> None:
+    def submit(self, group: Sequence[Feed], numbers: Sequence[int]) -> None:
         """Start on consecutive feeds, run as one batch; waits while all workers are busy.
+
+        Args:
+            group: The feeds.
+            numbers: Theirs, for errors.
 
         Raises:
             EquiQuantError: What a group before this one met.
         """
         if len(self._waiting) > self._count:  # one more waits, so that no worker does
             self._next()
-        self._waiting.append(self._pool.submit(self._work, group))
+        self._waiting.append(self._pool.submit(self._work, group, numbers))
 
     def records(self) -> dict[str, TensorRecord]:
         """Wait for everything submitted so far and return the records.
@@ -80,8 +85,14 @@ class Workers:
     def _next(self) -> None:
         self._done(self._waiting.popleft().result())
 
-    def _work(self, group: Sequence[Feed]) -> int:
-        feed = joined(group)
+    def _work(self, group: Sequence[Feed], numbers: Sequence[int]) -> int:
+        try:
+            return self._count_in(joined(group))
+        except (DataError, ModelError) as error:
+            feeds = f"feed {numbers[0]}" if len(numbers) == 1 else f"feeds {numbers[0]} to {numbers[-1]}"
+            raise type(error)(f"Calibration {feeds}: {error}") from error
+
+    def _count_in(self, feed: Feed) -> int:
         samples = batch_size(feed)
         computed = {} if self._runner is None else dict(zip(self._runner.outputs, self._runner.run(feed), strict=True))
         with self._counting:

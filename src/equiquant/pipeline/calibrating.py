@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from equiquant import calibrate, target
 from equiquant.calibrate import Checkpoint, SampleView, TensorStats, Wanted, check_model, model_hash, save_stats
+from equiquant.calibrate.methods import needs_histogram
 from equiquant.errors import DataError, ModelError
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import PRESETS, Recipe
@@ -63,6 +64,11 @@ def statistics(state: RunState, model: ir.Model, survey: Survey, tensors: Sequen
         limit = state.recipe.calibration_samples
         if limit is not None and limit < stats.samples:
             state.warn(f"calibration_samples={limit} limits the data: ranges come from all {stats.samples} of {file}.")
+        if state.recipe.exact_histograms and needs_histogram(state.recipe) and not stats.exact:
+            state.warn(
+                f"exact_histograms is about counting: the histograms in {file} are not known to count every element."
+                " Name another file and give the data."
+            )
         return stats
     tensors = _useful(model, tensors)
     stats = _collect_into(state, model, survey, tensors, file, digest, progress)

@@ -73,7 +73,7 @@ def recalled_scales(state: RunState, model: ir.Model, recipe: Recipe) -> Applied
         return None
     digest = model_hash(model)
     if scales.model_hash != digest:
-        rewrites = _rewrites(json.loads(scales.recipe), recipe)
+        rewrites = scales.recipe and _rewrites(json.loads(scales.recipe), recipe)  # merged ones may have none
         if rewrites:
             raise DataError(
                 f"The statistics in {file} are of the model with {rewrites}, where its graph is written otherwise"
