@@ -41,7 +41,7 @@ def test_a_scalar_stays_one() -> None:
 def test_float32_is_narrowed_for_a_half_precision_input() -> None:
     half = InputSpec("x", "float16", (None, 2))
     assert checked({"x": np.ones((1, 2), np.float32)}, [half], "sample 0")["x"].dtype == np.float16
-    with pytest.raises(DataError, match="NaN or infinite"):
+    with pytest.raises(DataError, match="values beyond ±65504 do not fit the input's float16"):
         checked({"x": np.full((1, 2), 1e9, np.float32)}, [half], "sample 0")
 
 
@@ -59,7 +59,7 @@ def test_float32_is_narrowed_for_a_half_precision_input() -> None:
         (np.ones((1, 3, 4, 5), np.int64), "got dtype int64, expected float32"),
         (np.full((1, 3, 4, 5), np.nan, np.float32), "NaN or infinite"),
         (np.full((1, 3, 4, 5), np.inf, np.float32), "NaN or infinite"),
-        (np.full((1, 3, 4, 5), 1e300), "NaN or infinite"),
+        (np.full((1, 3, 4, 5), 1e300), r"values beyond ±3\.40282e\+38"),
         (np.ones((0, 3, 4, 5), np.float32), "the array is empty"),
         ("hello", "got dtype str"),
         ([[1.0], [1.0, 2.0]], "cannot be read as an array"),

@@ -1,5 +1,7 @@
+import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +56,25 @@ def test_crop_keeps_the_center_and_the_aspect(tmp_path: Path) -> None:
     path = write(tmp_path / "wide.png", pixels)
     assert ImageReader(NCHW, ImageOptions(resize="crop")).read(path).max() < 0.01
     assert ImageReader(NCHW, ImageOptions(resize="stretch")).read(path).max() > 0.9
+
+
+@pytest.mark.parametrize("size", [(8000, 8), (8, 8000), (300, 3)])
+def test_of_a_long_image_only_the_crop_is_enlarged(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(noise(0, *size).astype(np.uint8))
+    reader = ImageReader(InputSpec("x", "float32", (None, 3, 64, 64)), ImageOptions(scale=1.0))
+    got = reader.prepare(image)
+    monkeypatch.setattr("equiquant.calibrate.images.LARGEST", math.inf)
+    assert np.abs(got - reader.prepare(image)).max() <= 1
+    monkeypatch.undo()
+    resize, largest = Image.Image.resize, []
+
+    def watched(self: Any, size: tuple[int, int], *more: Any, **named: Any) -> Any:
+        largest.append(size)
+        return resize(self, size, *more, **named)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    reader.prepare(image)
+    assert largest == [(64, 64)]
 
 
 def test_gray_models_bytes_models_and_explicit_sizes(tmp_path: Path) -> None:

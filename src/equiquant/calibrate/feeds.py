@@ -71,7 +71,7 @@ def _checked_array(value: Any, spec: InputSpec, where: str) -> Array:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors on another device
         raise DataError(f"{where}: cannot be read as an array: {first_line(error)}") from error
-    array = _checked_dtype(array, spec, where)
+    given, array = array, _checked_dtype(array, spec, where)
     if spec.shape:  # onnxruntime gives () for an unknown rank too
         if array.ndim == len(spec.shape) - 1:
             array = array[None]
@@ -84,6 +84,9 @@ def _checked_array(value: Any, spec: InputSpec, where: str) -> Array:
     if not array.size:
         raise DataError(f"{where}: the array is empty, shape {shape_text(array.shape)}.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if np.isfinite(given).all():
+            most = np.finfo(array.dtype).max
+            raise DataError(f"{where}: values beyond ±{most:g} do not fit the input's {spec.dtype}; scale the data.")
         raise DataError(f"{where}: the data contain NaN or infinite values ({spec.dtype}); remove this sample.")
     return np.asarray(array, order="C")  # a scalar stays one
 

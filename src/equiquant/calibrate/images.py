@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 CROP = 0.875
 DEEPEST = 65535  # of 16 bits
+LARGEST = 16  # times the crop: of a long narrow image only the crop is enlarged, which may differ by a rounding
 
 
 class ImageReader:
@@ -120,8 +121,10 @@ class ImageReader:
             ground.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
             return ground
         ratio = max(width / image.width, height / image.height) / CROP
-        image = image.resize(
-            (max(width, round(image.width * ratio)), max(height, round(image.height * ratio))), self._filter
-        )
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        return image.crop((left, top, left + width, top + height))
+        whole = max(width, round(image.width * ratio)), max(height, round(image.height * ratio))
+        left, top = (whole[0] - width) // 2, (whole[1] - height) // 2
+        if whole[0] * whole[1] <= LARGEST * width * height:
+            return image.resize(whole, self._filter).crop((left, top, left + width, top + height))
+        x, y = image.width / whole[0], image.height / whole[1]
+        right, bottom = min((left + width) * x, image.width), min((top + height) * y, image.height)
+        return image.resize((width, height), self._filter, box=(left * x, top * y, right, bottom))
