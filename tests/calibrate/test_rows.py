@@ -36,7 +36,7 @@ def test_a_single_number_goes_with_every_sample(spec: InputSpec, npz: bool, tmp_
 
 
 @pytest.mark.parametrize("npz", [False, True])
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [1, 2, 3])
 def test_arrays_that_fit_as_they_are_make_one_feed(batch: int, npz: bool, tmp_path: Path) -> None:
     arrays = {"x": np.ones((batch, 10, 4), np.float32), "h0": np.ones((2, batch, 8), np.float32)}
     (feed,) = open_samples(as_npz(arrays, tmp_path) if npz else arrays, LSTM, RECIPE)
@@ -48,6 +48,7 @@ def test_arrays_that_fit_as_they_are_make_one_feed(batch: int, npz: bool, tmp_pa
     ("arrays", "specs"),
     [
         ({"x": np.ones((4, 10, 4), np.float32), "h0": np.ones((3, 4, 8), np.float32)}, LSTM),
+        ({"x": np.ones((4, 1, 10, 4), np.float32), "h0": np.ones((3, 2, 1, 8), np.float32)}, LSTM),
         (
             {"a": np.ones((6, 2), np.float32), "b": np.ones((5, 2), np.float32)},
             [InputSpec(name, "float32", (None, 2)) for name in "ab"],

@@ -1,8 +1,8 @@
 """Arrays with samples along axis 0, as feeds.
 
 Arrays of the input's rank are fed one row at a time, arrays of one rank more hold whole feeds. A single number goes
-with every sample. Arrays that fit the inputs as they are, but are not equally long, are one feed: axis 0 of a state may
-be its layers.
+with every sample. Where axis 0 is not that of the samples in all inputs, the layers of a state, say, arrays that fit as
+they are make one feed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,11 @@ def rows(arrays: Mapping[str, Any], specs: Sequence[InputSpec], origin: str = ""
     """
     each = {name: a for name, a in arrays.items() if a.shape}
     extra = _extra_axes(each, specs)
-    if extra is None:
-        yield f"sample 0{origin}", arrays  # one sample, or wrong: the check says how
+    if extra is None or (not extra and _one_feed(each, specs)):
+        yield f"sample 0{origin}", arrays  # one feed, or wrong: the check says how
         return
     lengths = {name: a.shape[0] for name, a in each.items()}
     if len(set(lengths.values())) != 1:
-        if _one_feed(each, specs):
-            yield f"sample 0{origin}", arrays
-            return
         text = ", ".join(f"'{n}' has {k}" for n, k in lengths.items())
         raise DataError(f"The arrays hold different numbers of samples along axis 0: {text}.")
     count = next(iter(lengths.values()))
@@ -63,9 +60,9 @@ def _extra_axes(arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> int | 
 
 
 def _one_feed(arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> bool:
-    """True if the arrays fit the inputs as they are, with one batch size wherever it is dynamic."""
+    """True if axis 0 is not that of the samples in all inputs and the arrays fit as they are, with one batch size."""
     shapes = {s.name: s.shape for s in specs}
-    if not arrays.keys() <= shapes.keys():
+    if not arrays.keys() <= shapes.keys() or len({shapes[name][0] for name in arrays}) < 2:
         return False
     pairs = [(a.shape, shapes[name]) for name, a in arrays.items()]
     fits = all(want in (None, got) for shape, wanted in pairs for got, want in zip(shape, wanted, strict=True))
