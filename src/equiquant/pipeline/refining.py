@@ -60,7 +60,8 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
     layers, refused = layers_of(model, plan)
     candidates, why = refinements(state, layers)
     state.decisions += [Decision("refine", "weight_rounding", "whole network", False, why)] if why else []
-    state.decisions += refused if candidates else []
+    asked = recipe.bias_correction or recipe.weight_rounding != "nearest"
+    state.decisions += refused if asked else []
     if any(wanted.round_weights for wanted in candidates.values()):
         state.decisions += [
             Decision("refine", "weight_rounding", x.name, False, WIDE) for x in layers if not x.roundable
