@@ -119,7 +119,7 @@ def measure_gains(
     with np.errstate(over="ignore"):  # of outputs below 1e-19; the gains of tensors do then
         weight = {n: (x * unit).astype(np.float32) for n, x in _of_all(weight, "weight", told, asked).items()}
     weight = {name: energy for name, energy in weight.items() if np.isfinite(energy).all()}
-    times = {name: beyond[name].times(white[name], draws) for name in beyond.keys() - uneven}
+    times = {name: beyond[name].times(white[name], draws) for name in (beyond.keys() & white.keys()) - uneven}
     found = {
         name: Gains(white[name] * unit, constant[name] * unit, weight.get(name), times.get(name))
         for name in white.keys() - uneven
