@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_a_bound_for_each_channel_keeps_it_on_anything() -> None:
 
 
 @pytest.mark.parametrize("method", ["pairwise", "global"])
-def test_a_channel_that_was_never_above_zero_does_not_grow(method: str) -> None:
+def test_a_channel_that_was_never_above_zero_does_not_move(method: str) -> None:
     """How far it would go nobody has seen: its room under the bound would be without end."""
     source, samples = network()
     given = {tensor.name: tensor for tensor in source.graph.initializer}
@@ -103,8 +104,8 @@ def test_a_channel_that_was_never_above_zero_does_not_grow(method: str) -> None:
     given["w1"].CopyFrom(onnx.numpy_helper.from_array(weight, "w1"))
     result = equalize(source, data=samples[:4].clip(-3, 3), method=method)
     assert result.report.to_dict()["equalization"]["moved"] > 0
-    beyond = np.zeros((3, 1, 3, 6, 6), np.float32)
-    beyond[:, :, 0] = np.array([4, 6, 8], np.float32).reshape(3, 1, 1, 1)
+    beyond = np.zeros((4, 1, 3, 6, 6), np.float32)
+    beyond[:, :, 0] = np.array([4, 6, 8, 20], np.float32).reshape(4, 1, 1, 1)
     assert max(changes(source, result.model, beyond)) < 1e-5
 
 
@@ -205,3 +206,65 @@ def test_bounds_per_channel_lie_where_the_channels_do(tail: str) -> None:
     (bound,) = [i for i in result.model.graph.initializer if i.name.endswith("_bound")]
     assert sorted(bound.dims)[-2:] == [1, 8]
     assert max(changes(source, result.model, [100 * sample for sample in samples])) < 1e-5
+
+
+INDICES = "v = MatMul(x, w) i = ArgMax<axis = 1, keepdims = 0>(v) k = Clip(i, first, last) g = Gather(t, k)"
+
+
+@pytest.mark.filterwarnings("ignore:ReplaceClip6Relu")
+@pytest.mark.parametrize("mode", ["per_channel", "relu"])
+def test_a_clip_of_indices_stays(mode: str) -> None:
+    parameters = weights(w=(3, 8), t=(8, 3), w1=(3, 8), w2=(8, 4)) | {"first": np.array(0), "last": np.array(6)}
+    parameters |= {"low": np.array(0, np.float32), "high": np.array(6, np.float32)}
+    nodes = f"{INDICES} a = MatMul(g, w1) c = Clip(a, low, high) y = MatMul(c, w2)"
+    source = proto(nodes, "float[1,3] x", "float[] y", parameters)
+    samples = [np.random.default_rng(k).standard_normal((1, 3)).astype(np.float32) for k in range(4)]
+    result = equalize(source, data=samples, clip_mode=mode)
+    assert max(changes(source, result.model, samples)) < (1e-5 if mode == "per_channel" else np.inf)
+    assert [node.input[1] for node in result.model.graph.node if node.op_type == "Clip"] == ["first"]
+    assert {"low", "high"}.isdisjoint(tensor.name for tensor in result.model.graph.initializer)
+
+
+def test_a_clip_whose_channels_cannot_move_stays() -> None:
+    source, samples = network()
+    del source.graph.node[2]
+    source.graph.node[1].output[0] = "y"
+    report = equalize(source, data=samples[:4], clip_mode="per_channel").report
+    (said,) = [d for d in report.decisions if d.rule == "per_channel_clip"]
+    assert not said.applied
+    assert "keep their scale in any case" in said.reason
+    assert equalize(source, data=samples[:4]).report.equalization["held_by_clips"] == 0
+
+
+def test_rows_of_a_weight_in_front_are_channels() -> None:
+    parameters = weights(w1=(8, 3), w2=(4, 8))
+    parameters["w1"] *= np.logspace(0.5, -1.5, 8, dtype=np.float32)[:, None]
+    parameters |= {"low": np.array(0, np.float32), "high": np.array(6, np.float32)}
+    source = proto(
+        "a = MatMul(w1, x) c = Clip(a, low, high) y = MatMul(w2, c)", "float[3,8] x", "float[4,8] y", parameters
+    )
+    samples = [np.random.default_rng(k).standard_normal((3, 8)).astype(np.float32) * 3 for k in range(12)]
+    cle = quantize(source, data=samples, preset="a8w8", cle_accept="always", **PLAIN).report.equalization
+    assert cle["rolled_back"] == []
+    assert cle["moved"] > 0
+
+
+def test_what_replacing_relu6_costs_is_said_with_statistics_of_before_too(tmp_path: Path) -> None:
+    source, samples = network()
+    costs = []
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="ReplaceClip6Relu replaced 1"):
+            result = quantize(
+                source, data=samples, preset="a8w8", replace_clip6_relu=True, calibration_cache=tmp_path / "stats"
+            )
+        costs.append(result.report.equalization["replace_clip6_relu"]["sqnr_db"])
+    assert costs[1] == pytest.approx(costs[0], abs=6)  # of other samples
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_soft_says_nothing_of_bounds_that_hold() -> None:
+    source, samples = network()
+    report = equalize(source, data=samples, clip_mode="soft", cle_accept="always").report
+    assert report.equalization["method"] == "soft"
+    assert not [d for d in report.decisions if d.rule == "clip_bound"]
+    assert "clip_strays" not in report.equalization

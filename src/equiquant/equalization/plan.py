@@ -208,7 +208,7 @@ def with_noise(
 
 
 def clip_bounds(
-    classes: ScaleClasses, largest: Mapping[str, Array], margin: float, *, silent_grow: bool = True
+    classes: ScaleClasses, largest: Mapping[str, Array], margin: float, *, silent_move: bool = True
 ) -> Bounds:
     """Return the smallest and largest log-scale of each class that no Clip(0, c) would notice.
 
@@ -220,7 +220,7 @@ def clip_bounds(
         largest: The largest value of each channel of what goes into the Clips, (C,), by tensor name; empty if nothing
             was calibrated.
         margin: Part of it that other samples may lie beyond it.
-        silent_grow: Channels that were never above 0 may grow without end; they tell nothing of how far they would go.
+        silent_move: Channels that were never above 0 may move without end; they tell nothing of how far they would go.
     """
     lower, upper = np.full(classes.count, -np.inf), np.full(classes.count, np.inf)
     for site in classes.clips:
@@ -230,8 +230,8 @@ def clip_bounds(
             lower[site.ids] = upper[site.ids] = 0.0
             continue
         ids, high = site.ids.reshape(-1), np.maximum(seen * (1 + margin), 1e-30)
-        near, still = high >= site.bound, (seen <= 0) & (not silent_grow)
-        lower[ids[near]] = 0.0
+        near, still = high >= site.bound, (seen <= 0) & (not silent_move)
+        lower[ids[near | still]] = 0.0
         np.minimum.at(upper, ids, np.where(near | still, 0.0, np.log(site.bound / high)))
     return lower, upper
 

@@ -14,10 +14,10 @@ from equiquant import calibrate
 from equiquant.calibrate import SampleStream, SampleView
 from equiquant.equalization import ScaleClasses, Sketches
 from equiquant.equalization.builder import ClipSite
-from equiquant.graph.query import name_of
+from equiquant.graph.query import constant, name_of
 from equiquant.recipe import Recipe
 
-__all__ = ["ClipReach", "channel_axis", "clip_reach", "clipped", "held_by_clips", "plain", "reach_seen"]
+__all__ = ["ClipReach", "channel_axis", "clip_reach", "clipped", "held_by_clips", "output_axis", "plain", "reach_seen"]
 
 Array = npt.NDArray[Any]
 
@@ -71,13 +71,14 @@ class ClipReach:
 
 
 def held_by_clips(classes: ScaleClasses, z: Array) -> int:
-    """Return how many channels stand still under their Clip, while others move.
+    """Return how many channels that might move stand still under their Clip, while others move.
 
     Args:
         classes: The scale classes.
         z: (classes,) their log-scales.
     """
-    return sum(int((np.abs(_shift(site, z)) <= STILL).sum()) for site in classes.clips if z.any())
+    held = ((np.abs(_shift(site, z)) <= STILL) & (site.ids.reshape(-1) != 0) for site in classes.clips)
+    return sum(int(still.sum()) for still in held) if z.any() else 0
 
 
 def _shift(site: ClipSite, z: Array) -> Array:
@@ -145,15 +146,23 @@ def plain(recipe: Recipe) -> Recipe:
 def channel_axis(value: ir.Value, classes: ScaleClasses) -> int | None:
     """Return the axis along which a value's classes differ; None for scalars and unknown ranks.
 
-    Where none does, it is the last axis of what a MatMul makes or reads, else axis 1.
+    Where none does, it is the output channels of a MatMul, the last axis of what one reads, else axis 1.
     """
     rank = len(value.shape) if value.shape is not None else 0
     if rank == 0:
         return None
-    producer = value.producer()
-    if producer is not None and producer.op_type == "MatMul":
-        return rank - 1  # as its noise gains are measured
     varying = classes.varying_axis(value)
     if varying is not None:
         return varying
+    producer = value.producer()
+    if producer is not None and producer.op_type == "MatMul":
+        return output_axis(producer)
     return rank - 1 if any(node.op_type == "MatMul" for node in value.consumers()) else min(1, rank - 1)
+
+
+def output_axis(node: ir.Node) -> int:
+    """Return the axis of a layer's output channels: of a MatMul the last, or the rows if the weight is in front."""
+    rank = len(node.outputs[0].shape or ())
+    if node.op_type != "MatMul":
+        return min(1, max(rank - 1, 0))
+    return max(rank - (2 if constant(node.inputs[0]) is not None else 1), 0)

@@ -121,12 +121,13 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     state.decisions += best.decisions
     state.equalization |= _describe(state, classes, best) | _noise(rows, told)
     equalized = _applied(state, model, classes, best)
-    if best.name == "soft":
+    if best.name == "soft":  # what the Clips' channels reach was no limit
+        state.decisions = [d for d in state.decisions if d.rule != "clip_bound"]
         on_held = equivalence(model, equalized.model, list(judge.held))
         most = max(best.equivalence, on_held, key=lambda equal: equal.error)
         state.equalization["equivalence_error"] = most.error
         _warn_of_soft(state, most)
-    if reach is not None:
+    if reach is not None and best.name != "soft":
         warn_of_strays(state, classes, reach, best.z)
     if state.quantize and classes.clips and best.name != "soft" and best.z.any():
         check_clips(state, model, equalized.model, judge)

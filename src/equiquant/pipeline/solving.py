@@ -38,7 +38,7 @@ from equiquant.io import expose, model_bytes, release_memory
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.range_noise import RangeNoise, WeightRange
-from equiquant.pipeline.clip_reach import ClipReach, channel_axis, clipped, plain, reach_seen
+from equiquant.pipeline.clip_reach import ClipReach, channel_axis, clipped, output_axis, plain, reach_seen
 from equiquant.recipe import Recipe
 
 __all__ = [
@@ -96,7 +96,7 @@ def solve(
     figures, sketches, count = seen.figures, seen.sketches, seen.samples
     if reach is None:
         reach = reach_seen(sketches, count)
-    bounds = clip_bounds(classes, reach.largest, reach.margin, silent_grow=not reach.halves)
+    bounds = clip_bounds(classes, reach.largest, reach.margin, silent_move=not reach.halves)
     plans = [nothing]
     if recipe.cle:
         plans.append(plan_pairwise(classes, bounds, steps=recipe.cle_steps, append_bias=recipe.cle_append_bias))
@@ -283,7 +283,7 @@ def channel_gains(
     So are those of what lies beyond a tensor's ends, where ends are given. Where biases are corrected, only what
     differs from its mean makes noise of a weight's error.
     """
-    axes = {s.node.outputs[0].name or "": _output_axis(s.node) for s in classes.slots if s.role == "weight"}
+    axes = {s.node.outputs[0].name or "": output_axis(s.node) for s in classes.slots if s.role == "weight"}
     made = [slot.node.outputs[0] for slot in operands(classes, quantizer.nodes)]
     axes |= {value.name or "": axis for value in made if (axis := channel_axis(value, classes)) is not None}
     axes |= {name: figure.axis for name, figure in figures.items() if name in quantizer.tensors}
@@ -314,8 +314,3 @@ def quantizer_model(survey: target.Survey, *, bias_corrected: bool) -> Quantizer
         bias_levels=None if chosen.bias.bits == 32 else float(chosen.bias.qmax),
         bias_corrected=bias_corrected,
     )
-
-
-def _output_axis(node: ir.Node) -> int:
-    rank = len(node.outputs[0].shape or ())
-    return rank - 1 if node.op_type == "MatMul" else min(1, max(rank - 1, 0))
