@@ -134,17 +134,20 @@ def _known(node: ir.Node) -> bool:
     return node.domain == "" and node.op_type in JOINS | SIGNS | {"Mul", "Div"}
 
 
-def _slopes(value: ir.Value, source: ir.Value, parts: set[ir.Node]) -> Slopes | None:
-    """Return the slopes of an expression of `source`, None if it is not one; add the operators in it to `parts`."""
+def _slopes(value: ir.Value, source: ir.Value, parts: set[ir.Node], deep: int = 0) -> Slopes | None:
+    """Return the slopes of an expression of `source`, None if it is not one; add the operators in it to `parts`.
+
+    Farther than `DEEPEST` operators from the result nothing is looked at: a residual network is one long sum.
+    """
     if value is source:
         return np.ones(()), np.ones(())
     node = value.producer()
-    if node is None or not _known(node):
+    if node is None or not _known(node) or deep == DEEPEST:
         return None
     parts.add(node)
     numbers = [None if v is None else constant(v) for v in node.inputs]
     found = [
-        None if v is None or number is not None else _slopes(v, source, parts)
+        None if v is None or number is not None else _slopes(v, source, parts, deep + 1)
         for v, number in zip(node.inputs, numbers, strict=True)
     ]
     match node.op_type:
