@@ -65,6 +65,22 @@ def test_inputs_that_fit_already_are_not_replaced() -> None:
         found = again
 
 
+def test_masks_stay_zeros_and_ones() -> None:
+    model = trained()
+    mask = ir.val("mask", ir.DataType.FLOAT, ["N", 1, 16, 16])
+    model.graph.inputs.append(mask)
+    hidden = ir.node("Mul", [model.graph.inputs[0], mask])
+    hidden.outputs[0].name = "hidden"
+    model.graph[0].replace_input_with(0, hidden.outputs[0])
+    model.graph.insert_before(model.graph[0], hidden)
+    masks = [(noise(1, 1, 16, 16, seed=k) > -1).astype(np.float32) for k in range(16)]
+    found = distilled(model, [{**feed, "mask": m} for feed, m in zip(plain(), masks, strict=True)])
+    assert found is not None
+    for feed, given, m in zip(found.feeds, plain(), masks, strict=True):
+        np.testing.assert_array_equal(feed["mask"], m)
+        assert not np.array_equal(feed["x"], given["x"])
+
+
 def test_no_batch_normalization_nothing_moved() -> None:
     model = parse("g (float[1,3,8,8] x) => (float[1,3,8,8] y) { y = Relu (x) }")
     assert distilled(model, ({"x": noise(1, 3, 8, 8)} for _ in range(4))) is None

@@ -82,12 +82,28 @@ def test_integers_are_any_of_the_tables_entries_that_their_type_holds() -> None:
 
 
 @pytest.mark.parametrize("name", ["image_mask", "attentionMask", "mask_1", "attention_masks"])
-def test_float_masks_beside_another_input_are_ones(name: str) -> None:
-    specs = [InputSpec(name, "float32", (1, 1, 8, 8)), InputSpec("masked_image", "float32", (1, 3, 8, 8))]
-    (feed,) = synthetic_feeds(specs, 0, 1)
-    assert (feed[name] == 1).all()
-    assert feed["masked_image"].std() > 0.5
-    assert one(specs[0]).std() > 0.5  # the only input masks nothing
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (1, 8, 8, 1), (1, 1, 16), (1, 64)])
+def test_float_masks_of_as_many_axes_as_what_they_mask_show_and_hide(name: str, shape: tuple[int, ...]) -> None:
+    specs = [InputSpec(name, "float32", shape), InputSpec("masked_image", "float32", (*shape[:-1], 32))]
+    for feed in synthetic_feeds(specs, 0):
+        assert np.isin(feed[name], (0, 1)).all()
+        assert 0.1 < feed[name].mean() < 0.9
+        assert feed["masked_image"].std() > 0.5
+    assert len(np.unique(one(specs[0]))) > 2  # the only input masks nothing
+
+
+@pytest.mark.parametrize(
+    ("shape", "other"),
+    [
+        ((1, 8), InputSpec("embeddings", "float32", (1, 8, 16))),
+        ((1, 1, 8, 8), InputSpec("embeddings", "float32", (1, 8, 16))),
+        ((1, 8), InputSpec("ids", "int64", (1, 8))),
+        ((1, 1, 1), InputSpec("x", "float32", (1, 16, 8))),  # nothing to see if it hid that
+    ],
+)
+def test_float_masks_of_other_axes_than_what_they_mask_are_ones(shape: tuple[int, ...], other: InputSpec) -> None:
+    feeds = synthetic_feeds([InputSpec("mask", "float32", shape), other], 0)
+    assert all((feed["mask"] == 1).all() for feed in feeds)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "uint32", "uint64"])

@@ -120,7 +120,7 @@ class _Descent:
         names = [value.name or "" for value in graph.model.graph.outputs]
         self._forward = Runner(graph.model, names[len(graph.inputs) :], threads=0 if alone else 1)
         self._both = Runner(graph.model, names[: len(graph.inputs)], threads=0 if alone else 1)
-        self._spread = {name: float(np.std([feed[name] for feed in feeds])) for name in graph.inputs}
+        self._spread = {name: _spread(np.asarray([feed[name] for feed in feeds])) for name in graph.inputs}
         self._averages = [{n: (np.zeros_like(feed[n]), np.zeros_like(feed[n])) for n in graph.inputs} for feed in feeds]
         sizes = {name: layer.mean.size for layer in graph.layers for name in (layer.constant, layer.slope)}
         self._derivatives = {name: np.zeros(size, np.float32) for name, size in sizes.items()}
@@ -162,3 +162,8 @@ class _Descent:
             return runner.run({**feed, **self._derivatives})
 
         return [one(feed) for feed in self._feeds] if self._alone else parallel(one, self._feeds)
+
+
+def _spread(values: Array) -> float:
+    """Return the deviation of an input; 0 of zeros and ones, a mask's, which stay what they are."""
+    return 0.0 if np.isin(values, (0, 1)).all() else float(np.std(values))

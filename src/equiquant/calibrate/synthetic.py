@@ -83,10 +83,9 @@ def synthetic_feeds(
     """
     rng = np.random.default_rng(seed)
     batch = (specs[0].shape[0] or 1) if specs and specs[0].shape else 1
-    lone = len(specs) == 1
     for _ in range(-(-samples // batch)):
         if texture is None:
-            yield {spec.name: _made_up(spec, rng, entries.get(spec.name, LARGEST_ID), lone) for spec in specs}
+            yield {spec.name: _made_up(spec, rng, entries.get(spec.name, LARGEST_ID), specs) for spec in specs}
         else:
             yield {spec.name: _textured(spec, texture, rng) for spec in specs}
 
@@ -130,14 +129,16 @@ def pink_noise(rng: np.random.Generator, shape: Sequence[int], exponent: float =
     return result
 
 
-def _made_up(spec: InputSpec, rng: np.random.Generator, entries: int, lone: bool) -> Array:
+def _made_up(spec: InputSpec, rng: np.random.Generator, entries: int, specs: Sequence[InputSpec]) -> Array:
     shape, channels_last = filled_shape(spec), channel_axis(spec) == 3
-    mask = MASK.search(spec.name.lower()) is not None
-    if float_dtype(spec) and mask and not lone:  # what is masked is another input
-        return np.ones(shape, dtype=spec.dtype)
+    mask = _is_mask(spec)
     if float_dtype(spec):
-        signal: Array = _signal(shape, channels_last, rng).astype(spec.dtype)
-        return signal
+        signal: Array = np.ones(shape)
+        if not mask or len(specs) == 1 or _masks_alike(spec, specs):
+            signal = _signal(shape, channels_last, rng)
+        if mask and len(specs) > 1:  # what is masked is another input
+            signal = signal >= 0
+        return signal.astype(spec.dtype)
     if spec.dtype == "bool":
         return np.ones(shape, dtype=bool)
     if spec.dtype == "uint8" and len(shape) == 4:
@@ -153,6 +154,16 @@ def _made_up(spec: InputSpec, rng: np.random.Generator, entries: int, lone: bool
         entries = min(entries, int(np.iinfo(dtype).max) + 1)
     flags = len(shape) == 0 or mask or "type" in spec.name.lower()
     return np.asarray(np.ones(shape) if flags else rng.integers(0, entries, shape), dtype=dtype)
+
+
+def _is_mask(spec: InputSpec) -> bool:
+    return MASK.search(spec.name.lower()) is not None
+
+
+def _masks_alike(mask: InputSpec, specs: Sequence[InputSpec]) -> bool:
+    """True if images or features have as many axes as the mask: whether ones or zeros hide them is not known."""
+    others = (s for s in specs if not _is_mask(s) and (float_dtype(s) or s.dtype == "uint8"))
+    return any(len(s.shape) == len(mask.shape) for s in others)
 
 
 def _no_data(spec: InputSpec, kind: str) -> DataError:
