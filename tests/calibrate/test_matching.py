@@ -15,13 +15,17 @@ from equiquant.recipe import preset
 SHAPE = (1, 3, 48, 48)
 
 
-def trained_on(images: list[np.ndarray], extra: list[onnx.NodeProto] | None = None, dead: int = 0) -> ir.Model:
+def trained_on(
+    images: list[np.ndarray], extra: list[onnx.NodeProto] | None = None, dead: int = 0, loud: float = 1
+) -> ir.Model:
     """Return x -> [extra] -> Conv -> BatchNormalization whose stored statistics are those of the images.
 
     The first `dead` channels are as good as zero, and so are their statistics, which no longer fit them.
+    The last is `loud` times what it would be.
     """
     rng = np.random.default_rng(5)
     alive = (np.arange(16) >= dead).astype(np.float32).reshape(-1, 1, 1, 1) + np.float32(1e-10)
+    alive[-1] *= loud
     weights = {"w": alive * rng.standard_normal((16, 3, 3, 3)).astype(np.float32), "scale": np.float32(0.02)}
     weights |= {name: np.ones(16, np.float32) for name in ("gamma", "mean", "var")}
     weights["beta"] = np.zeros(16, np.float32)
@@ -78,8 +82,9 @@ def test_units_and_offsets_are_found(offset: tuple[float, float, float], size: f
     assert np.abs(seen.mean((0, 2, 3))).max() < 0.7
 
 
-def test_dead_channels_say_nothing_however_many_there_are() -> None:
-    model = trained_on(images((0.1, -0.2, 0.3), 1.0), dead=10)
+@pytest.mark.parametrize(("dead", "loud"), [(10, 1), (0, 1000), (10, 1000)])
+def test_dead_channels_say_nothing_and_a_loud_one_not_that_all_others_are_dead(dead: int, loud: float) -> None:
+    model = trained_on(images((0.1, -0.2, 0.3), 1.0), dead=dead, loud=loud)
     texture = matching_texture(model, input_specs(model)[0], 0)
     assert texture is not None
     assert np.allclose(texture.offset, (0.1, -0.2, 0.3), atol=0.2)

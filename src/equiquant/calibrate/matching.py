@@ -34,7 +34,8 @@ AFFINE = frozenset(
     | {"Pad", "Flatten", "Unsqueeze", "Squeeze", "AveragePool", "Dropout"}
 )
 PROBES = 4  # noise inputs a component
-DEAD = 1e-4  # of the largest variance of a layer: channels below say nothing
+DEAD = 1e-4  # of the variance of the loud channels of a layer: those below say nothing
+LOUD = 0.9  # quantile of the variances: a single channel may be far louder than all others
 LEAST = 0.05  # of the variance is left to the noise
 PULL = 1e-2  # weight of the usual spectrum against that of the stored statistics
 
@@ -84,8 +85,8 @@ def matching_texture(model: ir.Model, spec: InputSpec, seed: int) -> Texture | N
 
 
 def alive(variance: Array) -> Array:
-    """Return which channels of a BatchNormalization say something: more than half of them may be dead."""
-    result: Array = variance > DEAD * variance.max()
+    """Return which channels of a BatchNormalization say something: most may be dead, one far louder than the others."""
+    result: Array = variance > DEAD * np.quantile(variance, LOUD, method="lower")
     return result
 
 
