@@ -1,5 +1,6 @@
 """Arrays of several inputs whose axes 0 are not alike, and samples joined to a static batch."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ STATIC: dict[str, Callable[[np.ndarray], Any]] = {
     "one buffer": one_buffer,
     "feeds": lambda x: [{"x": row[None]} for row in x],
     "a smaller last one": lambda x: [x[:4], x[4:]],
-    "larger ones": lambda x: [x[:5], x[5:]],
+    "one after whole ones": lambda x: [x[:4], x[4:5], x[5:]],
 }
 
 
@@ -86,6 +87,49 @@ def test_a_static_batch_is_filled_from_whatever_comes(kind: str) -> None:
             assert np.array_equal(np.concatenate([f["x"] for f in stream]), x[[0, 1, 2, 3, 4, 5, 0, 1]])
         assert stream.samples == 8
         assert stream.known == 8
+
+
+@pytest.mark.parametrize("kind", [lambda x: {"x": x, "y": 2 * x}, lambda x: [{"x": r, "y": 2 * r} for r in x]])
+@pytest.mark.parametrize("static", ["x", "y"])
+def test_an_open_batch_beside_a_static_one_is_joined_too(kind: Callable[[np.ndarray], Any], static: str) -> None:
+    x = samples(6)
+    specs = [InputSpec(name, "float32", (4 if name == static else None, 3, 4, 5)) for name in "xy"]
+    for feed, taken in zip(open_samples(kind(x), specs, RECIPE), (x[:4], x[[4, 5, 0, 1]]), strict=True):
+        np.testing.assert_array_equal(feed["x"], taken)
+        np.testing.assert_array_equal(feed["y"], 2 * taken)
+
+
+def test_an_open_batch_may_differ_from_a_static_axis_of_another_kind() -> None:
+    specs = [InputSpec("x", "float32", (16, 1, 8)), InputSpec("y", "float32", (None, 3))]
+    data = [{"x": np.ones((16, 1, 8), np.float32), "y": np.ones((1, 3), np.float32)}] * 2
+    assert [feed["y"].shape for feed in open_samples(data, specs, RECIPE)] == [(1, 3)] * 2
+
+
+@pytest.mark.parametrize("shape", [(16,), (3, 8, 8), (16, 1, 8)])
+def test_an_array_of_the_inputs_shape_is_one_feed(shape: tuple[int, ...]) -> None:
+    x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    (feed,) = open_samples(x, [InputSpec("x", "float32", shape)], RECIPE)
+    np.testing.assert_array_equal(feed["x"], x)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([(7,)], (10,)),
+        ([(1,)] * 10, (10,)),
+        ([()] * 10, (10,)),
+        ([(1, 8, 8)] * 3, (3, 8, 8)),
+        ([(8, 8)] * 3, (3, 8, 8)),
+        ([(12, 1, 8)] * 4, (16, 1, 8)),
+        ([(16, 1, 8), (12, 1, 8), (4, 1, 8)], (16, 1, 8)),
+        ([(32, 1, 8)], (16, 1, 8)),
+        ([(1, 1, 8), (2, 1, 8)], (16, 1, 8)),
+    ],
+)
+def test_data_of_another_size_are_not_joined(given: list[tuple[int, ...]], expected: tuple[int, ...]) -> None:
+    stream = open_samples([np.ones(s, np.float32) for s in given], [InputSpec("x", "float32", expected)], RECIPE)
+    with pytest.raises(DataError, match=r"input 'x': got shape .*, expected " + re.escape(str(expected))):
+        list(stream)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +145,7 @@ def test_a_static_batch_is_filled_from_whatever_comes(kind: str) -> None:
         (
             [{"a": np.ones((2, 1), np.float32), "b": np.ones((1, 1), np.float32)}],
             [InputSpec(name, "float32", (4, 1)) for name in "ab"],
-            "sample 0: .*different numbers",
+            r"sample 0, input 'a': got shape \(2, 1\), expected \(4, 1\)",
         ),
         (
             [np.ones((1, n), np.float32) for n in (3, 4)],

@@ -1,8 +1,8 @@
 """Arrays with samples along axis 0, as feeds.
 
 Arrays of the input's rank are fed one row at a time, arrays of one rank more hold whole feeds. A single number goes
-with every sample. Where axis 0 is not that of the samples in all inputs, the layers of a state, say, arrays that fit as
-they are make one feed.
+with every sample. Where axis 0 of an input is not open, or not that of the samples in all of them, the layers of a
+state, say, arrays that fit as they are make one feed.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def _extra_axes(arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> int | 
 
 
 def _one_feed(arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> bool:
-    """True if axis 0 is not that of the samples in all inputs and the arrays fit as they are, with one batch size."""
+    """True if axis 0 is not open in all inputs and the arrays fit as they are, with one batch size."""
     shapes = {s.name: s.shape for s in specs}
-    if not arrays.keys() <= shapes.keys() or len({shapes[name][0] for name in arrays}) < 2:
+    if not arrays.keys() <= shapes.keys() or {shapes[name][0] for name in arrays} == {None}:
         return False
     pairs = [(a.shape, shapes[name]) for name, a in arrays.items()]
     fits = all(want in (None, got) for shape, wanted in pairs for got, want in zip(shape, wanted, strict=True))

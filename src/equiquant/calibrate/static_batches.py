@@ -1,13 +1,12 @@
-"""Samples as the model takes them: checked, and where its batch is static joined to batches of that size.
+"""Samples as the model takes them: checked, and where its batch is static single ones joined to batches of that size.
 
 A last batch that is too short is filled with the first samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -20,13 +19,21 @@ __all__ = ["batched", "static_batch"]
 
 
 def static_batch(specs: Sequence[InputSpec]) -> int:
-    """Return the batch size that all inputs but single numbers share, 1 where it is dynamic or not one."""
-    sizes = {spec.shape[0] for spec in specs if spec.shape}
-    return (sizes.pop() or 1) if len(sizes) == 1 else 1
+    """Return the batch size of the inputs where it is static, the same for all that have one; else 1.
+
+    Single numbers have none, nor do vectors or images of three axes, (3, height, width).
+    """
+    shapes = [spec.shape for spec in specs if spec.shape]
+    sizes = {shape[0] for shape in shapes} - {None}
+    none = all(len(shape) == 1 for shape in shapes) or any(len(shape) == 3 and shape[0] == 3 for shape in shapes)
+    return (sizes.pop() or 1) if len(sizes) == 1 and not none else 1
 
 
 def batched(feeds: Iterable[LabelledFeed], specs: Sequence[InputSpec]) -> Iterator[Feed]:
-    """Yield the feeds checked; of a model with a static batch their samples, that many at a time.
+    """Yield the feeds checked; of a model with a static batch what comes one sample at a time in batches.
+
+    Other feeds must have the model's batch, since axis 0 may be another than that of the samples; only a loader's last
+    may be smaller.
 
     Raises:
         DataError: A feed does not fit the model.
@@ -37,37 +44,28 @@ def batched(feeds: Iterable[LabelledFeed], specs: Sequence[InputSpec]) -> Iterat
         return
     each = [replace(spec, shape=(None, *spec.shape[1:])) if spec.shape else spec for spec in specs]
     waiting: list[Feed] = []
-    count, first = 0, Feed()
+    first, smaller, where = Feed(), Feed(), ""
     for label, feed in feeds:
-        part = checked(feed, specs if _numbers(feed) else each, label)
+        if smaller:
+            checked(smaller, specs, where)  # refused: it is not the last
+        part, where = checked(feed, each, label), label
         lengths = {len(array) for array in part.values() if array.ndim}
-        if len(lengths) > 1:
-            raise DataError(f"Calibration {label}: the inputs have different numbers of samples along axis 0.")
-        count += lengths.pop()
-        waiting.append(part if count >= size else _copied(part))  # whoever gives it may fill it with the next sample
-        if count < size:
+        if lengths == {1}:
+            waiting.append(_copied(part))  # whoever gives it may fill it with the next sample
+            if len(waiting) < size:
+                continue
+            batch, waiting = _joined(waiting, label), []
+        elif first and not waiting and len(lengths) == 1 and max(lengths) < size:
+            smaller = _copied(part)
             continue
-        whole = _joined(waiting, label)
-        for start in range(0, count - size + 1, size):
-            batch = _part(whole, slice(start, start + size))
-            first = first or _copied(batch)
-            yield batch
-        done = count - count % size
-        waiting, count = [_copied(_part(whole, slice(done, None)))] if done < count else [], count - done
-    if count:
-        last = _joined(waiting, label)
+        else:
+            batch = checked(part, specs, label)
+        first = first or _copied(batch)
+        yield batch
+    if last := smaller or (_joined(waiting, where) if waiting else Feed()):
         same = all(first[name].shape[1:] == array.shape[1:] for name, array in last.items()) if first else False
-        more = _repeated(first if same else last, size - count)
-        yield _joined([last, more], label)
-
-
-def _numbers(feed: Mapping[str, Any]) -> bool:
-    """True if the feed holds nothing but single numbers: less than a sample, most likely the row of a table."""
-    return all(np.isscalar(value) or getattr(value, "shape", None) == () for value in feed.values())
-
-
-def _part(feed: Feed, rows: slice) -> Feed:
-    return {name: array[rows] if array.ndim else array for name, array in feed.items()}
+        count = next(len(array) for array in last.values() if array.ndim)
+        yield _joined([last, _repeated(first if same else last, size - count)], where)
 
 
 def _copied(feed: Feed) -> Feed:
