@@ -318,6 +318,8 @@ def test_a_list_of_alike_arrays_is_no_sample_with_labels() -> None:
         stacked_wrong.first(1)
     with open_samples([[x[:2], np.zeros(2)], [x[2:], np.ones(2)]], [IMAGE], RECIPE) as stream:
         assert stream.samples == 4
+    with open_samples([[x[:2], x[1:3], x[2:]], [x[2:], x[:2], x[:2]]], [IMAGE], RECIPE) as triplets:
+        assert np.array_equal(stacked(triplets), x)
 
 
 def test_an_array_cannot_feed_two_inputs() -> None:

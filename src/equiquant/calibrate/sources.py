@@ -84,7 +84,7 @@ def _named(item: Any, specs: Sequence[InputSpec]) -> Mapping[str, Any]:
     """
     if isinstance(item, Mapping):
         return {name: _at_home(value) for name, value in item.items()}
-    if isinstance(item, list) and len(item) > len(specs) + 1 and _alike(item):
+    if isinstance(item, list) and len(item) > len(specs) + 1 and _alike(item, len(specs[0].shape) - 1):
         raise DataError(f"A sample is a list of {len(item)} arrays of one shape: stack those of a batch (np.stack).")
     several = isinstance(item, tuple) or (isinstance(item, list) and all(hasattr(i, "shape") for i in item))
     if several and len(item) >= len(specs):
@@ -92,10 +92,10 @@ def _named(item: Any, specs: Sequence[InputSpec]) -> Mapping[str, Any]:
     return {lone_input(specs, "arrays"): _at_home(item)}
 
 
-def _alike(items: Sequence[Any]) -> bool:
-    """True if all are arrays of more than one axis, of one shape and type: no labels among them."""
+def _alike(items: Sequence[Any], rank: int) -> bool:
+    """True if all are arrays of that many axes, more than one, and of one shape and type: no labels among them."""
     kinds = {(getattr(i, "shape", None), str(getattr(i, "dtype", ""))) for i in items}
-    return len(kinds) == 1 and len(getattr(items[0], "shape", ())) > 1
+    return len(kinds) == 1 and len(getattr(items[0], "shape", ())) == rank > 1
 
 
 def _at_home(value: Any) -> Any:
