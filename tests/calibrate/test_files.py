@@ -64,6 +64,16 @@ def test_links_are_followed_once_and_hidden_folders_are_no_data(tmp_path: Path) 
         assert stream.skipped == 0
 
 
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_the_folder_of_an_input_may_be_a_link_to_that_of_another(tmp_path: Path, names: str) -> None:
+    write(tmp_path, {f"{names[0]}/{i}.npy": np.full((1, 2), i, np.float32) for i in range(3)})
+    write(tmp_path, {"beside.npy": A})
+    (tmp_path / names[1]).symlink_to(names[0], target_is_directory=True)
+    with opened(tmp_path, *(InputSpec(name, "float32", (None, 2)) for name in "ab")) as stream:
+        assert [(f["a"][0, 0], f["b"][0, 0]) for f in stream] == [(i, i) for i in range(3)]
+        assert stream.skipped == 1
+
+
 def damaged_header(header: bytes) -> Callable[[bytes], bytes]:
     return lambda data: data[:10] + header.ljust(118)[:117] + b"\n" + data[128:]
 

@@ -91,8 +91,8 @@ def _listed(folder: Path) -> list[Path]:
 
 def _source_of_folders(path: Path, files: Sequence[Path], specs: Sequence[InputSpec]) -> Source:
     """Return what lies in one folder an input: files of one name are one feed."""
-    arrays = [p for p in files if p.suffix.lower() == ".npy"]
-    each = [{p.name: p for p in arrays if p.parent == path / spec.name} for spec in specs]
+    folders = [path / spec.name for spec in specs]  # each by itself: one may be a link to another
+    each = [{p.name: p for p in _listed(f) if p.parent == f and p.suffix.lower() == ".npy"} for f in folders]
     if not any(each):
         raise DataError(
             f"{path} has a folder for each input, but none of them holds .npy files: put one a sample there."
@@ -108,7 +108,8 @@ def _source_of_folders(path: Path, files: Sequence[Path], specs: Sequence[InputS
         for name in each[0]:
             yield f"files {name}", {spec.name: _load_npy(named[name]) for spec, named in zip(specs, each, strict=True)}
 
-    return Source(feeds, replayable=True, skipped=len(files) - sum(map(len, each)))
+    read = {os.path.realpath(p) for named in each for p in named.values()}
+    return Source(feeds, replayable=True, skipped=sum(os.path.realpath(p) not in read for p in files))
 
 
 def _file_feeds(path: Path, specs: Sequence[InputSpec]) -> Iterator[LabelledFeed]:
