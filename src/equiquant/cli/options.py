@@ -21,6 +21,7 @@ from equiquant.recipe import IMAGE_RECIPES, ImageOptions, Recipe
 
 __all__ = [
     "CLE_FLAGS",
+    "RECIPE",
     "Flag",
     "add_image_flags",
     "add_recipe_flags",
@@ -31,7 +32,8 @@ __all__ = [
     "settable_fields",
 ]
 
-RECIPE, IMAGE = "recipe.", "image."  # prefixes of argparse destinations
+RECIPE, IMAGE = "recipe.", "image."
+"""Prefixes of argparse destinations."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from equiquant import __version__
 from equiquant.cli import compare, demo, equalize, inspect, quantize
-from equiquant.cli.options import settable_fields
+from equiquant.cli.options import RECIPE, settable_fields
 from equiquant.errors import nearest
 
 __all__ = ["build_parser", "parse"]
@@ -43,12 +43,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _hint(argument: str, command: argparse.ArgumentParser) -> str:
-    """Return what may have been meant by an argument a command does not know: `--set`, or flags spelled nearly so."""
+    """Return what may have been meant by an argument a command does not know: a field, or flags spelled nearly so."""
     flag, equals, value = argument.partition("=")
     if not flag.startswith("-"):
         return ""
     flags = command._option_string_actions  # argparse has no public list of them
     field = flag.lstrip("-").replace("-", "_")
     if "--set" in flags and field in settable_fields():
+        own = [name for name, action in flags.items() if action.dest in (RECIPE + field, field)]
+        if own:
+            return f" Did you mean {' or '.join(map(repr, own))}?"
         return f" Without a flag of its own: --set {field}={value if equals else 'VALUE'}."
     return nearest(flag, flags)
