@@ -58,13 +58,12 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("earlier", [False, True])
 def test_weights_beside_the_output_are_not_those_of_the_input(
-    model: Path, monkeypatch: pytest.MonkeyPatch, large: bool, earlier: bool
+    model: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
 ) -> None:
     """A float model that was renamed still refers to the file of weights by its old name."""
-    monkeypatch.setattr(save, "INLINE_LIMIT", 10 if large else save.INLINE_LIMIT)
+    monkeypatch.setattr(save, "INLINE_LIMIT", 10)
     source, out = model.parent / "float.onnx", model.parent / "new.onnx"
     onnx.save(onnx.load(model), source, save_as_external_data=True, location="new.onnx.data", size_threshold=0)
     if earlier:
@@ -78,6 +77,15 @@ def test_weights_beside_the_output_are_not_those_of_the_input(
             write(out)
     assert main(["quantize", str(source), "-o", str(out), "--data", str(data)]) != 0
     assert _contents(model.parent) == before
+
+
+def test_a_small_result_leaves_alone_what_lies_where_the_weights_of_a_large_one_go(model: Path) -> None:
+    source, out, beside = (model.parent / name for name in ("float.onnx", "new.onnx", "new.onnx.data"))
+    onnx.save(onnx.load(model), source, save_as_external_data=True, location=beside.name, size_threshold=0)
+    before = beside.read_bytes()
+    quantize(source, out, data=DATA, preset="a8w8").save(out)
+    assert beside.read_bytes() == before
+    quantize(model, model.parent / "a", data=DATA, preset="a8w8", calibration_cache=model.parent / "a.data")
 
 
 def test_weights_beside_the_output_replace_those_of_an_earlier_result_alone(
@@ -96,5 +104,5 @@ def test_weights_beside_the_output_replace_those_of_an_earlier_result_alone(
     result.save(out)
     quantize(model, out, data=DATA, preset="a8w8").save(out)
     assert len(onnx.load(out).graph.node) == len(result.model.graph.node)
-    with pytest.raises(OutputError, match="Two results would be written"):
+    with pytest.raises(OutputError, match=r"Two results would be written to .*a\.data;"):
         quantize(model, model.parent / "a", data=DATA, preset="a8w8", calibration_cache=model.parent / "a.data")

@@ -355,11 +355,10 @@ def _check_places(
 ) -> None:
     """Check, before any work, that all that will be written, the output first, has a place, and over nothing read."""
     places = [Path(file) for file in files if file is not None]
-    beside = [] if files[0] is None else [data_file(files[0])]
+    beside = [] if files[0] is None else [data_file(files[0])]  # of a large output
     reports = [] if folder is None else [Path(folder) / name for name in REPORT_FILES]
-    for place in places:
-        if place.resolve() in [report.resolve() for report in reports]:
-            raise OutputError(f"The report would be written to {place} as well; give each a file of its own.")
+    if both := [place for place in places if place.resolve() in [report.resolve() for report in reports]]:
+        raise OutputError(f"The report would be written to {both[0]} as well; give each a file of its own.")
     if folder is not None:
         check_makeable(os.fspath(folder))
         places += [report for report in reports if report.exists()]
@@ -370,10 +369,12 @@ def _check_places(
         taken += _files_of(model)
     for place in places:
         check_writable(place, *taken)
-    if any(place.exists() for place in beside):
-        check_place(places[0], *taken, large=is_large(load_model(model).model))
-    if len({place.resolve() for place in (*places, *beside)}) < len(places) + len(beside):
-        raise OutputError(f"Two results would be written to {places[0]}; give each a file of its own.")
+    resolved = [place.resolve() for place in places]
+    if any(place.exists() or place.resolve() in resolved for place in beside) and is_large(load_model(model).model):
+        check_place(places[0], *taken, large=True)
+        resolved += [place.resolve() for place in beside]
+    if twice := [place for place in resolved if resolved.count(place) > 1]:
+        raise OutputError(f"Two results would be written to {twice[0]}; give each a file of its own.")
 
 
 def _files_of(model: ModelLike | None) -> set[Path]:

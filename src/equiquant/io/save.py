@@ -35,9 +35,10 @@ def data_file(target: str | os.PathLike[str]) -> Path:
 
 
 def check_place(target: str | Path, *read: Path, large: bool) -> Path:
-    """Check that a model can be written to `target`, and that its weights beside it take the place of nothing else.
+    """Check that a model can be written to `target`, and that weights beside it take the place of nothing else.
 
     What lies there is replaced only if the model at `target` refers to it: then it is what an earlier run has left.
+    A small model has none there, and leaves alone what is.
 
     Args:
         target: A file, which may exist.
@@ -49,14 +50,14 @@ def check_place(target: str | Path, *read: Path, large: bool) -> Path:
             at `target`.
     """
     path, weights = check_writable(target, *read), data_file(target)
-    if not weights.exists():
+    if not (large and weights.exists()):
         return path
     if weights.resolve() in [source.resolve() for source in read]:
         raise OutputError(
             f"Beside the output {path} its weights may go to {weights}, which is the input model's, or among its data;"
             " choose another name so that nothing is lost."
         )
-    if large and weights.resolve() not in _files_at(path):
+    if weights.resolve() not in _files_at(path):
         raise OutputError(
             f"The weights of the output go to {weights}, which exists and is not of a model at {path}; choose another"
             " name, or remove that file."
