@@ -175,3 +175,20 @@ def test_inputs_that_are_not_finite_have_no_say_in_the_rounding() -> None:
         feed["x"][0, 0] = 100.0
     result = quantize(_model(nodes, {"w": W}, ["y"]), data=feeds, preset="w4")
     assert "are not finite" in _reasons(result, "weight_rounding")["mul"]
+
+
+def test_a_corner_tells_weights_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparing every weight with all others whole would take longer than the quantization of many."""
+    compared: list[int] = []
+    equal = np.array_equal
+
+    def counted(first: Array, second: Array) -> bool:
+        compared.append(first.size)
+        return equal(first, second)
+
+    monkeypatch.setattr(np, "array_equal", counted)
+    nodes = [helper.make_node("MatMul", ["x", w], [y], name=w) for w, y in (("w", "y"), ("v", "z"))]
+    model = _model(nodes, {"w": W, "v": 2 * W}, ["y", "z"])
+    quantize(model, data=DATA, preset="w4", weight_rounding="nearest", nodes_to_exclude=["v"])
+    assert compared
+    assert W.size not in compared
