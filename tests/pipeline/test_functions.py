@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
+from onnx_ir.passes.common import InlinePass
 
 from equiquant import Result, equalize, quantize
 from tests.qdq.support import noise
@@ -72,3 +74,16 @@ def test_functions_of_another_operator_set_stay_what_they_are() -> None:
     assert len(result.model.functions) == 2
     (reason,) = [d.reason for d in result.report.decisions if d.rule == "inline_calls"]
     assert "cannot be made part of its graph" in reason
+
+
+def test_calls_that_nobody_names_become_nodes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[ir.Model] = []
+    inline = InlinePass.call
+
+    def counted(self: InlinePass, model: ir.Model) -> Any:
+        calls.append(model)
+        return inline(self, model)
+
+    monkeypatch.setattr(InlinePass, "call", counted)
+    quantize(_model(21), data=DATA, preset="a8w8")
+    assert len(calls) == 1

@@ -16,6 +16,7 @@ from equiquant.decisions import Decision
 from equiquant.errors import ModelError, OptionError
 from equiquant.io import inline_functions
 from equiquant.pipeline.state import RunState
+from equiquant.recipe import Recipe
 from equiquant.target import names_matched
 
 __all__ = ["Made", "follow_names", "made_by"]
@@ -25,8 +26,13 @@ Made = Mapping[str, Sequence[str]]
 """Names of the values that each node makes, by its name."""
 
 
-def made_by(model: ir.Model) -> Made:
-    """Return what each node of a model makes, in subgraphs too; those that only pass a value on make none."""
+def made_by(model: ir.Model, recipe: Recipe) -> Made:
+    """Return what each node of a model makes, in subgraphs too; those that only pass a value on make none.
+
+    Nothing where the recipe names no nodes: following calls takes as long as making them part of the graph.
+    """
+    if not (recipe.nodes_to_quantize or recipe.nodes_to_exclude or recipe.subgraphs_to_exclude):
+        return {}
     calls: dict[str, list[str]] = {}
     with contextlib.suppress(ModelError):  # calls that stay what they are
         calls = inline_functions(model.clone()) if model.functions else {}
@@ -47,7 +53,7 @@ def follow_names(state: RunState, before: Made, model: ir.Model) -> None:
     Raises:
         OptionError: All of `nodes_to_quantize` have gone and nothing has taken their place; an expression is not valid.
     """
-    now = made_by(model)
+    now = made_by(model, state.recipe)
     makers = {value: node for node, values in now.items() for value in values}
     gone = {
         name: list(dict.fromkeys(makers[value] for value in values if value in makers))

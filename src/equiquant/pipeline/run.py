@@ -112,7 +112,7 @@ def run(
         reference = given
         if quantize and state.recipe.npu:
             with state.stages("rewrite"):
-                before = made_by(model)
+                before = made_by(model, state.recipe)
                 model, reference = rewrite_for_npu(state, model, given)
                 follow_names(state, before, model)
         recipe = state.recipe  # as asked for: stages add to that of the state what they exclude
@@ -171,7 +171,7 @@ def _fold(state: RunState, model: ir.Model) -> tuple[ir.Model, Reference]:
             done = canonical_form(model, recipe, optimize=False)
             check_upgrade(original, model, reference)
     state.decisions += done
-    follow_names(state, made_by(original), model)
+    follow_names(state, made_by(original, state.recipe), model)
     del original
     release_memory()
     return model, kept
