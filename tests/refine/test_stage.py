@@ -65,6 +65,7 @@ def test_a_layer_of_too_many_inputs_goes_to_the_nearest_step_and_that_is_said(mo
     monkeypatch.setattr("equiquant.refine.layers.LARGEST", 1)
     report = quantize(chain(), data=data(), weight_rounding="optimal", **SETTINGS).report
     assert [t["name"] for t in report.refinement["trials"]] == ["none", "bias correction"]
+    assert ["too many inputs" in d.reason for d in report.decisions if d.rule == "weight_rounding"] == [True] * 3
     monkeypatch.setattr("equiquant.refine.layers.LARGEST", 30)
     report = quantize(chain(), data=data(), weight_rounding="optimal", **SETTINGS).report
     assert len(report.refinement["trials"]) == 3

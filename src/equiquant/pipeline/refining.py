@@ -58,14 +58,10 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
     """
     recipe, model = state.recipe, equalized.model
     layers, refused = layers_of(model, plan)
-    candidates, why = refinements(state, layers)
-    state.decisions += [Decision("refine", "weight_rounding", "whole network", False, why)] if why else []
+    candidates, against = refinements(state, layers)
+    state.decisions += against
     asked = recipe.bias_correction or recipe.weight_rounding != "nearest"
     state.decisions += refused if asked else []
-    if any(wanted.round_weights for wanted in candidates.values()):
-        state.decisions += [
-            Decision("refine", "weight_rounding", x.name, False, WIDE) for x in layers if not x.roundable
-        ]
     if not candidates or not layers:
         return model, plan
     original = _original(reference, equalized, layers)
@@ -137,8 +133,8 @@ def _choose(trials: list[_Trial]) -> _Trial:
     return better[-1] if better else trials[0]
 
 
-def refinements(state: RunState, layers: list[Layer]) -> tuple[dict[str, Refinement], str]:
-    """Return what is to be tried, by name, in order, and why weights are not rounded where nobody said they are not.
+def refinements(state: RunState, layers: list[Layer]) -> tuple[dict[str, Refinement], list[Decision]]:
+    """Return what is to be tried, by name, in order, and which weights are not rounded where nobody said they are not.
 
     Args:
         state: The run.
@@ -159,12 +155,15 @@ def refinements(state: RunState, layers: list[Layer]) -> tuple[dict[str, Refinem
                 f"it would take {cost / 1e12:.1f} million million multiplications, more than 'auto' spends"
                 f" ({AUTO_COST / 1e12:g}); WeightRounding='optimal' rounds in any case"
             )
+    against = [Decision("refine", "weight_rounding", "whole network", False, reason)] if reason else []
+    if rounding:
+        against += [Decision("refine", "weight_rounding", x.name, False, WIDE) for x in layers if not x.roundable]
     found = {}
     if correcting:
         found[BIASES] = Refinement(correct_bias=True, round_weights=False)
     if rounding and any(layer.roundable for layer in layers):
         found[BOTH if correcting else WEIGHTS] = Refinement(correct_bias=correcting, round_weights=True)
-    return found, reason
+    return found, against
 
 
 def _split(state: RunState, model: ir.Model, *, rounding: bool) -> tuple[Sequence[int], Sequence[int]]:
