@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from equiquant import quantize
 from equiquant.errors import ModelError
 from equiquant.io import load_model, unload
-from equiquant.io.size import files_bytes
+from equiquant.io.size import files_bytes, model_files
 
 RNG = np.random.default_rng(0)
 WEIGHTS: dict[str, np.ndarray] = {
@@ -116,6 +116,33 @@ def test_constant_nodes_may_have_theirs_in_a_file(tmp_path: Path) -> None:
         load_model(path)
     (tmp_path / "other.bin").write_bytes(b"123")
     with pytest.raises(ModelError, match="'large' go beyond the end of"):
+        load_model(path)
+
+
+def test_constants_inside_functions_may_have_theirs_in_a_file(tmp_path: Path) -> None:
+    path = saved(tmp_path, external=True)
+    as_constant(path)
+    model = onnx.load(path, load_external_data=False)
+    constant, gemm = model.graph.node.pop(0), model.graph.node.pop(0)
+    model.graph.node.insert(0, helper.make_node("F", ["x", "small"], ["h"], domain="own"))
+    model.functions.add().CopyFrom(
+        helper.make_function("own", "F", ["x", "small"], ["h"], [constant, gemm], model.opset_import)
+    )
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    onnx.save(model, path)
+    data = np.random.default_rng(1).standard_normal((4, 64)).astype(np.float32)
+    expected = quantize(proto(), data=data, preset="w8").model
+    given = quantize(path, data=data, preset="w8").model
+    assert {t.name: t for t in given.graph.initializer} == {t.name: t for t in expected.graph.initializer}
+    entry = model.functions[0].node[0].attribute[0].t.external_data[0]
+    entry.value = "other.bin"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"'large' are in .*other\.bin, which does not exist"):
+        load_model(path)
+    assert tmp_path / "other.bin" in model_files(path)
+    entry.key, entry.value = "offset", "abc"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="The offset of 'large' in its file is 'abc'"):
         load_model(path)
 
 

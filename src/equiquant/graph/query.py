@@ -15,6 +15,7 @@ __all__ = [
     "FLOAT_KINDS",
     "LINEAR_OPS",
     "TEXT_KINDS",
+    "all_graphs",
     "attribute",
     "clip_ends",
     "constant",
@@ -144,6 +145,13 @@ def _constant_node(node: ir.Node) -> Array | None:
         if name in ("value_int", "value_ints"):
             return np.asarray(attr.value, dtype=np.int64)
     return None
+
+
+def all_graphs(model: ir.Model) -> Iterator[ir.Graph]:
+    """Yield every graph of a model: its own, its functions', and those inside of any."""
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        yield graph
+        yield from graph.subgraphs()
 
 
 def stored(graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:

@@ -24,7 +24,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from equiquant.errors import ModelError
-from equiquant.graph.query import stored
+from equiquant.graph.query import all_graphs, stored
 from equiquant.io.parse import parse
 
 __all__ = ["load_mapped", "unload"]
@@ -83,14 +83,14 @@ def _mapped(path: Path, start: int, end: int, name: str, kind: ir.DataType, shap
 
 
 def _map_external(model: ir.Model, path: Path) -> None:
-    """Map the tensors that lie in other files, those of Constant nodes included.
+    """Map the tensors that lie in other files, those of Constant nodes and in functions included.
 
     Such a file has to be in the model's folder. Where model and weights are links into one store, as a download cache
     keeps them, it is the folder they are named in that counts, or the one they are both kept in.
     """
     named = path.absolute().parent
     folders = named.resolve(), path.resolve().parent
-    for graph in model.graphs():
+    for graph in all_graphs(model):
         for value, tensor in list(stored(graph)):
             if not isinstance(tensor, ir.ExternalTensor) or not tensor.size:
                 continue

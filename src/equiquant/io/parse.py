@@ -19,13 +19,14 @@ def parse(proto: onnx.ModelProto) -> ir.Model:
         ModelError: It holds sparse tensors, takes or returns a map, reads what nothing defines, or is malformed, the
             places of weights in other files included.
     """
-    for graph in _graphs(proto.graph):
-        for sparse in graph.sparse_initializer:
+    for graph in (inner for outer in (proto.graph, *proto.functions) for inner in _graphs(outer)):
+        held = graph if isinstance(graph, onnx.GraphProto) else onnx.GraphProto()  # a function has no initializers
+        for sparse in held.sparse_initializer:
             raise ModelError(f"The initializer '{sparse.values.name}' is sparse. Store it as a dense tensor.")
         for node in graph.node:
             if any(attribute.type == onnx.AttributeProto.SPARSE_TENSOR for attribute in node.attribute):
                 raise ModelError(f"The node '{node.name or node.op_type}' holds a sparse tensor. Store it dense.")
-        for tensor in (*graph.initializer, *(attribute.t for node in graph.node for attribute in node.attribute)):
+        for tensor in (*held.initializer, *(attribute.t for node in graph.node for attribute in node.attribute)):
             for entry in tensor.external_data:
                 if entry.key in ("offset", "length") and not entry.value.isdecimal():
                     raise ModelError(
@@ -51,7 +52,7 @@ def parse(proto: onnx.ModelProto) -> ir.Model:
     return model
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def _graphs(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
     yield graph
     for node in graph.node:
         for attribute in node.attribute:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from equiquant.graph.query import stored
+from equiquant.graph.query import all_graphs, stored
 
 __all__ = ["files_bytes", "model_files"]
 
@@ -14,10 +14,10 @@ __all__ = ["files_bytes", "model_files"]
 def model_files(path: str | Path) -> set[Path]:
     """Return the paths, resolved, of a model file and of the weight files beside it; weights are not read."""
     files = {Path(path).resolve()}
-    for graph in ir.load(path).graphs():
+    for graph in all_graphs(ir.load(path)):
         for _, tensor in stored(graph):
             if isinstance(tensor, ir.ExternalTensor):
-                files.add(Path(tensor.path).resolve())
+                files.add((Path(path).parent / tensor.location).resolve())
     return files
 
 
