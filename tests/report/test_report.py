@@ -24,6 +24,7 @@ def report(**changes: Any) -> Report:
         "recipe": preset("xint8", nodes_to_exclude=("a", "b"), image=ImageOptions(size=(8, 8), mean=(0.5,))),
         "input_sha256": "ab" * 32,
         "input_path": "models/tiny.onnx",
+        "samples": 48,
         "decisions": [
             Decision("canonical", "fold_batch_norm", NASTY, True, "folded"),
             Decision("equalize", "pairwise", "softmax", False, "<b>its input is pinned</b>"),
@@ -151,6 +152,7 @@ def test_the_page_shows_the_figures() -> None:
         "No data <given>",
         "no signal",
         "2.0 s",
+        "minmse calibration on 48 samples",
     ):
         assert shown in text, shown
     assert "until converged" in text

@@ -18,6 +18,7 @@ from equiquant.report.hardware import TITLES
 from equiquant.report.markup import (
     TIMES,
     bytes_text,
+    calibrated_on,
     compared_on,
     counted,
     decibels,
@@ -83,7 +84,7 @@ def _run_facts(
     for title, rule in (("Data", "data"), ("Statistics", "statistics")):
         yield from ((title, d.reason) for d in report.decisions if (d.stage, d.rule) == ("calibrate", rule))
     if report.tensors:
-        seen = "" if report.samples is None else f", calibrated on {_samples(report)}"
+        seen = "" if report.samples is None else f", calibrated on {calibrated_on(report.samples, report.quality)}"
         yield "Quantized", counted(len(report.tensors), "tensor") + seen
     joined = [d.where for d in report.decisions if d.rule == "join_in_float" and d.applied]
     if joined:
@@ -125,11 +126,6 @@ def _run_facts(
     yield "Model", target
     if report_dir is not None:
         yield "Report", str(Path(report_dir) / "report.html")
-
-
-def _samples(report: Report) -> str:
-    made_up = (report.quality or {}).get("synthetic")
-    return counted(report.samples, "made-up input" if made_up else "sample")
 
 
 def _equalized(cle: Any) -> str:

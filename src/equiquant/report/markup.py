@@ -15,6 +15,7 @@ __all__ = [
     "TIMES",
     "Cell",
     "bytes_text",
+    "calibrated_on",
     "code",
     "compared_on",
     "counted",
@@ -109,6 +110,11 @@ def counted(value: Any, what: str) -> str:
     ('1 sample', '8 samples')
     """
     return f"{figure(value)} {what}{'' if number(value) == 1 else 's'}"
+
+
+def calibrated_on(samples: Any, quality: Mapping[str, Any] | None) -> str:
+    """Return what ranges come from, e.g. `100 samples`."""
+    return counted(samples, "made-up input" if (quality or {}).get("synthetic") else "sample")
 
 
 def compared_on(quality: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from equiquant.report.markup import (
     TIMES,
     Cell,
     bytes_text,
+    calibrated_on,
     code,
     compared_on,
     decibels,
@@ -90,10 +91,11 @@ def _head(name: str, data: Mapping[str, Any]) -> str:
         )
     scales = "power-of-two scales" if recipe["scale_kind"] == "power_of_two" else "float scales"
     weights = "per channel" if recipe["per_channel"] else "per tensor"
+    seen = "" if data.get("samples") is None else f" on {calibrated_on(data['samples'], data['quality'])}"
     return (
         f'<h1>{escape(name)}</h1><p class="lead"><span class="pill plain">{escape(recipe["name"])}</span> '
         f"{escape(recipe['activation_type'])} activations, {escape(recipe['weight_type'])} weights {weights}, "
-        f"{escape(recipe['bias_type'])} bias, {scales}, {escape(recipe['calibration'])} calibration</p>"
+        f"{escape(recipe['bias_type'])} bias, {scales}, {escape(recipe['calibration'])} calibration{seen}</p>"
     )
 
 
