@@ -217,3 +217,18 @@ def test_other_arrays_are_left_alone() -> None:
     unload(array.reshape(3, 4)[1:])
     assert array.sum() == 66
     unload(np.frombuffer(bytes(8), np.uint8))
+
+
+def test_a_constant_of_a_function_may_stand_for_an_attribute_of_the_call(tmp_path: Path) -> None:
+    given = onnx.AttributeProto(name="value", ref_attr_name="w", type=onnx.AttributeProto.TENSOR)
+    constant = helper.make_node("Constant", [], ["c"])
+    constant.attribute.append(given)
+    nodes, opset = [constant, helper.make_node("MatMul", ["x", "c"], ["y"])], helper.make_opsetid("", 17)
+    function = helper.make_function("my", "F", ["x"], ["y"], nodes, [opset], attributes=["w"])
+    weight = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
+    call = helper.make_node("F", ["x"], ["y"], domain="my", w=numpy_helper.from_array(weight, "w"))
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", n]) for name, n in (("x", 8), ("y", 4))]
+    graph, opsets = helper.make_graph([call], "g", ends[:1], ends[1:]), [opset, helper.make_opsetid("my", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=9), tmp_path / "m.onnx")
+    assert model_files(tmp_path / "m.onnx") == {tmp_path / "m.onnx"}
+    assert load_model(tmp_path / "m.onnx").model.functions

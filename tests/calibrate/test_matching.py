@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from equiquant import calibrate
-from equiquant.calibrate.matching import matching_texture
+from equiquant.calibrate.matching import alive, matching_texture
 from equiquant.calibrate.synthetic import Texture, component, synthetic_feeds
 from equiquant.io import Runner, input_specs, load_model
 from equiquant.recipe import preset
@@ -89,6 +89,20 @@ def test_dead_channels_say_nothing_and_a_loud_one_not_that_all_others_are_dead(d
     assert texture is not None
     assert np.allclose(texture.offset, (0.1, -0.2, 0.3), atol=0.2)
     assert 0.6 < texture.powers.sum() < 1.6
+
+
+@pytest.mark.parametrize(
+    ("variance", "living"),
+    [
+        ([1e-9, 2.0], [1]),
+        ([1e-9] * 14 + [2.0, 3.0], [14, 15]),
+        ([1.0, 2.0, 3.0, 1e12], [0, 1, 2, 3]),
+        ([0.0, 1.0, 2.0, 3.0, 1e12], [1, 2, 3, 4]),
+        ([1e-7, 2e-7, 3e-7], [0, 1, 2]),  # a small scale is no death
+    ],
+)
+def test_which_channels_say_something(variance: list[float], living: list[int]) -> None:
+    assert np.flatnonzero(alive(np.array(variance))).tolist() == living
 
 
 def test_preprocessing_inside_the_model_is_seen_through() -> None:

@@ -287,6 +287,7 @@ def test_a_refusal_is_one_line_and_1(
         (["quantize", "m.onnx", "-o", "o.onnx", "--no-cla"], "Did you mean '--no-cle'"),
         (["quantize", "m.onnx", "-o", "o.onnx", "--histogram-bins=512"], "of its own: --set histogram_bins=512"),
         (["quantize", "m.onnx", "-o", "o.onnx", "--percentile", "99"], "of its own: --set percentile=VALUE"),
+        (["quantize", "m.onnx", "-o", "o.onnx", "--cle"], "of its own: --set cle=VALUE"),
         (["quantize", "m.onnx", "-o", "o.onnx", "--target_sqnr", "20"], "Did you mean '--target-sqnr'?"),
         (["quantize", "m.onnx", "-o", "o.onnx", "--calibration_samples=8"], "Did you mean '--samples'?"),
         (["quantize", "m.onnx", "-o", "o.onnx", "--image.size", "8"], "Did you mean '--size'?"),

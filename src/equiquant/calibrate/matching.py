@@ -36,6 +36,7 @@ AFFINE = frozenset(
 PROBES = 4  # noise inputs a component
 DEAD = 1e-4  # of the variance of the loud channels of a layer: those below say nothing
 LOUD = 0.9  # quantile of the variances: a single channel may be far louder than all others
+NOTHING = 1e-5  # the usual ε: where that quantile is below, most channels are dead, and the largest variance counts
 LEAST = 0.05  # of the variance is left to the noise
 PULL = 1e-2  # weight of the usual spectrum against that of the stored statistics
 
@@ -86,7 +87,8 @@ def matching_texture(model: ir.Model, spec: InputSpec, seed: int) -> Texture | N
 
 def alive(variance: Array) -> Array:
     """Return which channels of a BatchNormalization say something: most may be dead, one far louder than the others."""
-    result: Array = variance > DEAD * np.quantile(variance, LOUD, method="lower")
+    loud = np.quantile(variance, LOUD, method="lower")
+    result: Array = variance > DEAD * (loud if loud > NOTHING else variance.max())
     return result
 
 

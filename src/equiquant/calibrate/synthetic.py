@@ -161,9 +161,13 @@ def _is_mask(spec: InputSpec) -> bool:
 
 
 def _masks_alike(mask: InputSpec, specs: Sequence[InputSpec]) -> bool:
-    """True if images or features have as many axes as the mask: whether ones or zeros hide them is not known."""
+    """True if images or features have as many axes as the mask: whether ones or zeros hide them is not known.
+
+    A mask of one element a sample would hide all of it.
+    """
     others = (s for s in specs if not _is_mask(s) and (float_dtype(s) or s.dtype == "uint8"))
-    return any(len(s.shape) == len(mask.shape) for s in others)
+    whole = all(size == 1 for size in mask.shape[1:])
+    return not whole and any(len(s.shape) == len(mask.shape) for s in others)
 
 
 def _no_data(spec: InputSpec, kind: str) -> DataError:

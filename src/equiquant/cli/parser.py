@@ -50,7 +50,8 @@ def _hint(argument: str, command: argparse.ArgumentParser) -> str:
     flags = command._option_string_actions  # argparse has no public list of them
     field = flag.lstrip("-").replace("-", "_")
     if "--set" in flags and field in settable_fields():
-        own = [name for name, action in flags.items() if action.dest in (RECIPE + field, field)]
+        mine = {name: action for name, action in flags.items() if action.dest in (RECIPE + field, field)}
+        own = [name for name, action in mine.items() if action.const is not False]  # --no-cle is not what --cle means
         if own:
             return f" Did you mean {' or '.join(map(repr, own))}?"
         return f" Without a flag of its own: --set {field}={value if equals else 'VALUE'}."

@@ -155,13 +155,17 @@ def all_graphs(model: ir.Model) -> Iterator[ir.Graph]:
 
 
 def stored(graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
-    """Yield the tensors a graph holds, with their values: initializers that have data, and those of Constant nodes."""
+    """Yield the tensors a graph holds, with their values: initializers that have data, and those of Constant nodes.
+
+    In a function a Constant may stand for an attribute of the call, and holds none.
+    """
     for value in graph.initializers.values():
         if value.const_value is not None:
             yield value, value.const_value
     for node in graph:
-        if node.op_type == "Constant" and node.domain == "" and "value" in node.attributes:
-            yield node.outputs[0], node.attributes["value"].as_tensor()
+        value_of = node.attributes.get("value") if node.op_type == "Constant" and node.domain == "" else None
+        if value_of is not None and not value_of.is_ref():
+            yield node.outputs[0], value_of.as_tensor()
 
 
 def is_float(value: ir.Value) -> bool:

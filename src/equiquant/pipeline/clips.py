@@ -54,9 +54,10 @@ def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge
     state.equalization["replace_clip6_relu"] = {"replaced": len(replaced), "error": error, "sqnr_db": damage}
     if error <= state.recipe.equivalence_tolerance and damage >= SAME_DB:
         return reference
+    made_up = " on made-up inputs" if state.stream.synthetic else ""
     state.warn(
         f"ReplaceClip6Relu replaced {len(replaced)} Clip(0, 6) by Relu, which changed the float function:"
-        f" {damage:.1f} dB are left before any rounding. Set it to False to keep the function."
+        f" {damage:.1f} dB are left before any rounding{made_up}. Set it to False to keep the function."
     )
     return Reference.of(model, proof_samples(state, model))
 
