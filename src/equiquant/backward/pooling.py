@@ -30,14 +30,12 @@ def global_pool(tape: Tape, node: ir.Node, gradients: Gradients) -> None:
 def reduction(tape: Tape, node: ir.Node, gradients: Gradients) -> None:
     """ReduceMean, -Sum, -Max, -Min, -L1, -L2, -SumSquare and -LogSumExp over constant axes."""
     x, g = first(node, gradients)
-    given = node.inputs[1] if len(node.inputs) > 1 else None
-    axes = query.attribute(node, "axes", None) if given is None else query.constant(given)
-    if given is not None and axes is None:
+    axes, rank = query.integers(node, 1, "axes"), len(shape(x))
+    if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
         return tape.stop(x)
-    rank = len(shape(x))
-    if axes is None or len(axes) == 0:
-        axes = () if query.attribute(node, "noop_with_empty_axes", 0) else range(rank)
-    kept = sorted(int(a) % rank for a in axes)
+    if not axes:
+        axes = [] if query.attribute(node, "noop_with_empty_axes", 0) else list(range(rank))
+    kept = sorted(a % rank for a in axes)
     sizes = [1 if i in kept else d for i, d in enumerate(shape(x))]
     y = node.outputs[0]
     if not query.attribute(node, "keepdims", 1):

@@ -151,9 +151,9 @@ class _Pass:
             if progress is not None:
                 progress(samples)
 
-        with Workers(runner, self.names, self._accumulator, self.workers, done) as workers:
+        with Workers(runner, self.names, self._accumulator, self.workers, done, stream.number) as workers:
             for group in batches(source, size):
-                workers.submit(group, [stream.number(feeds + index) for index in range(len(group))])
+                workers.submit(group, feeds)
                 feeds += len(group)
                 if checkpoint is not None and checkpoint.due(group):
                     records = workers.records()

@@ -34,6 +34,7 @@ class Workers:
         make: Makes the accumulator of a tensor.
         count: How many groups to run at once.
         done: Called with the number of samples when a group is done, in the order they were submitted.
+        number: Returns the number in the data of the feed with an index, for errors.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class Workers:
         make: Callable[[str], Accumulator],
         count: int,
         done: Callable[[int], None],
+        number: Callable[[int], int],
     ) -> None:
-        self._runner, self._done, self._count = runner, done, count
+        self._runner, self._done, self._count, self._number = runner, done, count, number
         self._pool = ThreadPoolExecutor(count)
         self._figures = {name: make(name) for name in names}
         self._counting = Lock()
@@ -58,19 +60,19 @@ class Workers:
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, group: Sequence[Feed], numbers: Sequence[int]) -> None:
+    def submit(self, group: Sequence[Feed], first: int) -> None:
         """Start on consecutive feeds, run as one batch; waits while all workers are busy.
 
         Args:
             group: The feeds.
-            numbers: Theirs, for errors.
+            first: The index of the first of them.
 
         Raises:
             EquiQuantError: What a group before this one met.
         """
         if len(self._waiting) > self._count:  # one more waits, so that no worker does
             self._next()
-        self._waiting.append(self._pool.submit(self._work, group, numbers))
+        self._waiting.append(self._pool.submit(self._work, group, first))
 
     def records(self) -> dict[str, TensorRecord]:
         """Wait for everything submitted so far and return the records.
@@ -85,11 +87,12 @@ class Workers:
     def _next(self) -> None:
         self._done(self._waiting.popleft().result())
 
-    def _work(self, group: Sequence[Feed], numbers: Sequence[int]) -> int:
+    def _work(self, group: Sequence[Feed], first: int) -> int:
         try:
             return self._count_in(joined(group))
         except (DataError, ModelError) as error:
-            feeds = f"feed {numbers[0]}" if len(numbers) == 1 else f"feeds {numbers[0]} to {numbers[-1]}"
+            start, end = self._number(first), self._number(first + len(group) - 1)
+            feeds = f"feed {start}" if len(group) == 1 else f"feeds {start} to {end}"
             raise type(error)(f"Calibration {feeds}: {error}") from error
 
     def _count_in(self, feed: Feed) -> int:
