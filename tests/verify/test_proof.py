@@ -190,3 +190,21 @@ def test_layers_that_are_only_wrong_together_do_not_both_go() -> None:
     assert proof.equivalence.error == 0.0
     assert len(rolled_back(proof)) == 1
     assert proof.z.any()
+
+
+def test_a_model_that_does_not_repeat_itself_keeps_its_scales() -> None:
+    """A stub in place of the reference, as of a custom operator that counts its runs: no two results agree."""
+    model = MIXED.model()
+    classes = find_classes(model)
+
+    class Stub(Reference):
+        runs = 0
+
+        def measure(self, model: ir.Model) -> Equivalence:
+            Stub.runs += 1
+            return Equivalence(0.0 if Stub.runs == 6 else 1.0, "y", 1)
+
+    proof = apply_proven(model, classes, random_scales(classes), Stub.of(model, MIXED.feeds()))
+    assert proof.equivalence.error == 1.0
+    assert not proof.z.any()
+    assert rolled_back(proof) == ["whole network"]

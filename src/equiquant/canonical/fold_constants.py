@@ -16,13 +16,15 @@ from equiquant.decisions import Decision
 from equiquant.errors import ModelError
 from equiquant.graph.edit import add_initializer
 from equiquant.graph.query import attribute, constant, label, static_shape
+from equiquant.graph.randomness import RANDOM
 from equiquant.io import Runner
 
 __all__ = ["fold_constants"]
 
 RULE = "fold_constants"
 LEFT = frozenset(
-    {"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"}  # another result in every run
+    RANDOM
+    | {"Dropout"}  # in training mode another result in every run
     | {"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"}  # quantized already
     | {"If", "Loop", "Scan", "SequenceMap"}
 )

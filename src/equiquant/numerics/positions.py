@@ -32,7 +32,6 @@ STEP = 3  # positions to either side of the start that a program begins with
 FARTHEST = 40
 GAP = 1e-6  # of the cost, within which a solution counts as the best
 NODES = 2000  # of the search tree: beyond, the best solution so far stands
-UNBOUNDED = 2000  # more than any sum of positions differs by
 STILL = 1e-5  # of the largest cost at the start, a step: above GAP, so that nothing wanders off
 
 
@@ -207,6 +206,7 @@ class _Program:
         windows: _Windows,
     ) -> None:
         self._start = start
+        self._windows = windows
         self._first: dict[int, int] = {}  # variable to its first unknown
         self._table: list[tuple[int, int]] = []  # (variable, position) of each unknown
         for variable in variables:
@@ -228,8 +228,9 @@ class _Program:
             for index, (terms, least) in enumerate(choice):
                 row = self._expand(terms)
                 if switches:  # the row need not hold where its switch is off
-                    row[switches[index]] = -float(UNBOUNDED)
-                    least -= UNBOUNDED
+                    slack = max(least - self._lowest(terms), 0)
+                    row[switches[index]] = -float(slack)
+                    least -= slack
                 self._rows.append((row, float(least), np.inf))
             if switches:
                 self._rows.append((dict.fromkeys(switches, 1.0), 1.0, np.inf))
@@ -253,6 +254,11 @@ class _Program:
                 row[unknown] = row.get(unknown, 0.0) + coefficient * self._table[unknown][1]
                 unknown += 1
         return row
+
+    def _lowest(self, terms: Terms) -> int:
+        """Return the least a sum can come to."""
+        ends = [(c, self._windows.of(v)) for v, c in terms]
+        return sum(min(c * w[0], c * w[-1]) for c, w in ends)
 
     def solve(self) -> Array | None:
         """Return the positions of least cost, None if there are none."""

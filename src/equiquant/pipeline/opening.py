@@ -15,6 +15,7 @@ from equiquant import calibrate
 from equiquant.calibrate import SampleStream
 from equiquant.decisions import Decision
 from equiquant.errors import DataError
+from equiquant.graph.randomness import refuse_random
 from equiquant.io import LoadedModel, input_specs
 from equiquant.io.runtime import InputSpec
 from equiquant.pipeline.idle_options import idle_options
@@ -52,7 +53,9 @@ def begun(
 
     Raises:
         DataError: The file cannot be read, or its statistics are of made-up inputs and there are real ones.
+        ModelError: The model draws random numbers.
     """
+    refuse_random(loaded.model)
     file = None if stats_file is None else Path(stats_file)
     stored = quantize and recipe.weight_only  # there is nothing to recall
     recalled = calibrate.load_stats(file) if file is not None and file.exists() and not stored else None

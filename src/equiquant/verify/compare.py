@@ -25,6 +25,7 @@ from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by
 from equiquant.graph.edit import infer_shapes
 from equiquant.graph.query import TEXT_KINDS, is_float, static_shape
+from equiquant.graph.randomness import refuse_random
 from equiquant.graph.varying import varying
 from equiquant.io.runtime import Runner
 from equiquant.numerics.parallel import parallel
@@ -167,6 +168,7 @@ def compare_models(
         ModelError: Inputs or outputs differ in name or shape, or a model does not run.
         DataError: The stream is empty, or is an iterator where several passes are needed.
     """
+    refuse_random(float_model)
     _check_same_interface(float_model, quantized_model)
     one_shot = isinstance(stream, Iterator)
     feeds = iter(stream)
