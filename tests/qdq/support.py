@@ -67,8 +67,7 @@ def quantize(model: ir.Model, recipe: Recipe, feeds: Feeds) -> tuple[ir.Model, Q
     found = target.survey(copy, recipe)
     stats = statistics(copy, found.calibrated, feeds, histograms=recipe.calibration != "minmax")
     plan = target.choose(copy, found, stats, recipe)
-    if found.target.widened:
-        plan = target.cpu_form(copy, plan)
+    plan = target.cpu_form(copy, plan, found.target)
     qdq.insert(copy, plan)
     onnx.checker.check_model(ir.to_proto(copy), full_check=True)
     return copy, plan

@@ -1,7 +1,8 @@
-"""Int32Bias on the NPU target: the very numbers of the documented form, on onnxruntime's integer kernels."""
+"""The CPU form: the very numbers of the plain one, on onnxruntime's integer kernels; Int32Bias on the NPU target."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from equiquant import qdq
 from equiquant import quantize as quantize_model
+from equiquant.graph.edit import Names
 from equiquant.graph.query import constant
 from equiquant.qdq.integer_clip import clip_integers
 from equiquant.recipe import preset
@@ -19,6 +22,12 @@ from tests.qdq.test_fusing import ALLOWED, BOTTLENECK, INVERTED_RESIDUAL, _netwo
 XINT8, CPU = preset("xint8"), preset("xint8", bias_type="int32")
 FEED = {"x": noise(1, 3, 32, 32)}
 W, V = noise(4, 2, 3, 3, seed=1), noise(3, 4, 1, 1, seed=2)
+BOUNDS = {
+    "zero": np.array(0, np.float32),
+    "low": np.array(-0.337, np.float32),
+    "bound": np.array(1.7301, np.float32),  # on no grid
+    "each": np.array([0.3, 1.7301, 2.9, 9.0], np.float32).reshape(1, 4, 1, 1),
+}
 
 
 def _biases(model: ir.Model) -> dict[str, Array]:
@@ -93,18 +102,14 @@ def test_a_bias_out_of_reach_stays_int8() -> None:
         ("r = Relu (a)", 1),
         ("r = Clip (a, zero, bound)", 1),
         ("r = Clip (a, low, bound)", 1),
+        ("t = Relu (a)  r = Min (t, each)", 2),
         ("r = LeakyRelu <alpha = 0.1> (a)", 0),
         ("r = Relu (a)  s = Add (a, a)", 0),  # somebody else reads what goes in
     ],
 )
 @pytest.mark.parametrize("kind", ["uint8", "int8"])
 def test_clipping_integers_is_exact(tail: str, moved: int, kind: str) -> None:
-    constants = {
-        "zero": np.array(0, np.float32),
-        "low": np.array(-0.337, np.float32),
-        "bound": np.array(1.7301, np.float32),  # on no grid
-    }
-    used = {k: v for k, v in constants.items() if f" {k}" in tail}
+    used = {k: v for k, v in BOUNDS.items() if f" {k}" in tail}
     end = "z = Conv (r, v)  y = Add (z, q)  q = Conv (s, v)" if "s =" in tail else "y = Conv (r, v)"
     end = "z = Conv (r, v)  q = Conv (s, v)  y = Add (z, q)" if "s =" in tail else end
     text = f"g (float[2, 2, 9, 9] x) => (float[] y) {{ a = Conv (x, w)  {tail}  {end} }}"
@@ -112,9 +117,43 @@ def test_clipping_integers_is_exact(tail: str, moved: int, kind: str) -> None:
     feed = {"x": noise(2, 2, 9, 9, seed=4)}
     quantized, plan = quantize(model, preset("xint8", activation_type=kind), [feed])
     before = run(quantized, feed)[0]
-    assert clip_integers(quantized, plan.nodes, lambda name: f"{name}_unique") == moved
+    assert clip_integers(quantized, plan.nodes, Names(quantized.graph).fresh) == moved
     np.testing.assert_array_equal(run(quantized, feed)[0], before)
     assert all(v.uses() for v in quantized.graph.initializers.values())
+
+
+@pytest.mark.parametrize(
+    ("tail", "options", "moved"),
+    [
+        ("r = Clip (a, low, bound)", {"activation_symmetric": True}, True),
+        ("r = Relu (a)", {"activation_symmetric": True}, True),
+        ("r = Relu (a)", {}, False),  # vanishes into the saturation
+        ("t = Relu (a)  r = Min (t, each)", {}, True),
+        ("t = Relu (a)  r = Min (t, each)", {"activation_symmetric": True}, True),
+    ],
+)
+@pytest.mark.parametrize("name", ["a8w8", "a8w8_per_channel"])
+def test_float_scales_run_on_integers_too(
+    tail: str, options: dict[str, Any], moved: bool, name: str, tmp_path: Path
+) -> None:
+    used = {k: v for k, v in BOUNDS.items() if f" {k}" in tail}
+    text = f"g (float[2, 2, 9, 9] x) => (float[] y) {{ a = Conv (x, w)  {tail}  y = Conv (r, v) }}"
+    model, feed = parse(text, 17, w=W, v=V, **used), {"x": noise(2, 2, 9, 9, seed=4)}
+    form, plan = quantize(model, preset(name, calibration="minmax", **options), [feed])
+    plain = model.clone()
+    qdq.insert(plain, dataclasses.replace(plan, integer_clips=False))
+    written = run(form, feed)[0]
+    np.testing.assert_array_equal(written, run(plain, feed)[0])
+    assert fused_ops(form, tmp_path)["QLinearConv"] == 2
+    assert (fused_ops(plain, tmp_path)["QLinearConv"] < 2) == moved
+    assert np.abs(run(form, feed, optimize=True)[0] - written).max() <= float(plan.activations["y"].scale)
+
+
+def test_int8_activations_keep_the_form_that_other_runtimes_know() -> None:
+    text = "g (float[2, 2, 9, 9] x) => (float[] y) { a = Conv (x, w)  r = Relu (a)  y = Conv (r, v) }"
+    recipe = preset("a8w8", calibration="minmax", activation_symmetric=True, activation_type="int8")
+    form, _ = quantize(parse(text, w=W, v=V), recipe, [{"x": noise(2, 2, 9, 9)}])
+    assert op_types(form)["Relu"] == 1
 
 
 def test_a_wrong_bound_would_be_seen() -> None:

@@ -132,8 +132,7 @@ def run(
             state.decisions.append(Decision("refine", "no_data", "whole network", False, NO_REFINEMENT))
         else:
             model, plan = refined(state, folded or model, equalized, plan)
-        if target.target_of(recipe).widened:
-            plan = target.cpu_form(model, plan)
+        plan = target.cpu_form(model, plan, target.target_of(recipe))
         state.decisions += plan.remarks
         quantized = model.clone()
         with state.stages("insert"):

@@ -24,7 +24,7 @@ class QuantPlan:
         grids: (node name, input index) to the parameters whose values a constant takes before it is stored with those
             of `constants`: an int8 bias written as int32.
         bias_gains: Node name to the noise gain at the network's output of each channel of its bias, where known.
-        integer_clips: Relu and Clip behind a quantized node work on its integers.
+        integer_clips: Relu, Clip and Min behind a quantized node work on its integers.
         remarks: What the user should know of single nodes.
         limits: What the limits of the target did, None where it has none.
     """

@@ -65,6 +65,14 @@ class Target:
         zero = self.activation.center if self.activation_symmetric else self.activation.qmin
         return self.activation.qmax - zero
 
+    @property
+    def integer_clips(self) -> bool:
+        """True if Relu, Clip and Min belong behind QuantizeLinear, to let the layer before them run on integers.
+
+        Runtimes that take int8 activations alone know them in front of it; with int8 biases no layer has such a kernel.
+        """
+        return self.widened or (self.bias.name == "int32" and self.activation.name == "uint8")
+
 
 def target_of(recipe: Recipe) -> Target:
     """Return the target a recipe describes.

@@ -1,4 +1,7 @@
-"""The CPU form of a power-of-two model: int8 biases written as int32 at the scale of the accumulator.
+"""The CPU form: what lets runtimes take a plan's layers to integer kernels.
+
+Relu, Clip and Min work on integers, behind QuantizeLinear (`qdq.integer_clip`). Int8 biases of a power-of-two model are
+written as int32 at the scale of the accumulator.
 
 A bias b·2^−p_b with b in 8 bits is b·2^shift steps of 2^−(p_in + p_w), shift = p_in + p_w − p_b: the very same number
 as long as the shift is not negative, and integer kernels take it. A bias finer than the accumulator (shift < 0) is
@@ -17,19 +20,28 @@ from equiquant.graph.query import label
 from equiquant.numerics.affine import QuantParams
 from equiquant.target.ops import row_of
 from equiquant.target.plan import QuantPlan
+from equiquant.target.targets import Target
 
 __all__ = ["cpu_form"]
 
 FULL_SHIFT = 31 - 8  # bits an int8 may be shifted to the left within int32
 
 
-def cpu_form(model: ir.Model, plan: QuantPlan) -> QuantPlan:
-    """Return the plan for integer kernels: int8 biases stored as int32 at s_x·s_w, their values unchanged.
+def cpu_form(model: ir.Model, plan: QuantPlan, target: Target) -> QuantPlan:
+    """Return the plan for integer kernels, the values it gives unchanged.
 
     Args:
         model: The model the plan is for; only read.
-        plan: A plan with power-of-two scales.
+        plan: The plan.
+        target: What it is for; a plan for hardware with a form of its own stays as it is.
     """
+    if target.widened:
+        plan = _widen_biases(model, plan)
+    return dataclasses.replace(plan, integer_clips=target.integer_clips)
+
+
+def _widen_biases(model: ir.Model, plan: QuantPlan) -> QuantPlan:
+    """Return a plan with power-of-two scales with int8 biases stored as int32 at s_x·s_w."""
     constants, grids = dict(plan.constants), dict(plan.grids)
     remarks = list(plan.remarks)
     for node in model.graph:
@@ -48,7 +60,7 @@ def cpu_form(model: ir.Model, plan: QuantPlan) -> QuantPlan:
             remarks.append(Decision("target", "int32_bias", label(node), True, why))
         grids[name, row.bias] = params
         constants[name, row.bias] = QuantParams.make(step, 0, "int32")
-    return dataclasses.replace(plan, constants=constants, grids=grids, integer_clips=True, remarks=tuple(remarks))
+    return dataclasses.replace(plan, constants=constants, grids=grids, remarks=tuple(remarks))
 
 
 def _step(node: ir.Node, plan: QuantPlan, weight: int) -> float:
