@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from equiquant import qdq
+from equiquant import compare, qdq
 from equiquant import quantize as quantize_model
 from equiquant.graph.edit import Names
 from equiquant.graph.query import constant
@@ -144,6 +144,7 @@ def test_float_scales_run_on_integers_too(
     qdq.insert(plain, dataclasses.replace(plan, integer_clips=False))
     written = run(form, feed)[0]
     np.testing.assert_array_equal(written, run(plain, feed)[0])
+    assert {row.name for row in compare(model, form, data=[feed]).tensors} >= {"a", "r"}
     assert fused_ops(form, tmp_path)["QLinearConv"] == 2
     assert (fused_ops(plain, tmp_path)["QLinearConv"] < 2) == moved
     assert np.abs(run(form, feed, optimize=True)[0] - written).max() <= float(plan.activations["y"].scale)

@@ -104,4 +104,8 @@ def _move(graph: ir.Graph, node: ir.Node, rounding: ir.Node, form: list[ir.Node]
     replaced = [value for value in node.inputs[1:] if value is not None]
     stored = [value for end in replaced if (maker := end.producer()) is not None for value in maker.inputs]
     graph.remove(node, safe=True)
+    for use in readers:  # comparisons find a tensor by its name
+        restored = use.node.outputs[0]
+        if use.node.op_type == "DequantizeLinear" and not restored.is_graph_output():
+            restored.name = node.outputs[0].name
     remove_unread(graph, [*replaced, *(value for value in stored if value is not None)])
