@@ -10,7 +10,8 @@ import onnx_ir as ir
 import pytest
 from onnx_ir.passes.common import InlinePass
 
-from equiquant import Result, equalize, quantize
+from equiquant import ModelError, Result, equalize, quantize
+from equiquant.io import load_model
 from tests.qdq.support import noise
 
 pytestmark = pytest.mark.filterwarnings("ignore:As onnxruntime runs the model")  # tests/test_kernels.py is about that
@@ -42,6 +43,29 @@ def _model(opset: int, of_functions: int | None = None) -> onnx.ModelProto:
     return model
 
 
+@pytest.mark.parametrize(
+    ("inner", "number", "refusal"),
+    [
+        ("q = QuantizeLinear (a, s)  c = DequantizeLinear (q, s)", 0.1, "already quantized"),
+        ("c = Mul (a, s)", float("nan"), "contains NaN"),
+    ],
+)
+def test_functions_are_refused_for_what_the_graph_is_if_they_are_called(
+    inner: str, number: float, refusal: str
+) -> None:
+    text = f"Spare (a, b) => (c) {{ s = Constant <value = float {{1}}> ()  {inner} }}"
+    function = onnx.parser.parse_function(f'<domain: "own", opset_import: ["" : 17]> {text}')
+    function.node[0].attribute[0].t.CopyFrom(onnx.numpy_helper.from_array(np.array(number, np.float32)))
+    model = _model(17)
+    model.functions.append(function)
+    assert not load_model(model).quantized
+    del model.functions[1]
+    function.name = "Inner"
+    model.functions.append(function)
+    with pytest.raises(ModelError, match=refusal):
+        load_model(model)
+
+
 def _integer_layers(result: Result) -> int:
     """Return how many MatMuls read an integer weight."""
     restored = {n.output[0] for n in result.model.graph.node if n.op_type == "DequantizeLinear"}
@@ -54,6 +78,7 @@ def test_layers_inside_functions_are_quantized(opset: int, preset: str) -> None:
     result = quantize(_model(opset), data=DATA, preset=preset)
     assert _integer_layers(result) == 2
     assert not result.model.functions
+    assert [o.domain for o in result.model.opset_import] == [""]
     assert {n.name for n in result.model.graph.node if n.op_type == "MatMul"} == {"MatMul_d", "last"}
     assert any(d.where == "call" and d.rule == "inline_calls" for d in result.report.decisions) or opset == 17
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from equiquant.errors import ModelError, first_line
-from equiquant.graph.query import FINITE, stored
+from equiquant.graph.query import FINITE, label, stored
 from equiquant.io.mapped import load_mapped
 from equiquant.io.parse import parse
 
@@ -43,7 +44,7 @@ class LoadedModel:
     @property
     def quantized(self) -> bool:
         """True if the model holds quantized operators."""
-        return any(node.op_type in QUANTIZED_OPS for node in self.model.graph.all_nodes())
+        return any(node.op_type in QUANTIZED_OPS for graph in _reached(self.model) for node in graph.all_nodes())
 
 
 def load_model(source: ModelLike, *, allow_quantized: bool = False) -> LoadedModel:
@@ -106,15 +107,16 @@ def _validate(model: ir.Model, allow_quantized: bool) -> None:
         raise ModelError("The model has no nodes: the file is empty, truncated or not an ONNX model.")
     if not model.graph.outputs:
         raise ModelError("The model has no outputs.")
-    for node in model.graph.all_nodes():
+    graphs = _reached(model)
+    for node in chain.from_iterable(graph.all_nodes() for graph in graphs):
         if node.op_type in QUANTIZED_OPS and not allow_quantized:
             raise ModelError(
-                f"The model is already quantized (node '{node.name}' is {node.op_type}). Start from the float model."
+                f"The model is already quantized (node '{label(node)}' is {node.op_type}). Start from the float model."
             )
     for value in model.graph.initializers.values():
         if value.const_value is None:
             raise ModelError(f"Initializer '{value.name}' has no data.")
-    for value, tensor in stored(model.graph):
+    for value, tensor in chain.from_iterable(map(stored, graphs)):
         if not tensor.dtype.is_floating_point() or not (value.uses() or value.is_graph_output()):
             continue
         try:
@@ -126,6 +128,15 @@ def _validate(model: ir.Model, allow_quantized: bool) -> None:
             continue
         if np.isnan(wide).any() or any(node.op_type in FINITE for node in value.consumers()):
             raise ModelError(f"The constant '{value.name}' contains NaN or infinite values; repair the model first.")
+
+
+def _reached(model: ir.Model) -> list[ir.Graph]:
+    """Return the graph of the model and those of the functions it calls, directly or not."""
+    graphs = [model.graph]
+    for graph in graphs:  # which grows
+        called = (model.functions.get(node.op_identifier()) for node in graph.all_nodes())
+        graphs += [f.graph for f in dict.fromkeys(called) if f is not None and f.graph not in graphs]
+    return graphs
 
 
 def _in_order(model: ir.Model) -> bool:

@@ -87,6 +87,9 @@ def inline_functions(model: ir.Model) -> dict[str, list[str]]:
     for node in inlined.graph.all_nodes():
         if (call := node.metadata_props.pop(CALL, None)) is not None:
             made.setdefault(call, []).extend(value.name or "" for value in node.outputs)
+    read = {"", *(node.domain for node in inlined.graph.all_nodes())}
+    for domain in {function.domain for function in model.functions.values()} - read:
+        inlined.graph.opset_imports.pop(domain, None)
     model.graph = inlined.graph
     model.functions.clear()
     return made
