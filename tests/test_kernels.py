@@ -13,6 +13,7 @@ import pytest
 from equiquant import quantize
 from equiquant.errors import ModelError
 from equiquant.pipeline import kernels
+from equiquant.pipeline.splitting import held_back
 from tests.qdq.support import noise
 
 TEXT = "g (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y) { y = Conv <pads = [1, 1, 1, 1]> (x, w, b) }"
@@ -102,6 +103,40 @@ def test_uint8_weights_are_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(kernels, "kernel_sqnr_db", fails)
     with pytest.warns(UserWarning, match="graph optimizations fail"):
         quantize(_model(), data=noise(3, 4, 6, 6), preset="a8w8", weight_type="uint8")
+
+
+def test_layers_beside_the_node_that_fails_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> dict[str, float]:
+        raise ModelError("Name:'pool' has no kernel.")
+
+    text = "{ [before] a = Conv (x, w)  b = Relu (a)  [pool] c = MaxPool <kernel_shape = [1, 1]> (b)  d = Relu (c)"
+    text += "  [after] y = Conv (d, w)  [far] z = Conv (y, w) }"
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] z) {text}'
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(noise(4, 4, 1, 1), "w"))
+    monkeypatch.setattr(kernels, "kernel_sqnr_db", fails)
+    with pytest.warns(UserWarning, match="nodes_to_exclude='before' or 'after'"):
+        quantize(model, data=noise(3, 4, 6, 6), preset="a8w8")
+
+
+def test_every_output_is_judged_on_what_quality_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of least dB may lose nothing to be heard: as much of it is lost to quantization."""
+    samples = [{"x": noise(4, 64, seed=seed)} for seed in range(8)]
+
+    def sqnr_db(model: ir.Model, feeds: list[dict[str, np.ndarray]], entries: object = None) -> dict[str, float]:
+        np.testing.assert_array_equal([feed["x"] for feed in feeds], [samples[k]["x"] for k in held_back(8)])
+        return {"coarse": np.inf, "exact": np.inf} if entries else {"coarse": 25.0, "exact": 30.0}
+
+    monkeypatch.setattr(kernels, "kernel_sqnr_db", sqnr_db)
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[4, 64] x) => (float[4, 32] coarse, float[4, 32] exact)'
+        " { coarse = MatMul (x, v)  exact = MatMul (x, w) }"
+    )
+    for name, array in (("v", noise(64, 32)), ("w", np.ones((64, 32), np.float32))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    with pytest.warns(UserWarning, match="of the output 'exact' about 30 dB are left"):
+        quantize(model, data=samples, preset="w4")
 
 
 def _run(model: onnx.ModelProto, level: str | None) -> float:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant import calibrate, qdq, target
@@ -39,6 +41,8 @@ from equiquant.target import QuantPlan
 from equiquant.verify import Comparison, Reference, compare_models
 
 __all__ = ["Outcome", "run"]
+
+Feed = Mapping[str, npt.NDArray[Any]]
 
 QUALITY_FEEDS = 8  # feeds the quantized model is compared on
 QUALITY_RUNS = 16  # of it for the tensors of large inputs, which are compared group by group
@@ -138,8 +142,8 @@ def run(
         with state.stages("insert"):
             qdq.insert(quantized, plan)
             _sign(quantized, state)
-        quality, held = _measure(state, folded or model, quantized, given)
-        fit_kernels(state, quantized, quality)
+        quality, feeds, held = _measure(state, folded or model, quantized, given)
+        fit_kernels(state, quantized, quality, feeds)
         warn_of_poor_quality(state, quality, plan.limits)
         return Outcome(quantized, report_of(state, plan, stats, quality, held=held))
 
@@ -150,8 +154,8 @@ def _store_weights(state: RunState, model: ir.Model, given: Reference) -> Outcom
         state.warn(f"Weights alone have no ranges to calibrate: {state.stats_file} is neither read nor written.")
     stored, rows = store_weights(state, model)
     _sign(stored, state)
-    quality, held = _measure(state, model, stored, given)
-    fit_kernels(state, stored, quality)
+    quality, feeds, held = _measure(state, model, stored, given)
+    fit_kernels(state, stored, quality, feeds)
     warn_of_poor_quality(state, quality)
     return Outcome(stored, report_of(state, quality=quality, blocks=rows, held=held))
 
@@ -217,8 +221,10 @@ def _plan(state: RunState, model: ir.Model, ranges: Ranges | None, mix: Mix) -> 
     return plan, stats
 
 
-def _measure(state: RunState, model: ir.Model, quantized: ir.Model, given: Reference) -> tuple[Comparison, bool]:
-    """Compare the result with the float model it came from, and return whether no weight was fitted to the samples.
+def _measure(
+    state: RunState, model: ir.Model, quantized: ir.Model, given: Reference
+) -> tuple[Comparison, Sequence[Feed], bool]:
+    """Compare the result with the float model it came from; return the samples, too, and whether no weight saw them.
 
     A large one is not run again: `given` has its outputs for the first samples.
     """
@@ -227,7 +233,7 @@ def _measure(state: RunState, model: ir.Model, quantized: ir.Model, given: Refer
         if model_bytes(model) < PER_TENSOR_BELOW:
             known = state.stream.count_up_to(MOST_FITTED + MOST_HELD)
             held = held_back(known)[:QUALITY_FEEDS]
-            view = SampleView.picked(state.stream, held)
-            return compare_models(model, quantized, list(view), runs=QUALITY_RUNS), known > len(held)
+            feeds = list(SampleView.picked(state.stream, held))
+            return compare_models(model, quantized, feeds, runs=QUALITY_RUNS), feeds, known > len(held)
         expected = given.outputs([str(v.name) for v in model.graph.outputs])
-        return compare_models(model, quantized, given.feeds, tensors=False, expected=expected), False
+        return compare_models(model, quantized, given.feeds, tensors=False, expected=expected), given.feeds, False
