@@ -55,6 +55,7 @@ def test_a_statistics_file_does_not_tell_how_close_they_came(tmp_path: Path) -> 
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:As onnxruntime runs the model")  # tests/test_kernels.py is about that
 def test_real_data_and_stored_weights_need_none() -> None:
     x = np.concatenate([noise(1, 3, 16, 16, seed=k) for k in range(8)])
     assert "distill" not in rules(quantize(trained(), data=x, preset="a8w8").report.to_dict())
