@@ -268,8 +268,8 @@ _EXTRA = [
         "int",
         None,
         "histogram_bins",
-        "Bins of the histogram for Percentile and Entropy. Default: 16384 fixed bins for Percentile, 2048 for Entropy"
-        " (where onnxruntime's 128 leave nothing to choose).",
+        "Bins of the histogram for Percentile and Entropy. Default: 16384 fixed bins for Percentile, 128 for Entropy,"
+        " as in onnxruntime: no more than there are levels, so that nothing is cut.",
     ),
     applied(
         "MinMSEModePof2Scale",

@@ -145,7 +145,7 @@ class Recipe:
         moving_average: Min-max by a moving average over batches.
         moving_average_constant: Weight of the newest batch.
         percentile: Percent of the values that `percentile` keeps, half of the rest cut at either end.
-        histogram_bins: Bins that `percentile` and `entropy` work with; None for the histogram's own, and for 2048.
+        histogram_bins: Bins that `percentile` and `entropy` work with; None for the histogram's own, and for 128.
         minmse_mode: `all` minimizes the error over all samples; `most_common` takes the exponent that is best for
             most samples alone.
         nonoverflow_rounding: `up` never overflows; `nearest`, as the documented tool rounds, may.

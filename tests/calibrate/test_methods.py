@@ -38,11 +38,19 @@ def outlying(count: int = 40) -> np.ndarray:
 @pytest.mark.parametrize("method", ["percentile", "entropy"])
 def test_methods_that_cut_ignore_a_lone_outlier(method: str) -> None:
     x = outlying()
-    recipe = preset("a8w8", calibration=method, percentile=99.9, op_types_to_quantize=("Mul",))
+    ops = ("Mul",)
+    recipe = preset("a8w8", calibration=method, percentile=99.9, histogram_bins=2048, op_types_to_quantize=ops)
     whole = scales(x, recipe.replace(calibration="minmax"))
     cut = scales(x, recipe)
     assert float(whole["x"].scale) == pytest.approx((60 - x.min()) / 255, rel=1e-6)
     assert float(cut["x"].scale) < 0.7 * float(whole["x"].scale)
+
+
+@pytest.mark.parametrize("name", ["a8w8", "a16w8"])
+def test_entropy_as_in_onnxruntime_cuts_nothing(name: str) -> None:
+    recipe = preset(name, calibration="entropy")
+    found, whole = scales(outlying(), recipe), scales(outlying(), recipe.replace(calibration="minmax"))
+    assert {tensor: p.scale for tensor, p in found.items()} == {tensor: p.scale for tensor, p in whole.items()}
 
 
 def test_symmetric_ranges_hold_for_every_method() -> None:

@@ -44,19 +44,29 @@ def test_all_percent_is_min_max_and_bins_coarsen() -> None:
     assert percentile_range(DyadicHistogram.of(np.zeros(0, np.float32)), 99.9, symmetric=False) == (0.0, 0.0)
 
 
+def entropy(x: np.ndarray, kind: str = "uint8", *, symmetric: bool = False, bins: int = 2048) -> tuple[float, float]:
+    return entropy_range(DyadicHistogram.of(x), INT_TYPES[kind], symmetric=symmetric, bins=bins)
+
+
 def test_entropy_clips_a_long_tail_and_keeps_a_uniform_range() -> None:
     tail = np.append(RNG.standard_normal(100_000), [40.0, -40.0]).astype(np.float32)
-    low, high = entropy_range(DyadicHistogram.of(tail))
+    low, high = entropy(tail)
     assert 3 < high < 20
     assert low == -high
-    uniform = RNG.uniform(-1, 1, 200_000).astype(np.float32)
-    assert entropy_range(DyadicHistogram.of(uniform))[1] > 0.95
-    assert entropy_range(DyadicHistogram.of(RELU))[0] == 0.0
+    assert entropy(RNG.uniform(-1, 1, 200_000).astype(np.float32))[1] > 0.95
+    assert entropy(RELU)[0] == 0.0
+    assert entropy(np.zeros(3, np.float32)) == (0.0, 0.0)
 
 
-def test_entropy_with_as_many_bins_as_levels_is_min_max() -> None:
-    assert entropy_range(DyadicHistogram.of(LAPLACE), bins=128)[1] == pytest.approx(np.abs(LAPLACE).max(), rel=0.02)
-    assert entropy_range(DyadicHistogram.of(np.zeros(3, np.float32))) == (0.0, 0.0)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_entropy_cuts_where_the_grid_has_fewer_levels_than_there_are_bins(symmetric: bool) -> None:
+    spiked = np.clip(RNG.standard_normal(80_000) * 1.5, 0, 6).astype(np.float32)
+    whole = (0.0, float(spiked.max()))
+    levels = 256 if symmetric else 512  # over ±max: one-sided values have them all on their side
+    assert entropy(spiked, bins=levels, symmetric=symmetric) == whole
+    assert entropy(spiked, bins=2 * levels, symmetric=symmetric)[1] < 0.99 * whole[1]
+    assert entropy(spiked, "uint16", symmetric=symmetric) == whole
+    assert entropy_range(DyadicHistogram.of(spiked), INT_TYPES["uint8"], symmetric=symmetric) == whole
 
 
 def error(x: np.ndarray, bounds: tuple[float, float], symmetric: bool) -> float:
@@ -85,4 +95,4 @@ def test_mse_of_nothing_is_nothing() -> None:
 @pytest.mark.parametrize("bins", [101, 127, 128])
 def test_with_few_bins_entropy_is_min_max(bins: int) -> None:
     data = DyadicHistogram.of(np.array([-1.0, 0.5, 1.0], np.float32))
-    assert entropy_range(data, bins) == (-1.0, 1.0)
+    assert entropy_range(data, INT_TYPES["uint8"], symmetric=True, bins=bins) == (-1.0, 1.0)

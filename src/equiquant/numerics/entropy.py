@@ -1,11 +1,12 @@
 """The range whose quantized distribution tells most of the original: least Kullback-Leibler divergence KL(P || Q).
 
 The values are counted in `bins` equal bins over ±max|x|. For each candidate T, P is the distribution within ±T with
-what lies beyond added to its outermost bins; Q is the same without what lies beyond, quantized to `levels` groups of
-bins, each spread evenly over those of its bins that are not empty in P. Empty bins of either get a small count, so
-that the divergence is finite.
+what lies beyond added to its outermost bins; Q is the same without what lies beyond, quantized to groups of bins, one
+a level of the grid, each spread evenly over those of its bins that are not empty in P. Empty bins of either get a small
+count, so that the divergence is finite.
 Source: Migacz, "8-bit inference with TensorRT", GTC 2017; onnxruntime quantization, `EntropyCalibrater`. Unlike there,
-at most `CANDIDATES` values of T are tried, evenly spaced, and every bin of the last group takes part.
+the levels are those of the tensor's own type, not 128, for fewer would ask for a cut that the grid does not need; at
+most `CANDIDATES` values of T are tried, evenly spaced, and every bin of the last group takes part.
 """
 
 from __future__ import annotations
@@ -15,29 +16,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from equiquant.numerics.affine import IntType
 from equiquant.numerics.histogram import DyadicHistogram
 
 __all__ = ["ENTROPY_BINS", "entropy_range"]
 
 Array = npt.NDArray[Any]
 
-ENTROPY_BINS = 2048
-LEVELS = 128
+ENTROPY_BINS = 128  # as in onnxruntime; the 2048 of the source want far more values than a calibration often has
 CANDIDATES = 128
 SMOOTHING = 1e-4  # count given to an empty bin
 
 
-def entropy_range(data: DyadicHistogram, bins: int = ENTROPY_BINS, levels: int = LEVELS) -> tuple[float, float]:
+def entropy_range(
+    data: DyadicHistogram, kind: IntType, *, symmetric: bool, bins: int = ENTROPY_BINS
+) -> tuple[float, float]:
     """Return (low, high), real units, within the smallest and largest value.
 
     Args:
         data: The values.
-        bins: Bins over ±max|x|; with no more than `levels` there is nothing to choose and the range is min-max.
-        levels: Groups the candidates are quantized to.
+        kind: The type they are quantized to.
+        symmetric: Its levels are spread over ±max|x| instead of from the smallest to the largest value, 0 included.
+        bins: Bins over ±max|x|; where they are no more than levels there is nothing to choose and the range is min-max.
     """
     bound = max(-data.low, data.high)
     if bound <= 0:
         return 0.0, 0.0
+    span = 2 * bound if symmetric else max(data.high, 0.0) - min(data.low, 0.0)
+    levels = round((kind.qmax - kind.qmin + 1) * 2 * bound / span)  # over ±max|x|
     edges = np.linspace(-bound, bound, bins + 1)
     reached = np.rint(np.interp(edges, data.edges(), np.concatenate([[0], np.cumsum(data.counts)])))
     reached[-1] = data.total  # the largest value lies on the last edge

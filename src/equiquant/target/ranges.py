@@ -146,7 +146,8 @@ def _float_range(evidence: Evidence, target: Target, recipe: Recipe, *, symmetri
             evidence.histogram, recipe.percentile, symmetric=symmetric, bins=recipe.histogram_bins
         )
     elif evidence.histogram is not None and target.method == "entropy":
-        low, high = entropy_range(evidence.histogram, recipe.histogram_bins or ENTROPY_BINS)
+        bins = recipe.histogram_bins or ENTROPY_BINS
+        low, high = entropy_range(evidence.histogram, target.activation, symmetric=symmetric, bins=bins)
     elif evidence.histogram is not None and target.method in ("mse", "noise"):
         low, high = mse_range(evidence.histogram, target.activation, symmetric=symmetric)
     low, high = max(low, min(evidence.low, 0.0)), min(high, max(evidence.high, 0.0))
