@@ -55,6 +55,22 @@ def test_a_poor_result_is_told_with_what_may_help() -> None:
     assert "ReLU6" not in text
 
 
+def test_what_a_calibration_cuts_is_not_put_down_to_weights() -> None:
+    nodes = "c = Conv(x, w) r = Relu(c) y = Conv(r, v)"
+    model = proto(nodes, "float[N,3,6,6] x", "float[] y", weights(w=(4, 3, 1, 1), v=(4, 4, 1, 1)))
+    drifting = DATA * np.geomspace(1, 1e3, len(DATA), dtype=np.float32)[:, None, None, None]
+    for data, options, better in (
+        (DATA, {"calibration": "percentile", "percentile": 60.0}, "calibration='noise' or 'minmax'"),
+        (drifting, {"calibration": "minmax", "moving_average": True}, "moving_average=False"),
+    ):
+        (text,) = told(model, data, preset="a16w8", **options)
+        assert f"Worth trying: {better}, for" in text
+        assert "predicted to come from" not in text
+    (text,) = told(split(1e4), preset="a16w8", calibration="percentile", percentile=100.0)
+    assert "calibration=" not in text
+    assert "predicted to come from weights" in text
+
+
 def test_which_of_equals_is_largest_is_no_noise() -> None:
     nodes = "c = Conv(x, w) y = Abs(c) z = ArgMax<axis = 1>(c)"
     model = proto(nodes, "float[N,3,6,6] x", "float[] y, int64[] z", {"w": np.ones((40, 3, 1, 1), np.float32)})

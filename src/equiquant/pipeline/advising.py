@@ -58,10 +58,17 @@ def _advice(state: RunState, left: float, limits: LimitReport | None) -> Iterato
         yield f"simulate_dpu=False, for the NPU's own operators leave {rewritten:.1f} dB"
     if limits is not None and decibels(1.0, limits.noise_after) < left + NEAR_DB:
         yield from _loosened(limits)
+    predicted = _predicted(cle)
+    kept = decibels(1.0, sum(predicted.values())) if predicted else -math.inf
+    cuts = recipe.moving_average or recipe.calibration in ("percentile", "entropy")
+    if cuts and kept > left + NEAR_DB:  # predicted for ranges that hold every value: what is cut makes the noise
+        better = "moving_average=False" if recipe.moving_average else "calibration='noise' or 'minmax'"
+        yield f"{better}, for {kept:.1f} dB are predicted where nothing is cut"
+        predicted = {}
+    shares = _shares(predicted)
     held = cle.get("held_by_clips", 0)
     if held and recipe.clip_mode == "exact":
         yield f"clip_mode='per_channel', if the backend takes a Min, for {held} channels keep their scale at a ReLU6"
-    shares = _shares(cle)
     if shares.get("weight", 0.0) > MOST and not recipe.per_channel and not recipe.npu:
         yield f"per_channel=True, one scale a weight's channel, for {_part(shares, 'weight')} to come from weights"
     if shares.get("activation", 0.0) > MOST and not recipe.int16:
@@ -94,13 +101,18 @@ def _part(shares: dict[str, float], kind: str) -> str:
     return f"{100 * shares[kind]:.0f}% of the noise is predicted"
 
 
-def _shares(cle: dict[str, Any]) -> dict[str, float]:
-    """Return the share of each kind of tensor in the noise predicted at the output."""
+def _predicted(cle: dict[str, Any]) -> dict[str, float]:
+    """Return the noise predicted at the output, over its energy, of each kind of tensor."""
     rows, plan = cle.get("noise", ()), cle.get("method")
     key = {"none": "before"}.get(plan or "", plan)
     noise: dict[str, float] = {}
     for row in rows:
         if isinstance(row.get(key), float):
             noise[row["kind"]] = noise.get(row["kind"], 0.0) + 10 ** (-row[key] / 10)
+    return noise
+
+
+def _shares(noise: dict[str, float]) -> dict[str, float]:
+    """Return the share of each kind in all of it."""
     total = sum(noise.values())
     return {kind: part / total for kind, part in noise.items()} if total > 0 else {}
