@@ -241,6 +241,8 @@ def test_what_asks_for_nothing_and_numbers_of_numpy_are_taken() -> None:
 def test_repr_shows_what_is_not_default() -> None:
     shown = repr(QuantizationConfig(include_cle=False, nodes_to_exclude=["a"]))
     assert shown == "QuantizationConfig(include_cle=False, nodes_to_exclude=['a'], extra_options={})"
+    names = np.array(["a", "b"])
+    assert "nodes_to_exclude=array(['a', 'b']" in repr(QuantizationConfig(nodes_to_exclude=names))  # type: ignore[arg-type]
 
 
 # What is refused
@@ -276,7 +278,8 @@ def test_repr_shows_what_is_not_default() -> None:
         ({"calibrate_method": "MinMax"}, "'calibrate_method' must be one of CalibrationMethod.MinMax"),
         ({"extra_options": {"MinMSEModePof2Scale": "Median"}}, "'MinMSEModePof2Scale' must be one of 'All'"),
         ({"extra_options": {"Percentile": 0.5}}, "Percentile must be in"),
-        ({"extra_options": {"NumBins": 1}}, "NumBins must be at least 2"),
+        ({"extra_options": {"NumBins": 1}}, "NumBins must be from 2 to 1048576"),
+        ({"extra_options": {"NumBins": 2**63}}, "NumBins must be from 2 to 1048576"),
         ({"extra_options": {"NonOverflowRounding": "down"}}, "must be one of 'up', 'nearest'"),
         ({"activation_type": QuantType.QInt4}, "not available yet.*QuantType.QUInt8"),
         ({"weight_type": QuantType.QInt16}, "not available yet.*QuantType.QInt8"),
@@ -285,6 +288,8 @@ def test_repr_shows_what_is_not_default() -> None:
         ({"include_fast_ft": True}, "'include_fast_ft' is not available yet.*WeightRounding"),
         ({"use_dynamic_quant": 0}, "'use_dynamic_quant' is not available yet"),
         ({"input_nodes": ["a"]}, "'input_nodes' is not available yet"),
+        ({"input_nodes": np.array(["a", "b"])}, "'input_nodes' is not available yet"),
+        ({"extra_options": {"SmoothAlpha": np.array([0.5, 0.6])}}, "'SmoothAlpha' is not available yet"),
         ({"extra_options": {"FastFinetune": {"NumIterations": 10}}}, "'FastFinetune' is not available yet"),
         ({"extra_options": {"QuantizeBias": False}}, "'QuantizeBias' is not available yet.*docs/options.md"),
         ({"extra_options": {"CLETotalLayerDiffThreshold": 0.1}}, "not available yet"),

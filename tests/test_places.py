@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,6 +53,14 @@ def test_the_report_does_not_go_where_the_model_goes(model: Path) -> None:
     with pytest.raises(OutputError, match=r"The report would be written to .*report\.json as well"):
         quantize(model, folder / "report.json", data=DATA, preset="a8w8", report_dir=folder)
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("place", ["output", "report_dir", "calibration_cache"])
+def test_a_result_goes_to_a_path(model: Path, place: str) -> None:
+    for wrong in (5, b"out"):
+        options: dict[str, Any] = {place: wrong}
+        with pytest.raises(OutputError, match=f"must be a path. Got {wrong!r} instead"):
+            quantize(model, data=DATA, preset="a8w8", **options)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

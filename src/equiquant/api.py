@@ -25,6 +25,7 @@ from equiquant.io import (
     is_large,
     load_model,
     model_files,
+    place_of,
     save_model,
     to_proto,
 )
@@ -73,7 +74,7 @@ class Result:
             OutputError: The file cannot be written, or is the input; or `<path>.data` is, or belongs to something else
                 than a model at `path`.
         """
-        self.path = save_model(self._ir, os.fspath(path), *_files_of(self.report.input_path))
+        self.path = save_model(self._ir, place_of(path), *_files_of(self.report.input_path))
         return self.path
 
 
@@ -271,7 +272,7 @@ def run_recipe(
         EquiQuantError: Bad model, data, option or output path; no model is written then, unless it is the
             report that cannot be.
     """
-    made = calibration_cache is None or not Path(calibration_cache).is_file()
+    made = calibration_cache is None or not place_of(calibration_cache).is_file()
     places = (output, calibration_cache) if made else (output,)
     _check_places(model, data, report_dir, *places, read=() if made else (calibration_cache,))
     outcome = pipeline.run(model, recipe, data, quantize=to_int, progress=progress, stats_file=calibration_cache)
@@ -354,9 +355,9 @@ def _check_places(
     model: ModelLike, data: Any, folder: PathLike | None, *files: PathLike | None, read: Sequence[PathLike | None] = ()
 ) -> None:
     """Check, before any work, that all that will be written, the output first, has a place, and over nothing read."""
-    places = [Path(file) for file in files if file is not None]
+    places = [place_of(file) for file in files if file is not None]
     beside = [] if files[0] is None else [data_file(files[0])]  # of a large output
-    reports = [] if folder is None else [Path(folder) / name for name in REPORT_FILES]
+    reports = [] if folder is None else [place_of(folder) / name for name in REPORT_FILES]
     if both := [place for place in places if place.resolve() in [report.resolve() for report in reports]]:
         raise OutputError(f"The report would be written to {both[0]} as well; give each a file of its own.")
     if folder is not None:
@@ -364,7 +365,8 @@ def _check_places(
         places += [report for report in reports if report.exists()]
     taken = [Path(source) for source in (model, data, *read) if isinstance(source, str | os.PathLike)]
     if isinstance(data, str | os.PathLike) and Path(data).is_dir():
-        taken += [place for place in places if place.suffix.lower() in DATA_SUFFIXES and _within(place, Path(data))]
+        inside = [place for place in places if place.resolve().is_relative_to(Path(data).resolve())]
+        taken += [place for place in inside if place.suffix.lower() in DATA_SUFFIXES]
     if any(place.exists() for place in (*places, *beside)):
         taken += _files_of(model)
     for place in places:
@@ -384,10 +386,6 @@ def _files_of(model: ModelLike | None) -> set[Path]:
     with contextlib.suppress(Exception):  # loading says what is wrong with it
         return model_files(Path(model))
     return {Path(model)}
-
-
-def _within(place: Path, folder: Path) -> bool:
-    return place.resolve().is_relative_to(folder.resolve())
 
 
 def _recipe(base: str | Recipe, overrides: dict[str, Any]) -> Recipe:

@@ -22,7 +22,7 @@ from equiquant import api
 from equiquant.errors import OptionError, nearest
 from equiquant.option_kinds import PowerOfTwoMethod
 from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS
-from equiquant.options import check, lookup
+from equiquant.options import check, lookup, plain
 from equiquant.recipe import FUSED_ACTIVATIONS, LIMITS, PRESETS, Recipe
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class QuantizationConfig:
         object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        changed = {n: getattr(self, n) for n, o in ARGUMENTS.items() if _plain(getattr(self, n)) != o.default}
+        changed = {n: getattr(self, n) for n, o in ARGUMENTS.items() if plain(getattr(self, n)) != o.default}
         shown = [f"{name}={value!r}" for name, value in changed.items()]
         return f"QuantizationConfig({', '.join([*shown, f'extra_options={self.extra_options!r}'])})"
 
@@ -199,10 +199,6 @@ def _mapping(extra: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if not isinstance(extra, Mapping):
         raise OptionError(f"'extra_options' must be a dictionary. Got {extra!r} instead.")
     return extra
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _default(value: Any, default: Any) -> Any:

@@ -16,7 +16,7 @@ from equiquant.errors import OptionError, nearest
 from equiquant.option_kinds import Option
 from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS
 
-__all__ = ["Place", "check", "lookup", "markdown", "unknown_field"]
+__all__ = ["Place", "check", "lookup", "markdown", "plain", "unknown_field"]
 
 Place = Literal["argument", "extra_options"]
 
@@ -59,14 +59,20 @@ def unknown_field(name: str, known: Iterable[str]) -> OptionError:
     return OptionError(f"Unknown option '{name}'.{hint}")
 
 
+def plain(value: object) -> object:
+    """Return a value of numpy as Python's, any list as a tuple, and else what was given."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    return tuple(value) if isinstance(value, list) else value
+
+
 def check(option: Option, value: object) -> object:
-    """Return the value in its plain form (lists as tuples, numbers of numpy as Python's), or refuse it.
+    """Return the value in its plain form, or refuse it.
 
     Raises:
         OptionError: Wrong type, or a value that asks for a feature that is not available yet.
     """
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = plain(value)
     if option.state == "planned":
         return _planned(option, value)
     if value is None and option.default is None:
@@ -90,11 +96,10 @@ def check(option: Option, value: object) -> object:
 
 
 def _planned(option: Option, value: object) -> object:
-    plain = tuple(value) if isinstance(value, list) else value
-    if plain is None:
+    if value is None:
         return option.default
     for accepted in option.accepts:
-        if plain == accepted and isinstance(plain, bool) == isinstance(accepted, bool):  # 1 is not True here
+        if value == accepted and isinstance(value, bool) == isinstance(accepted, bool):  # 1 is not True here
             return accepted
     allowed = " or ".join(repr(list(a) if isinstance(a, tuple) else a) for a in option.accepts)
     raise OptionError(

@@ -44,6 +44,9 @@ LIMITS = (
 FUSED_ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu")
 """What is quantized together with the Conv or Add before it."""
 
+MOST_BINS = 1 << 20
+"""Bins of a histogram, at most: those it is made of are 16384, and more tell nothing new."""
+
 LEAST_BLOCK = 16
 """Weights that share a scale, at least: onnxruntime has no kernel for fewer."""
 
@@ -273,8 +276,8 @@ class Recipe:
             )
         if not 50 < self.percentile <= 100:
             raise OptionError(f"Percentile must be in (50, 100]. Got {self.percentile}.")
-        if self.histogram_bins is not None and self.histogram_bins < 2:
-            raise OptionError(f"NumBins must be at least 2. Got {self.histogram_bins}.")
+        if self.histogram_bins is not None and not 2 <= self.histogram_bins <= MOST_BINS:
+            raise OptionError(f"NumBins must be from 2 to {MOST_BINS}. Got {self.histogram_bins}.")
         for name in self.limits_off:
             if name not in LIMITS:
                 raise OptionError(f"limits_off: there is no limit '{name}'.{nearest(name, LIMITS)}")

@@ -4,6 +4,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,13 @@ class Reader:
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._items, None)
+
+
+class StoppingReader(Reader):
+    """A reader that does not say what comes after the last."""
+
+    def get_next(self) -> dict[str, np.ndarray]:
+        return next(self._items)
 
 
 def stacked(stream: SampleStream) -> np.ndarray:
@@ -69,6 +77,7 @@ KINDS: dict[str, Callable[[Path, np.ndarray], Any]] = {
     "one buffer": lambda _, x: refilled(x),
     "loader pairs": lambda _, x: ((r[None], 3) for r in x),
     "reader": lambda _, x: Reader(x),
+    "reader that stops": lambda _, x: StoppingReader(x),
     "npy": save_npy,
     "npz": save_npz,
     "folder": save_folder,
@@ -269,6 +278,11 @@ def test_empty_data_are_refused_on_every_pass(data: Any) -> None:
 
 
 def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
+    for get_next in (None, lambda batch: None):
+        with pytest.raises(DataError, match="get_next must be a method without arguments"):
+            open_samples(SimpleNamespace(get_next=get_next), [IMAGE], RECIPE)
+    with pytest.raises(DataError, match="not bytes"):
+        open_samples(b"folder", [IMAGE], RECIPE)
     with pytest.raises(DataError, match="not int"):
         open_samples(3, [IMAGE], RECIPE)
     with pytest.raises(DataError, match="No such calibration data"):

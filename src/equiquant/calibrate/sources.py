@@ -15,6 +15,7 @@ feeds.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,11 @@ def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source
         arrays = {str(name): _array(value, str(name)) for name, value in data.items()}
         return Source(lambda: rows(arrays, specs), replayable=True, count=row_count(arrays, specs))
     if hasattr(data, "get_next"):
+        _check_reader(data)
         return Source(lambda: numbered(_named(item, specs) for item in _from_reader(data)), replayable=False)
     if is_table(data):
         return table_source(data, specs, recipe.image)
-    if isinstance(data, Iterable):
+    if isinstance(data, Iterable) and not isinstance(data, bytes | bytearray):
         return Source(lambda: numbered(_named(item, specs) for item in data), replayable=isinstance(data, list | tuple))
     raise DataError(
         "Calibration data are an array, an iterable of arrays or feed dicts, a reader with get_next(), a .npy or .npz"
@@ -72,8 +74,27 @@ def _array(value: Any, name: str) -> Array:
         raise DataError(f"Calibration data for '{name}' cannot be read as an array: {first_line(error)}") from error
 
 
+def _check_reader(reader: Any) -> None:
+    try:
+        inspect.signature(reader.get_next).bind()
+    except ValueError:  # written in another language, without a signature
+        return
+    except TypeError as error:
+        kind = type(reader).__name__
+        raise DataError(
+            f"The reader's get_next must be a method without arguments, and that of {kind} is not."
+        ) from error
+
+
 def _from_reader(reader: Any) -> Iterator[Any]:
-    while (item := reader.get_next()) is not None and not (isinstance(item, Mapping) and not item):  # {} ends it too
+    """Yield until the reader gives None; an empty feed ends it too, and so does `next(iterator)` without a default."""
+    while True:
+        try:
+            item = reader.get_next()
+        except StopIteration:
+            return
+        if item is None or (isinstance(item, Mapping) and not item):
+            return
         yield item
 
 

@@ -8,7 +8,19 @@ from pathlib import Path
 
 from equiquant.errors import OutputError
 
-__all__ = ["check_makeable", "check_writable", "refuse_special"]
+__all__ = ["check_makeable", "check_writable", "place_of", "refuse_special"]
+
+
+def place_of(given: str | os.PathLike[str]) -> Path:
+    """Return where a result goes.
+
+    Raises:
+        OutputError: It is no path.
+    """
+    try:
+        return Path(given)
+    except TypeError as error:
+        raise OutputError(f"Where a result goes must be a path. Got {given!r} instead.") from error
 
 
 def check_writable(target: str | Path, *read: Path) -> Path:
