@@ -86,6 +86,7 @@ def test_set_reaches_every_field_and_contradicts_none() -> None:
     for words in (("--no-cle", "--set", "cle=true"), ("--set", "seed=1", "--set", "seed=2")):
         with pytest.raises(OptionError, match="is given twice"):
             overrides(*words)
+    assert str(overrides("--set", "percentile=nan")) == "{'percentile': nan}"  # refused by the recipe, for what it is
 
 
 @pytest.mark.parametrize(

@@ -230,8 +230,9 @@ def recipe_overrides(args: argparse.Namespace) -> dict[str, Any]:
             raise unknown_field(key, settable)
         value = parse_value(key, settable[key], text)
         told, name = (image, key.removeprefix(IMAGE)) if key.startswith(IMAGE) else (fields, key)
-        if told.setdefault(name, value) != value:
+        if name in told and told[name] != value:
             raise OptionError(f"{key} is given twice: as {told[name]!r} and, with --set, as {value!r}.")
+        told[name] = value
     options = _prepared(args, image)
     if options is not None:
         fields["image"] = options
