@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from equiquant import ModelQuantizer, QuantizationConfig, quantize
+from equiquant import ModelQuantizer, QuantizationConfig, equalize, quantize
 from equiquant.config import Config
 from equiquant.pipeline.idle_options import GROUPS, idle_options
 from equiquant.recipe import PRESETS, Recipe, preset
@@ -53,6 +53,13 @@ def test_presets_set_nothing_in_vain(name: str) -> None:
         (preset("xint8", cle=False, cle_steps=-1, replace_clip6_relu=True), {"cle_steps", "replace_clip6_relu"}),
         (preset("xint8", cle=False, cle_accept="always"), {"cle_accept"}),
         (preset("a8w8", cle=False, cle_accept="always"), set()),
+        (preset("a8w8", cle_method="global", cle_steps=9, cle_append_bias=False), {"cle_steps", "cle_append_bias"}),
+        (preset("a8w8", cle_method="pairwise", cle_steps=9, cle_append_bias=False), set()),
+        (preset("a8w8", cle_steps=9, cle_append_bias=False), set()),
+        (preset("a8w8", calibration="minmax", exact_histograms=True), {"exact_histograms"}),
+        (preset("xint8", calibration="nonoverflow", exact_histograms=True), {"exact_histograms"}),
+        (preset("a8w8", exact_histograms=True), set()),
+        (preset("w4", exact_histograms=True), {"exact_histograms"}),
         (preset("a8w8", percentile=99.9), {"percentile"}),
         (preset("a8w8", percentile=99.9, histogram_bins=512, calibration="percentile"), set()),
         (preset("a8w8", histogram_bins=512, calibration="entropy"), set()),
@@ -72,6 +79,24 @@ def test_presets_set_nothing_in_vain(name: str) -> None:
 )
 def test_what_is_without_effect_is_known(recipe: Recipe, idle: set[str]) -> None:
     assert set(idle_options(recipe)) == idle
+
+
+def test_a_file_of_statistics_always_holds_histograms() -> None:
+    assert not idle_options(preset("a8w8", calibration="minmax", exact_histograms=True), stored=True)
+
+
+def test_the_global_solver_begins_where_it_always_does() -> None:
+    x, model = DATA * np.float32(3), _model()
+    options: dict[str, Any] = {"preset": "a8w8", "cle_method": "global", "cle_accept": "always"}
+    plain = quantize(model, data=x, **options).report.to_dict()["equalization"]
+    with pytest.warns(UserWarning, match="cle_steps has no effect: .* cle_append_bias has no effect"):
+        other = quantize(model, data=x, cle_steps=9, cle_append_bias=False, **options).report.to_dict()["equalization"]
+    assert plain == other
+
+
+def test_equalizing_alone_says_so_too() -> None:
+    with pytest.warns(UserWarning, match="cle_steps has no effect"):
+        equalize(_model(), data=DATA, steps=9)
 
 
 def test_a_run_says_so_and_does_its_work() -> None:

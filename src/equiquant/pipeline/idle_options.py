@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from equiquant.calibrate.methods import needs_histogram
 from equiquant.hardware import EXACT, VALUES
 from equiquant.recipe import PRESETS, Recipe
 
@@ -51,6 +52,11 @@ GROUPS = (
         ("cle_steps", "cle_append_bias", "clip_mode", "replace_clip6_relu"), lambda r: not r.cle, "equalization is off"
     ),
     _Group(
+        ("cle_steps", "cle_append_bias"),
+        lambda r: r.cle and r.cle_method == "global",
+        "they are of the pairwise solver, and cle_method is 'global'",
+    ),
+    _Group(
         ("cle_method", "cle_accept"),
         lambda r: not r.cle and r.calibration != "noise",
         "equalization is off, and ranges are not chosen by the noise they leave",
@@ -75,14 +81,23 @@ GROUPS = (
         lambda r: r.calibration not in ("percentile", "entropy"),
         "calibration is neither 'percentile' nor 'entropy'",
     ),
+    _Group(
+        ("exact_histograms",),
+        lambda r: not (needs_histogram(r) or r.weight_only),
+        "the smallest and the largest value are of every element anyway, and no file of statistics was asked for",
+    ),
     _Group(("minmse_mode",), lambda r: r.calibration != "minmse", "calibration is not 'minmse'"),
     _Group(("nonoverflow_rounding",), lambda r: r.calibration != "nonoverflow", "calibration is not 'nonoverflow'"),
     _Group(("moving_average_constant",), lambda r: not r.moving_average, "moving_average is off"),
 )
 
 
-def idle_options(recipe: Recipe) -> dict[str, str]:
+def idle_options(recipe: Recipe, *, stored: bool = False) -> dict[str, str]:
     """Return the fields that were set and do nothing, with the reason; set is what differs from the preset's value.
+
+    Args:
+        recipe: The recipe.
+        stored: Statistics go to a file or come from one, which always holds histograms.
 
     >>> idle_options(PRESETS["xint8"].replace(block_size=64))
     {'block_size': 'only the presets w4 and w8 store weights in blocks'}
@@ -93,5 +108,5 @@ def idle_options(recipe: Recipe) -> dict[str, str]:
         for group in GROUPS
         if group.idle(recipe)
         for field in group.fields
-        if getattr(recipe, field) != getattr(usual, field)
+        if getattr(recipe, field) != getattr(usual, field) and not (stored and field == "exact_histograms")
     }

@@ -91,7 +91,7 @@ def begun(
     bytes_only = {spec.dtype for spec in input_specs(loaded.model)} == {"uint8"}
     if stream.images and bytes_only and recipe.image != replace(recipe.image, **NORMALIZING):
         state.warn(BYTES)
-    if quantize and (idle := idle_options(recipe)):
+    if idle := idle_options(recipe, stored=file is not None):
         state.warn(" ".join(f"{name} has no effect: {reason}." for name, reason in idle.items()))
     return state
 

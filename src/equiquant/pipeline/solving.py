@@ -99,7 +99,9 @@ def solve(
     bounds = clip_bounds(classes, reach.largest, reach.margin, silent_move=not reach.halves)
     plans = [nothing]
     if recipe.cle:
-        plans.append(plan_pairwise(classes, bounds, steps=recipe.cle_steps, append_bias=recipe.cle_append_bias))
+        swept = (1, True) if recipe.cle_method == "global" else (recipe.cle_steps, recipe.cle_append_bias)
+        steps, append_bias = swept  # where `global` begins is no option
+        plans.append(plan_pairwise(classes, bounds, steps=steps, append_bias=append_bias))
     if survey is None:
         return plans, []
     quantizer = quantizer_model(survey, bias_corrected=recipe.bias_correction)
