@@ -182,7 +182,7 @@ class QuantizationConfig:
             "separate": tuple(a for a in FUSED_ACTIVATIONS if not o[f"RemoveQDQConv{a}"]),
             "calibration": _CALIBRATION[o["calibrate_method"]],
             "percentile": float(o["Percentile"]),
-            "minmse_mode": _MINMSE_MODES[o["MinMSEModePof2Scale"] if o["MinMSEMode"] == "All" else o["MinMSEMode"]],
+            "minmse_mode": _minmse_mode(o, extra),
             "symmetric_ranges": not power_of_two
             and _default(o["CalibTensorRangeSymmetric"], o["calibrate_method"] is CalibrationMethod.Distribution),
             "nodes_to_quantize": _patterns(o["nodes_to_quantize"]),
@@ -199,6 +199,17 @@ def _mapping(extra: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if not isinstance(extra, Mapping):
         raise OptionError(f"'extra_options' must be a dictionary. Got {extra!r} instead.")
     return extra
+
+
+def _minmse_mode(o: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Return the mode, given under either of its names."""
+    modes = {o[name] for name in ("MinMSEModePof2Scale", "MinMSEMode") if name in given}
+    if len(modes) > 1:
+        raise OptionError(
+            f"MinMSEMode={o['MinMSEMode']!r} contradicts MinMSEModePof2Scale={o['MinMSEModePof2Scale']!r}, of which it"
+            " is the older name: give one of them."
+        )
+    return str(_MINMSE_MODES[modes.pop() if modes else o["MinMSEModePof2Scale"]])
 
 
 def _default(value: Any, default: Any) -> Any:
