@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,19 @@ def test_scores_survive_beside_boxes(tail: str) -> None:
     assert _joined(result)[0] in result.report.recipe.nodes_to_exclude
     (kept,) = (d for d in result.report.decisions if d.rule == "keep_float" and d.where == _joined(result)[0])
     assert "cannot share a scale" in kept.reason
+
+
+@pytest.mark.parametrize(
+    "tail", ["y = Concat<axis=1>(a, s)", "f = Flatten(a) g2 = Flatten(s) y = Concat<axis=1>(f, g2)"]
+)
+@pytest.mark.filterwarnings("ignore:Only")
+def test_a_file_of_statistics_alone_decides_as_its_samples_did(tail: str, tmp_path: Path) -> None:
+    """Inputs of 60 drive the boxes far beyond what made-up inputs would."""
+    model = _detector(tail, boxes=0.1)
+    options: dict[str, Any] = {"preset": "xint8", "simulate_dpu": False, "calibration_cache": tmp_path / "stats"}
+    made = quantize(model, data=60 * DATA, **options)
+    assert len(_joined(made)) == 1
+    assert _joined(quantize(model, **options)) == _joined(made)
 
 
 @pytest.mark.filterwarnings("ignore:Only")

@@ -6,10 +6,9 @@ rounds to 0. Nothing computes with the joined tensor, so it costs no accuracy to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant import target
@@ -17,7 +16,8 @@ from equiquant.decisions import Decision
 from equiquant.graph.query import origin
 from equiquant.io import Runner
 from equiquant.numerics.affine import fake_quantize, params_from_range
-from equiquant.numerics.sqnr import ErrorAccumulator
+from equiquant.numerics.histogram import DyadicHistogram
+from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.proving import proof_feeds
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
@@ -41,12 +41,10 @@ def join_in_float(state: RunState, model: ir.Model) -> None:
     names = sorted({name for concat in concats for name in concat.inputs})
     if not names:
         return
-    runner = Runner(model, names)
-    results = [runner.run(feed) for feed in state.stream.first(proof_feeds(model))]
-    values = {name: np.concatenate([r[i].ravel() for r in results]) for i, name in enumerate(names)}
+    values = (_recalled(state, model, names) if state.stream.synthetic else {}) or _measured(state, model, names)
     apart: dict[ir.Node, str] = {}
     for concat in concats:
-        parts = {name: values[name] for name in concat.inputs if values[name].size}
+        parts = {name: values[name] for name in concat.inputs if values[name].total}
         if not parts:
             continue
         name, left = _worst(parts, concat.position, state.recipe)
@@ -63,24 +61,52 @@ def join_in_float(state: RunState, model: ir.Model) -> None:
     state.recipe = state.recipe.replace(nodes_to_exclude=(*state.recipe.nodes_to_exclude, *state.joined))
 
 
-def _worst(parts: Mapping[str, npt.NDArray[np.float32]], position: int | None, recipe: Recipe) -> tuple[str, float]:
+def _recalled(state: RunState, model: ir.Model, names: Sequence[str]) -> dict[str, DyadicHistogram]:
+    """Return how the tensors are distributed by the statistics of a file; nothing where it does not tell of all.
+
+    Of a tensor that was only moved it tells what was moved. Results have no class: equalization left them as they are.
+    """
+    stats, found = state.recalled, dict[str, DyadicHistogram]()
+    if stats is None:
+        return found
+    values = {value.name: value for node in model.graph for value in node.inputs if value is not None}
+    for name in names:
+        value = values.get(name)
+        while value is not None and value.name not in stats.tensors:
+            node = value.producer()
+            value = node.inputs[0] if node is not None and target.moves_data(node) else None
+        counts = None if value is None else stats.histogram(value.name or "")
+        if counts is None:
+            return {}
+        found[name] = counts
+    return found
+
+
+def _measured(state: RunState, model: ir.Model, names: Sequence[str]) -> dict[str, DyadicHistogram]:
+    """Return how the tensors are distributed on the first samples."""
+    runner = Runner(model, names)
+    results = [runner.run(feed) for feed in state.stream.first(proof_feeds(model))]
+    return {name: DyadicHistogram.merged(DyadicHistogram.of(r[i]) for r in results) for i, name in enumerate(names)}
+
+
+def _worst(parts: Mapping[str, DyadicHistogram], position: int | None, recipe: Recipe) -> tuple[str, float]:
     """Return the input that suffers most from a scale for all, and its signal-to-noise ratio under it in dB.
 
     Args:
-        parts: The values of every input, by name.
+        parts: How every input is distributed, by name.
         position: The shared scale is 2**−position at most; None for no limit.
         recipe: How they will be quantized.
     """
     goal = target.target_of(recipe)
-    low, high = min(float(x.min()) for x in parts.values()), max(float(x.max()) for x in parts.values())
+    low, high = min(part.low for part in parts.values()), max(part.high for part in parts.values())
     if position is not None:
         reach = (goal.activation.qmax - goal.activation.center) * 2.0**-position
         low, high = max(low, -reach), min(high, reach)
     params = params_from_range(low, high, goal.activation, symmetric=goal.activation_symmetric)
     left = {}
-    for name, x in parts.items():
-        error = ErrorAccumulator()
-        error.add(x, fake_quantize(x, params))
-        left[name] = error.figures().sqnr_db
+    for name, part in parts.items():
+        x, counts = part.occupied()
+        error = x - fake_quantize(x.astype(np.float32), params)
+        left[name] = decibels(float(counts @ np.square(x)), float(counts @ np.square(error)))
     worst = min(left, key=lambda name: left[name])
     return worst, left[worst]
