@@ -13,8 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from equiquant import quantize
+from equiquant import ImageOptions, quantize
 from equiquant.calibrate import load_stats, save_stats
+from equiquant.cli import main
 from equiquant.errors import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -119,12 +120,43 @@ def test_ranges_that_were_not_chosen_are_of_least_squared_error(
     first = quantize(model, data=x, calibration_cache=tmp_path / "stats", **options)
     again = quantize(model, calibration_cache=tmp_path / "stats", **options)
     assert again.model.SerializeToString() == first.model.SerializeToString()
-    other = options | {"calibration_cache": tmp_path / "stats", "avoid_overflow": False}
+    other = options | {"calibration_cache": tmp_path / "stats", "per_channel": True}
     noise, mse = quantize(model, **other), quantize(model, calibration="mse", **other)
     assert scales(noise) == scales(mse)
     told = [d.reason for d in noise.report.decisions if d.rule == "noise"]
     assert len(told) == 1
     assert "least squared error are taken" in told[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"calibration_memory": 4000, "seed": 1, "equivalence_tolerance": 1e-4},
+        {"weight_rounding": "nearest", "avoid_overflow": False, "image": ImageOptions(mean=(0.5,))},
+        {"keep_float": 1},
+        {"int16": 1},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Raising", "ignore:The image options")
+def test_ranges_that_were_chosen_serve_what_does_not_decide_them(
+    model: Path, x: np.ndarray, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    file = tmp_path / "stats"
+    quantize(model, data=x, preset="a8w8", calibration_cache=file)
+    with_file = quantize(model, data=x, preset="a8w8", calibration_cache=file, **options)
+    assert scales(with_file) == scales(quantize(model, data=x, preset="a8w8", **options))
+    assert not [d for d in with_file.report.decisions if d.rule == "noise"]
+
+
+def test_the_console_says_that_ranges_were_dropped(
+    model: Path, x: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "x.npy", x)
+    given = ["quantize", str(model), "-o", str(tmp_path / "o.onnx"), "--data", str(tmp_path / "x.npy")]
+    given += ["--preset", "a8w8", "--stats", str(tmp_path / "stats")]
+    for more, told in (((), False), (("--no-bias-correction",), True)):
+        assert main([*given, *more]) == 0
+        assert ("those of least squared error are taken" in capsys.readouterr().out) == told
 
 
 def test_other_options_use_the_equalized_models_statistics(model: Path, x: np.ndarray, tmp_path: Path) -> None:

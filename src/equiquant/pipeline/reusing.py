@@ -1,8 +1,8 @@
 """Take the equalization from a file of statistics: the same scales for the same model, without the data.
 
 The statistics are those of the equalized model, so its scales belong beside them. With the recipe they were found with,
-the ranges the solver chose are taken too; with another one every range comes from the statistics, those of `noise` by
-least squared error.
+the ranges the solver chose are taken too; with one that decides them otherwise every range comes from the statistics,
+those of `noise` by least squared error.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from equiquant.recipe import Recipe
 __all__ = ["new_scales", "recalled_scales", "solves"]
 
 REQUEST = ("cle", "cle_method", "cle_steps", "cle_append_bias", "clip_mode", "replace_clip6_relu", "optimize")
+RESULT = ("name", "weight_rounding", "avoid_overflow", "cle_accept", "equivalence_tolerance")
+SAMPLES = ("calibration_samples", "calibration_memory", "exact_histograms", "image", "seed")
+RAISED = ("keep_float", "int16", "target_sqnr", "raise_to")  # chosen in a network solved as if none were raised
+BESIDES = frozenset((*RESULT, *SAMPLES, *RAISED))
+"""Fields of the recipe that do not decide the solver's ranges, given the scales."""
 
 
 def solves(recipe: Recipe) -> bool:
@@ -48,6 +53,11 @@ def _request(recipe: Recipe) -> str:
 
 def _whole(recipe: Recipe) -> str:
     return json.dumps(recipe.to_dict(), sort_keys=True)
+
+
+def _deciding(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a recipe that decide which ranges the solver chooses."""
+    return {field: value for field, value in recipe.items() if field not in BESIDES}
 
 
 def _rewrites(then: Mapping[str, Any], recipe: Recipe) -> str:
@@ -90,4 +100,5 @@ def recalled_scales(state: RunState, model: ir.Model, recipe: Recipe) -> Applied
             f"The statistics in {file} are of the model equalized with {changed}. Ask for the same, or name"
             " another file and give the data."
         )
-    return scales if scales.recipe == _whole(recipe) else replace(scales, ranges=None)
+    same = bool(scales.recipe) and _deciding(json.loads(scales.recipe)) == _deciding(json.loads(_whole(recipe)))
+    return scales if same else replace(scales, ranges=None)
