@@ -16,13 +16,16 @@ from onnx import TensorProto, helper, numpy_helper
 from equiquant import ImageOptions, quantize
 from equiquant.calibrate import load_stats, save_stats
 from equiquant.cli import main
+from equiquant.cli.summary import show_run
 from equiquant.errors import DataError
+from equiquant.report import Report
 
 ROOT = Path(__file__).parents[2]
 CHILD = """
 import os, signal, sys
 from equiquant.calibrate import checkpoint
 from equiquant.cli import main
+from equiquant.cli.summary import show_run
 checkpoint.INTERVAL = 0.0
 kill_at = int(sys.argv[1])
 due, count = checkpoint.Checkpoint.due, 0
@@ -247,6 +250,18 @@ def test_tensors_the_file_lacks_are_named(model: Path, x: np.ndarray, tmp_path: 
     quantize(model, data=x, **options)
     with pytest.raises(DataError, match=r"lack 'c': .*Name another file and give the data"):
         quantize(model, separate=("Relu",), **options)
+
+
+@pytest.mark.filterwarnings("ignore:No calibration data", "ignore:Only")
+def test_what_ranges_come_from_is_what_the_file_says(
+    model: Path, x: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for data, kind in ((x, "12 samples"), (None, "32 made-up inputs")):
+        for given in (data, None):
+            report = quantize(model, data=given, preset="a8w8", calibration_cache=tmp_path / kind).report
+            assert f"calibration on {kind}" in Report.from_dict(report.to_dict()).to_html()
+            show_run(report, str(model), "", None, quiet=False)
+            assert f"calibrated on {kind}" in capsys.readouterr().out
 
 
 def test_refinement_is_left_out_without_data_and_said_to_be(model: Path, x: np.ndarray, tmp_path: Path) -> None:

@@ -84,7 +84,9 @@ def _run_facts(
     for title, rule in (("Data", "data"), ("Statistics", "statistics"), ("Ranges", "noise")):
         yield from ((title, d.reason) for d in report.decisions if (d.stage, d.rule) == ("calibrate", rule))
     if report.tensors:
-        seen = "" if report.samples is None else f", calibrated on {calibrated_on(report.samples, report.quality)}"
+        seen = ""
+        if report.samples is not None:
+            seen = f", calibrated on {calibrated_on(report.samples, made_up=report.samples_made_up)}"
         yield "Quantized", counted(len(report.tensors), "tensor") + seen
     joined = [d.where for d in report.decisions if d.rule == "join_in_float" and d.applied]
     if joined:

@@ -46,6 +46,7 @@ def report_of(
         stages=state.stages.costs,
         input_shapes={name: array.shape for feed in first for name, array in feed.items()},
         samples=None if stats is None else stats.samples,
+        samples_made_up=stats is not None and stats.synthetic,
     )
 
 

@@ -112,9 +112,9 @@ def counted(value: Any, what: str) -> str:
     return f"{figure(value)} {what}{'' if number(value) == 1 else 's'}"
 
 
-def calibrated_on(samples: Any, quality: Mapping[str, Any] | None) -> str:
+def calibrated_on(samples: Any, *, made_up: bool) -> str:
     """Return what ranges come from, e.g. `100 samples`."""
-    return counted(samples, "made-up input" if (quality or {}).get("synthetic") else "sample")
+    return counted(samples, "made-up input" if made_up else "sample")
 
 
 def compared_on(quality: Mapping[str, Any]) -> str:

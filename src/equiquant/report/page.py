@@ -91,7 +91,8 @@ def _head(name: str, data: Mapping[str, Any]) -> str:
         )
     scales = "power-of-two scales" if recipe["scale_kind"] == "power_of_two" else "float scales"
     weights = "per channel" if recipe["per_channel"] else "per tensor"
-    seen = "" if data.get("samples") is None else f" on {calibrated_on(data['samples'], data['quality'])}"
+    samples, made_up = data.get("samples"), data.get("samples_made_up", False)
+    seen = "" if samples is None else f" on {calibrated_on(samples, made_up=made_up)}"
     return (
         f'<h1>{escape(name)}</h1><p class="lead"><span class="pill plain">{escape(recipe["name"])}</span> '
         f"{escape(recipe['activation_type'])} activations, {escape(recipe['weight_type'])} weights {weights}, "

@@ -74,6 +74,7 @@ class Report:
             `{changes, score, sqnr_db, seconds, refused}` each), `kept` (the changes of the best) and `complete`.
         input_shapes: Shape of each input in the first sample.
         samples: How many samples ranges were calibrated on, None where none were.
+        samples_made_up: These were made up; of a file's that is what the file says, whatever the comparison ran on.
         versions: Versions of this package and of what it stands on.
     """
 
@@ -93,6 +94,7 @@ class Report:
     search: Mapping[str, Any] = field(default_factory=dict)
     input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     samples: int | None = None
+    samples_made_up: bool = False
     versions: Mapping[str, str] = field(default_factory=versions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,6 +106,7 @@ class Report:
                 "recipe": self.recipe,
                 "versions": self.versions,
                 "samples": self.samples,
+                "samples_made_up": self.samples_made_up,
                 "warnings": self.warnings,
                 "quality": self.quality,
                 "equalization": self.equalization,
@@ -146,6 +149,7 @@ class Report:
                 search=data.get("search", {}),
                 input_shapes=data["input"].get("shapes", {}),
                 samples=data.get("samples"),
+                samples_made_up=data.get("samples_made_up", False),
                 versions=data["versions"],
             )
         except EquiQuantError:
