@@ -84,6 +84,7 @@ def test_what_is_in_use_already_is_not_proposed() -> None:
 
 def test_made_up_inputs_are_named_first() -> None:
     texts = told(split(1e4), None, preset="a8w8")
+    assert "left on made-up inputs, which says little of real ones" in texts[0]
     assert "Worth trying: real samples" in texts[0]
 
 

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equiquant import equalize, quantize
+from equiquant import equalize, preset, quantize
+from equiquant.calibrate import load_stats, open_samples
 from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES
+from equiquant.io import input_specs
+from equiquant.pipeline.opening import known_inputs
 from tests.backward.support import noise, parse
 from tests.calibrate.support import trained
 
@@ -53,6 +56,22 @@ def test_a_statistics_file_does_not_tell_how_close_they_came(tmp_path: Path) -> 
         assert told["recipe"]["calibration"] == "minmax"
     assert "distill" not in rules(told)  # nothing needs inputs any more
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_beside_a_file_of_samples_they_are_like_those(tmp_path: Path) -> None:
+    x = np.clip(500 + 60 * np.concatenate([noise(1, 3, 16, 16, seed=k) for k in range(8)]), 400, 600)
+    quantize(trained(), data=x, preset="a8w8", calibration_cache=tmp_path / "stats")
+    specs = input_specs(trained())
+    known = known_inputs(specs, load_stats(tmp_path / "stats"))
+    with open_samples(None, specs, preset("a8w8"), trained(), known=known) as stream:
+        made_up = np.concatenate([feed["x"] for feed in stream])
+    assert abs(made_up.mean() - x.mean()) < 5
+    assert made_up.std() == pytest.approx(x.std(), rel=0.1)
+    assert (made_up.min(), made_up.max()) == (x.min(), x.max())
+    quality = quantize(trained(), preset="a8w8", calibration_cache=tmp_path / "stats").report.quality
+    assert quality is not None
+    assert quality["synthetic"]
+    assert quality["outputs"][0]["sqnr_db"] > 15
 
 
 @pytest.mark.filterwarnings("ignore:As onnxruntime runs the model")  # tests/test_kernels.py is about that

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -18,6 +19,7 @@ from equiquant.calibrate.vocabularies import vocabularies
 from equiquant.canonical import settle_constants
 from equiquant.errors import ModelError
 from equiquant.io.runtime import InputSpec
+from equiquant.numerics.histogram import DyadicHistogram
 from equiquant.recipe import Recipe
 
 __all__ = ["made_up"]
@@ -28,6 +30,7 @@ def made_up(
     recipe: Recipe,
     model: ir.Model | None = None,
     *,
+    known: Mapping[str, DyadicHistogram] = MappingProxyType({}),
     distill: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Source:
@@ -37,6 +40,7 @@ def made_up(
         inputs: The model's inputs.
         recipe: Gives `seed`, and with `calibration_samples` how many at most.
         model: The model as it came; None for inputs of the usual sizes and units.
+        known: How real float inputs are distributed, by name, as far as that is known: nothing is guessed of these.
         distill: Move them until all BatchNormalizations see what they were trained on, where there are any.
         progress: Called with the number of steps of that done, and of all.
 
@@ -47,12 +51,12 @@ def made_up(
     model = None if model is None else _settled(model)
     entries = {} if model is None else vocabularies(model)
     texture, units = None, ""
-    if model is not None and len(specs) == 1:
+    if model is not None and len(specs) == 1 and not known:
         texture = matching_texture(model, specs[0], recipe.seed)
         if texture is None and (guess := guessed_units(model, specs[0], recipe.seed)):
             texture, units = guess
     count = min(recipe.calibration_samples or SYNTHETIC_SAMPLES, SYNTHETIC_SAMPLES)
-    feeds = partial(synthetic_feeds, specs, recipe.seed, count, texture, entries)
+    feeds = partial(synthetic_feeds, specs, recipe.seed, count, texture, entries, known)
     found = distilled(model, feeds(), progress) if distill and model is not None else None
     if found is None:
         return Source(lambda: numbered(feeds()), replayable=False, synthetic=True, units=units, count=count)

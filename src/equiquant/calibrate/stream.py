@@ -13,8 +13,8 @@ import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
@@ -27,6 +27,7 @@ from equiquant.calibrate.sources import open_source
 from equiquant.calibrate.static_batches import batched, static_batch
 from equiquant.errors import DataError, ModelError
 from equiquant.io.runtime import InputSpec
+from equiquant.numerics.histogram import DyadicHistogram
 from equiquant.recipe import Recipe
 
 __all__ = ["SampleStream", "SampleView", "open_samples"]
@@ -250,6 +251,7 @@ def open_samples(
     recipe: Recipe,
     model: ir.Model | None = None,
     *,
+    known: Mapping[str, DyadicHistogram] = MappingProxyType({}),
     distill: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> SampleStream:
@@ -262,6 +264,7 @@ def open_samples(
         recipe: Gives `calibration_samples`, `image` and `seed`.
         model: The model as it came; made-up inputs then have sizes it runs with, and those of a single input fit its
             first BatchNormalizations.
+        known: How real float inputs are distributed, by name, as far as that is known: made-up ones follow it.
         distill: Move made-up inputs until they fit all of them.
         progress: Called with the number of steps of that done, and of all.
 
@@ -273,7 +276,7 @@ def open_samples(
     if not inputs:
         raise ModelError("The model has no inputs: what it computes is a constant, and there is nothing to quantize.")
     if data is None:
-        source = made_up(inputs, recipe, model, distill=distill, progress=progress)
+        source = made_up(inputs, recipe, model, known=known, distill=distill, progress=progress)
     else:
         source = open_source(data, inputs, recipe)
     return SampleStream(source, inputs, recipe.calibration_samples)

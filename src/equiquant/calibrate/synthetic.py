@@ -1,8 +1,8 @@
 """Inputs made up when there is no data: noise with a 1/f amplitude spectrum, as natural images and sounds have.
 
 Field (1987): the amplitude spectrum of natural images falls as 1/f. White noise does not excite a trained network the
-way its data do; 1/f noise comes closer. Unless a `Texture` says otherwise each sample has mean 0 and standard deviation
-1, as normalized inputs have; channels share most of their energy, as colours do.
+way its data do; 1/f noise comes closer. Unless a `Texture` or earlier inputs say otherwise each sample has mean 0 and
+standard deviation 1, as normalized inputs have; channels share most of their energy, as colours do.
 
 Dynamic dimensions: 1 for the batch; for rank 4, 3 channels and 224 pixels; else 1.
 """
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from equiquant.calibrate.feeds import Feed, float_dtype
 from equiquant.errors import DataError
 from equiquant.io.runtime import InputSpec
+from equiquant.numerics.histogram import DyadicHistogram
 
 __all__ = [
     "COMPONENTS",
@@ -68,6 +69,7 @@ def synthetic_feeds(
     samples: int = SYNTHETIC_SAMPLES,
     texture: Texture | None = None,
     entries: Mapping[str, int] = MappingProxyType({}),
+    known: Mapping[str, DyadicHistogram] = MappingProxyType({}),
 ) -> Iterator[Feed]:
     """Yield plausible feeds, the same for the same seed.
 
@@ -77,6 +79,7 @@ def synthetic_feeds(
         samples: How many samples, at least; a static batch is filled.
         texture: What the only input looks like, where that is known.
         entries: Of integer inputs, by name, what they must stay below.
+        known: Of float inputs, by name, how real ones are distributed.
 
     Raises:
         DataError: An input has a type that cannot be made up.
@@ -85,7 +88,8 @@ def synthetic_feeds(
     batch = (specs[0].shape[0] or 1) if specs and specs[0].shape else 1
     for _ in range(-(-samples // batch)):
         if texture is None:
-            yield {spec.name: _made_up(spec, rng, entries.get(spec.name, LARGEST_ID), specs) for spec in specs}
+            feed = {spec.name: _made_up(spec, rng, entries.get(spec.name, LARGEST_ID), specs) for spec in specs}
+            yield feed | {s.name: _like(feed[s.name], known[s.name]) for s in specs if s.name in known}
         else:
             yield {spec.name: _textured(spec, texture, rng) for spec in specs}
 
@@ -154,6 +158,15 @@ def _made_up(spec: InputSpec, rng: np.random.Generator, entries: int, specs: Seq
         entries = min(entries, int(np.iinfo(dtype).max) + 1)
     flags = len(shape) == 0 or mask or "type" in spec.name.lower()
     return np.asarray(np.ones(shape) if flags else rng.integers(0, entries, shape), dtype=dtype)
+
+
+def _like(signal: Array, known: DyadicHistogram) -> Array:
+    """Return a signal of mean 0 and deviation 1 with the mean, the deviation and the range of known values."""
+    x, counts = known.occupied()
+    mean = np.average(x, weights=counts)
+    deviation = math.sqrt(np.average(np.square(x - mean), weights=counts))
+    made: Array = np.clip(mean + deviation * signal, known.low, known.high).astype(signal.dtype)
+    return made
 
 
 def _is_mask(spec: InputSpec) -> bool:

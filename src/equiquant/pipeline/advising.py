@@ -32,8 +32,9 @@ def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitRepo
     what, left = min(measured, key=lambda found: found[1], default=("", math.inf))
     if left >= POOR_DB:
         return
+    made_up = " on made-up inputs, which says little of real ones" if state.stream.synthetic else ""
     state.warn(
-        f"Only {left:.1f} dB of {what} are left: more than a tenth of it is noise."
+        f"Only {left:.1f} dB of {what} are left{made_up}: more than a tenth of it is noise."
         f" Worth trying: {'; '.join(_advice(state, left, limits))}."
     )
 
@@ -42,7 +43,7 @@ def _advice(state: RunState, left: float, limits: LimitReport | None) -> Iterato
     """Yield what may help, what is likeliest first."""
     recipe, cle = state.recipe, state.equalization
     if state.stream.synthetic and not (recipe.weight_only and recipe.weight_rounding == "nearest"):
-        yield "real samples, for these inputs were made up"
+        yield "real samples"
     if recipe.weight_only:
         if recipe.weight_type == "int4":
             yield "preset='w8', 8 bits a weight"

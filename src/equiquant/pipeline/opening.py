@@ -18,12 +18,13 @@ from equiquant.errors import DataError
 from equiquant.graph.randomness import refuse_random
 from equiquant.io import LoadedModel, input_specs
 from equiquant.io.runtime import InputSpec
+from equiquant.numerics.histogram import DyadicHistogram
 from equiquant.pipeline.idle_options import idle_options
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.recipe import ImageOptions, Recipe
 from equiquant.report import Stages
 
-__all__ = ["begun"]
+__all__ = ["begun", "known_inputs", "recalled_statistics"]
 
 Feed = Mapping[str, npt.NDArray[Any]]
 
@@ -39,6 +40,27 @@ COMPARED, FAR = 4, 2.0  # samples, and times what the statistics say of an input
 NO_CLIPPING = "made-up inputs do not say which large values are rare: ranges reach them all ('minmax', not 'noise')"
 
 
+def recalled_statistics(
+    recipe: Recipe, stats_file: str | os.PathLike[str] | None, *, quantize: bool
+) -> calibrate.TensorStats | None:
+    """Return the statistics of a file, None where there is none or it is not asked for.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    if stats_file is None or not Path(stats_file).exists() or (quantize and recipe.weight_only):
+        return None  # with weights alone there is nothing to recall
+    return calibrate.load_stats(stats_file)
+
+
+def known_inputs(specs: Sequence[InputSpec], stats: calibrate.TensorStats | None) -> dict[str, DyadicHistogram]:
+    """Return how real float inputs are distributed, by name, as far as statistics tell."""
+    if stats is None or stats.synthetic:
+        return {}
+    found = {spec.name: stats.histogram(spec.name) for spec in specs if spec.name in stats.tensors}
+    return {name: histogram for name, histogram in found.items() if histogram is not None and histogram.total}
+
+
 def begun(
     loaded: LoadedModel,
     recipe: Recipe,
@@ -48,17 +70,16 @@ def begun(
     *,
     quantize: bool,
     stats_file: str | os.PathLike[str] | None,
+    recalled: calibrate.TensorStats | None,
 ) -> RunState:
-    """Return the state of a run that is to work with these samples, or with the statistics of a file if it exists.
+    """Return the state of a run that is to work with these samples, or with the statistics recalled from a file.
 
     Raises:
-        DataError: The file cannot be read, or its statistics are of made-up inputs and there are real ones.
+        DataError: The statistics are of made-up inputs and there are real ones.
         ModelError: The model draws random numbers.
     """
     refuse_random(loaded.model)
     file = None if stats_file is None else Path(stats_file)
-    stored = quantize and recipe.weight_only  # there is nothing to recall
-    recalled = calibrate.load_stats(file) if file is not None and file.exists() and not stored else None
     made_up = stream.synthetic if recalled is None else recalled.synthetic
     if made_up and not stream.synthetic:
         raise DataError(
@@ -84,7 +105,7 @@ def begun(
     if recalled is not None:
         _warn_of_other_data(state, given, recalled)
         state.decisions.append(Decision("calibrate", "statistics", "whole network", True, f"taken from {file}"))
-    if made_up and quantize and not stored:
+    if made_up and quantize and not recipe.weight_only:
         state.warn(NO_DATA)
     if not stream.synthetic and not stream.images and recipe.image != PLAIN:
         state.warn(NO_IMAGES)

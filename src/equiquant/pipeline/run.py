@@ -26,7 +26,7 @@ from equiquant.pipeline.judging import MOST_FITTED, MOST_HELD
 from equiquant.pipeline.kernels import fit_kernels
 from equiquant.pipeline.mixing import Mix, mix_precision
 from equiquant.pipeline.naming import follow_names, made_by
-from equiquant.pipeline.opening import begun
+from equiquant.pipeline.opening import begun, known_inputs, recalled_statistics
 from equiquant.pipeline.proving import check_upgrade, proof_samples, reference_kept
 from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
@@ -90,19 +90,23 @@ def run(
     """
     stages, progress = Stages(), progress or (lambda *_: None)
     with stages("load"):
-        loaded = load_model(source)
+        loaded, recalled = load_model(source), recalled_statistics(recipe, stats_file, quantize=quantize)
+    specs = input_specs(loaded.model)
     distill = stats_file is None and not (recipe.weight_only and quantize)  # a file does not tell how close they came
     with stages("distill" if data is None else "load"):
         opened = calibrate.open_samples(
             data,
-            input_specs(loaded.model),
+            specs,
             recipe,
             loaded.model,
+            known=known_inputs(specs, recalled),
             distill=distill,
             progress=partial(progress, "distill"),
         )
     with opened as stream:
-        state = begun(loaded, recipe, stream, stages, progress, quantize=quantize, stats_file=stats_file)
+        state = begun(
+            loaded, recipe, stream, stages, progress, quantize=quantize, stats_file=stats_file, recalled=recalled
+        )
         model, given = _fold(state, loaded.model)
         del loaded
         if given.silent:
