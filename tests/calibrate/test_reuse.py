@@ -219,7 +219,7 @@ def test_the_scales_are_applied_as_they_were(relu6: onnx.ModelProto, tmp_path: P
         assert quantize(relu6, data=data, **options).model.SerializeToString() == first
 
 
-@pytest.mark.filterwarnings("ignore:'x' reaches")
+@pytest.mark.filterwarnings("ignore:'x' reaches", "ignore:On samples that the scales")
 def test_what_they_leave_of_the_function_is_said(relu6: onnx.ModelProto, tmp_path: Path) -> None:
     options: dict[str, Any] = {"preset": "a8w8", "calibration": "minmax", "calibration_cache": tmp_path / "stats"}
     quantize(relu6, data=IMAGES / 10, **options)

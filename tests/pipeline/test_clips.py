@@ -122,13 +122,18 @@ def test_soft_tells_what_it_changes_on_any_sample() -> None:
     assert any("ClipMode 'soft' moved channels that reach" in warning for warning in report.warnings)
 
 
-def test_quantizing_measures_it_too() -> None:
+def test_quantizing_measures_it_too_with_scales_of_before_as_well(tmp_path: Path) -> None:
     source, samples = network()
     fitted, others = alternate(8)
     samples = samples[np.argsort(fitted + others)]  # those of the second half are not fitted to
-    with pytest.warns(UserWarning, match="More samples, or --clip-mode per_channel"):
-        report = quantize(source, data=samples, preset="a8w8", cle_accept="always").report.to_dict()
-    assert report["equalization"]["clip_sqnr_db"] < 40
+    left = []
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="More samples, or --clip-mode per_channel"):
+            result = quantize(
+                source, data=samples, preset="a8w8", cle_accept="always", calibration_cache=tmp_path / "stats"
+            )
+        left.append(result.report.equalization["clip_sqnr_db"])
+    assert left[0] == left[1] < 40
 
 
 TAILS = {
@@ -258,7 +263,7 @@ def test_what_replacing_relu6_costs_is_said_with_statistics_of_before_too(tmp_pa
                 source, data=samples, preset="a8w8", replace_clip6_relu=True, calibration_cache=tmp_path / "stats"
             )
         costs.append(result.report.equalization["replace_clip6_relu"]["sqnr_db"])
-    assert costs[1] == pytest.approx(costs[0], abs=6)  # of other samples
+    assert costs[1] == costs[0]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -7,7 +7,6 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate import SampleView
 from equiquant.decisions import Decision
 from equiquant.equalization import ScaleClasses, replace_clip6, split_clips
 from equiquant.graph import edit, query
@@ -21,13 +20,12 @@ __all__ = ["check_clips", "float_reach", "prepare_clips", "warn_of_strays"]
 
 Array = npt.NDArray[Any]
 
-FEEDS = 8  # that what replacing ReLU6 costs is measured on where scales of before are applied
 SAME_DB = 100.0  # of signal over change: no value passed 6, what differs is float noise
 DROWNED_DB = 40.0  # of signal over change: float outputs are the same, as far as the noise of 8 bits lets one tell
 TRUSTED = 0.005  # share of channels that stray: with more of them float outputs were seen to change (docs/cle.md)
 
 
-def prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge: Judge | None) -> Reference:
+def prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge: Judge) -> Reference:
     """Change the Clips as the recipe asks; return the outputs that equalization must keep."""
     recipe = state.recipe
     if recipe.cle and (recipe.replace_clip6_relu or recipe.clip_mode == "relu"):
@@ -38,19 +36,15 @@ def prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge:
     return reference
 
 
-def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge: Judge | None) -> Reference:
+def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge: Judge) -> Reference:
     """Replace ReLU6 by ReLU as asked, and say what that alone costs."""
-    original = model.clone()
     replaced = replace_clip6(model)
     if not replaced:
         return reference
     state.decisions += replaced
     edit.infer_shapes(model)
     error = reference.measure(model).error
-    if judge is None:
-        damage = Yardstick(original, SampleView(state.stream, 0, FEEDS)).sqnr_db(model)
-    else:
-        damage = judge.float_sqnr_db(model)
+    damage = judge.float_sqnr_db(model)
     state.equalization["replace_clip6_relu"] = {"replaced": len(replaced), "error": error, "sqnr_db": damage}
     if error <= state.recipe.equivalence_tolerance and damage >= SAME_DB:
         return reference

@@ -129,8 +129,8 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         _warn_of_soft(state, most)
     if reach is not None and best.name != "soft":
         warn_of_strays(state, classes, reach, best.z)
-    if state.quantize and classes.clips and best.name != "soft" and best.z.any():
-        check_clips(state, model, equalized.model, judge)
+    if state.quantize:
+        _check_clips(state, model, classes, best, equalized, judge)
     return equalized
 
 
@@ -144,8 +144,10 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
         DataError: The scales are not of this model's classes.
     """
     state.progress("equalize", 0, None)
+    with state.stages("measure"):
+        judge = Judge(model, state.stream, state.recipe)
     with state.stages("equalize"):
-        reference = prepare_clips(state, model, reference, None)
+        reference = prepare_clips(state, model, reference, judge)
         classes = find_classes(model)
     if scales.z.shape != (classes.count,):
         raise DataError("The scales among the statistics are of another model. Name another file and give the data.")
@@ -160,12 +162,23 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
     elif proof.equivalence.error > tolerance and not state.stream.synthetic:
         state.warn(
             f"The equalization among the statistics moved '{proof.equivalence.output}' by {proof.equivalence.error:.1e}"
-            " of its magnitude on the samples given; those it was found on moved by no more than"
+            " of its magnitude on the samples given; those it was proven on moved by no more than"
             f" {tolerance:.0e}. Name another file, to calibrate for these samples."
         )
     state.decisions += trial.decisions
     state.equalization |= _describe(state, classes, trial)
-    return _applied(state, model, classes, trial)
+    equalized = _applied(state, model, classes, trial)
+    if not state.stream.synthetic:
+        _check_clips(state, model, classes, trial, equalized, judge)
+    return equalized
+
+
+def _check_clips(
+    state: RunState, model: ir.Model, classes: ScaleClasses, trial: _Trial, equalized: Equalized, judge: Judge
+) -> None:
+    """Measure what is left of the function on samples held back, where a Clip's bound may be reached unawares."""
+    if classes.clips and trial.name != "soft" and trial.z.any():
+        check_clips(state, model, equalized.model, judge)
 
 
 def _warn_of_soft(state: RunState, found: Equivalence) -> None:
