@@ -130,7 +130,7 @@ def test_labels_are_the_same_in_any_type(model: onnx.ModelProto, data: Array, tm
     assert len(found.trials) == 1
 
 
-def test_a_figure_that_is_no_number_does_not_win_and_infinities_are_kept(
+def test_a_metric_that_fails_ends_the_search_which_goes_on_and_infinities_are_kept(
     model: onnx.ModelProto, data: Array, tmp_path: Path
 ) -> None:
     figures = iter([-np.inf, np.nan, 1.0, *[0.0] * 20])
@@ -138,19 +138,39 @@ def test_a_figure_that_is_no_number_does_not_win_and_infinities_are_kept(
     def metric(_: onnx.ModelProto) -> float:
         return next(figures)
 
+    with pytest.raises(OptionError, match="must return one number"):
+        search(model, data=data, metric=metric, trials_file=tmp_path / "t", **QUICK)
     found = search(model, data=data, metric=metric, trials_file=tmp_path / "t", **QUICK).search
-    assert [trial.score for trial in found.trials[:3]] == [-np.inf, None, 1.0]
-    assert "must return one number" in found.trials[1].refused
-    assert found.best is found.trials[2]
+    assert [trial.score for trial in found.trials[:2]] == [-np.inf, 1.0]
+    assert found.best is found.trials[1]
     again = search(model, data=data, metric=metric, trials_file=tmp_path / "t", **QUICK).search
     assert again.trials == found.trials
 
 
-def test_trials_of_another_search_are_refused(model: onnx.ModelProto, data: Array, tmp_path: Path) -> None:
+def test_what_was_refused_is_tried_again(
+    model: onnx.ModelProto, data: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(searching, "run", _out_of_room)
+        with pytest.raises(OptionError, match=r"cannot be run: No room\."):
+            search(model, data=data, trials_file=tmp_path / "t", **QUICK)
+    assert search(model, data=data, trials_file=tmp_path / "t", **QUICK, time_budget=1e-9).search.best.score is not None
+
+
+def _out_of_room(*_: Any) -> Any:
+    raise DataError("No room.")
+
+
+def test_trials_of_another_search_are_refused(
+    model: onnx.ModelProto, data: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "trials.json"
     search(model, data=data, **QUICK, time_budget=1e-9, trials_file=file)
-    with pytest.raises(OptionError, match="another model, other data or other options"):
+    with pytest.raises(OptionError, match="another model, other data or options"):
         search(model, data=data * 2, **QUICK, trials_file=file)
+    monkeypatch.setattr(searching, "versions", lambda: {"onnxruntime": "0"})
+    with pytest.raises(OptionError, match="or of another version"):
+        search(model, data=data, **QUICK, trials_file=file)
     file.write_text("{")
     with pytest.raises(OptionError, match="not a file of trials"):
         search(model, data=data, **QUICK, trials_file=file)
@@ -177,7 +197,7 @@ def test_trials_of_another_metric_are_refused(
     file = tmp_path / "trials.json"
     result = search(model, data=data, metric=metric, **QUICK, time_budget=1e-9, trials_file=file)
     assert result.search.metric.startswith(name)
-    with pytest.raises(OptionError, match="other options"):
+    with pytest.raises(OptionError, match="other data or options"):
         search(model, data=data, metric=other, **QUICK, trials_file=file)
 
 

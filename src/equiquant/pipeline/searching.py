@@ -30,6 +30,7 @@ from equiquant.pipeline.run import run
 from equiquant.pipeline.scoring import Metric, Scorer
 from equiquant.pipeline.state import Progress
 from equiquant.recipe import Recipe
+from equiquant.report import versions
 from equiquant.report.plain import dumps, write_atomically
 
 __all__ = ["SearchOutcome", "Trial", "search"]
@@ -117,7 +118,7 @@ def search(
         metric: Judges a quantized model, higher is better.
         labels: The class of every sample: the metric is top-1 of the first output.
         time_budget: Seconds after which no further trial begins.
-        trials_file: Trials are kept in this JSON file; those already in it are not run again.
+        trials_file: Trials are kept in this JSON file; those already in it are not run again, but for the refused.
         progress: Called with (stage, done, total).
 
     Raises:
@@ -230,27 +231,33 @@ class _Bench:
         return name != "clip_mode" or self._has_clips
 
     def _identity(self, recipe: Recipe, stream: SampleStream) -> str:
-        """Return what makes trials comparable: the model, the samples, the first recipe and the metric."""
+        """Return what makes trials comparable: the model, the samples, the first recipe, the metric, the versions."""
         digest = hashlib.sha256()
         labels = b"" if self._scorer.labels is None else self._scorer.labels.astype(np.int64).tobytes()
         samples = FeedHash.of(stream).value()
-        for part in (model_hash(self._source), samples, json.dumps(recipe.to_dict()), self.metric_name):
+        told = [json.dumps(part) for part in (recipe.to_dict(), versions())]
+        for part in (model_hash(self._source), samples, *told, self.metric_name):
             digest.update(str(part).encode())
         digest.update(labels)
         return digest.hexdigest()
 
     def run(self, changes: Mapping[str, Any], recipe: Recipe) -> Trial:
-        """Quantize with the first part of the samples and judge on the others."""
+        """Quantize with the first part of the samples and judge on the others.
+
+        Raises:
+            EquiQuantError: The metric or the labels cannot be used.
+        """
         start = time.monotonic()
         try:
             model = run(self._source, recipe, self._fitted).model
             sqnr = self._yardstick.sqnr_db(model)
-            score = self._scorer.score(model, sqnr, self._held)
         except EquiQuantError as error:
             return Trial(dict(changes), None, None, time.monotonic() - start, str(error))
+        else:
+            score = self._scorer.score(model, sqnr, self._held)  # its errors are no fault of the recipe
+            return Trial(dict(changes), score, sqnr, time.monotonic() - start)
         finally:
             release_memory()
-        return Trial(dict(changes), score, sqnr, time.monotonic() - start)
 
 
 def _trial(score: Any, sqnr_db: Any, **others: Any) -> Trial:
@@ -270,12 +277,13 @@ class _TrialFile:
         try:
             data = json.loads(self._path.read_text(encoding="utf-8"))
             known = data["format"] == FORMAT and data["key"] == key
-            self._trials = [_trial(**row) for row in data["trials"]] if known else []
+            trials = [_trial(**row) for row in data["trials"]] if known else []
+            self._trials = [trial for trial in trials if not trial.refused]  # the reason may be gone
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OptionError(f"{self._path} is not a file of trials: {error}. Delete it, or name another.") from error
         if not known:
             raise OptionError(
-                f"The trials in {self._path} are of another model, other data or other options."
+                f"The trials in {self._path} are of another model, other data or options, or of another version."
                 " Delete the file, or name another."
             )
 
