@@ -301,5 +301,7 @@ def test_statistics_alone_measure_nothing(tmp_path: Path) -> None:
 
 
 def test_layers_that_were_given_16_bits_are_told_of() -> None:
-    layers = _mixed(keep_float=1, nodes_to_int16=("first",))["layers"]
-    assert {row["layer"]: row["precision"] for row in layers}["first"] == "int16"
+    mixed = _mixed(keep_float=1, nodes_to_int16=("first",))
+    assert {row["layer"]: row["precision"] for row in mixed["layers"]}["first"] == "int16"
+    assert mixed["int16"] == ["first"]
+    assert mixed["share_of_multiplications"]["int16"] > 0

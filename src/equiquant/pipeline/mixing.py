@@ -74,7 +74,7 @@ def mix_precision(state: RunState, model: ir.Model, reference: ir.Model, ranges:
         ranges: Ranges chosen with the scales.
 
     Raises:
-        OptionError: More layers are asked for than there are, or `target_sqnr` is out of reach.
+        OptionError: More layers are asked for than there are, or raising all does not reach `target_sqnr`.
         DataError: There are only statistics of samples, and `target_sqnr` needs the samples.
     """
     recipe = state.recipe
@@ -119,7 +119,10 @@ def mix_precision(state: RunState, model: ir.Model, reference: ir.Model, ranges:
             before = search.before
             kept, wide, after = search.fewest(_measured_on(state))
             mix = _resolved(recipe, kept, wide)
-        state.mixed_precision = _described(layers, kept, wide, _sixteen(model, mix), (to_float, to_int16)) | {
+        sixteen = _sixteen(model, mix.recipe)
+        named = _sixteen(model, recipe) & sixteen if recipe.nodes_to_int16 else set()
+        wide = (*wide, *(layer for layer in layers if layer.name in named and layer not in wide))
+        state.mixed_precision = _described(layers, kept, wide, sixteen, (to_float, to_int16)) | {
             "sqnr_before_db": before,
             "sqnr_db": after,
             "made_up": state.stream.synthetic,
@@ -131,9 +134,9 @@ def _measured_on(state: RunState) -> str:
     return "made-up inputs" if state.stream.synthetic else "held-back samples"
 
 
-def _sixteen(model: ir.Model, mix: Mix) -> set[str]:
+def _sixteen(model: ir.Model, recipe: Recipe) -> set[str]:
     """Return the layers that read and write 16 bits alone, be it for the sake of their neighbours."""
-    survey = target.survey(model, mix.recipe)
+    survey = target.survey(model, recipe)
     found = target.layers(model, survey.nodes, {name for g in survey.groups for name in g.members})
     rounded = {layer.name: (*layer.inputs, *layer.outputs) for layer in found}
     return {name for name, tensors in rounded.items() if tensors and survey.wide.issuperset(tensors)}
@@ -211,7 +214,7 @@ class _Search:
             measured_on: What the dB are of, for the error.
 
         Raises:
-            OptionError: No number of layers reaches the target.
+            OptionError: Raising all layers, of float all but one, does not reach the target; fewer are not tried then.
         """
         most = max(0, len(self._layers) - self._floats)  # something must be left to quantize
         if self.before >= self._target:
@@ -342,8 +345,8 @@ def _described(
     Args:
         layers: All of them.
         kept: Those chosen to stay float.
-        wide: Those chosen for 16-bit activations.
-        sixteen: Names of those that have these, chosen or not.
+        wide: Those for 16-bit activations, chosen or named.
+        sixteen: Names of those that have these, be it for the sake of their neighbours.
         rankings: By what float would gain, and by what 16 bits would.
     """
     total = sum(layer.multiplications for layer in layers)
