@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,10 @@ import pytest
 from equiquant import equalize, preset, quantize
 from equiquant.calibrate import load_stats, open_samples
 from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES
-from equiquant.cli.summary import show_run
 from equiquant.io import input_specs
 from equiquant.pipeline.opening import known_inputs
 from tests.backward.support import noise, parse
 from tests.calibrate.support import trained
-from tests.canonical.support import proto, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:No calibration data")
 
@@ -75,29 +72,6 @@ def test_beside_a_file_of_samples_they_are_like_those(tmp_path: Path) -> None:
     assert quality is not None
     assert quality["synthetic"]
     assert quality["outputs"][0]["sqnr_db"] > 15
-
-
-def test_biases_are_corrected_on_them_where_a_file_tells_of_all_inputs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options: dict[str, Any] = {"preset": "xint8", "calibration_cache": tmp_path / "stats"}
-    quantize(trained(), data=5 + np.concatenate([noise(1, 3, 16, 16, seed=k) for k in range(8)]), **options)
-    report = quantize(trained(), **options).report
-    assert [trial["name"] for trial in report.refinement["trials"]] == ["none", "bias correction"]
-    assert [d.applied for d in report.decisions if d.rule == "made_up"] == [True]
-    assert [d.applied for d in report.decisions if d.rule == "weight_rounding"] == [False]
-    show_run(report, "m.onnx", "", None, quiet=False)
-    assert re.search("Refined .*dB.* on made-up inputs\n", capsys.readouterr().out)
-
-
-def test_nothing_is_refined_where_it_does_not(tmp_path: Path) -> None:
-    given = weights(w=(4, 3, 1, 1))
-    model = proto("x = Cast <to = 1> (i) y = Conv (x, w)", "uint8[N,3,8,8] i", "float[N,4,8,8] y", given)
-    x = np.random.default_rng(1).integers(0, 200, (8, 3, 8, 8)).astype(np.uint8)
-    quantize(model, data=x, preset="a8w8", calibration_cache=tmp_path / "stats")
-    report = quantize(model, preset="a8w8", calibration_cache=tmp_path / "stats").report
-    assert [d.reason for d in report.decisions if d.rule == "no_data"]
-    assert not report.refinement
 
 
 @pytest.mark.filterwarnings("ignore:As onnxruntime runs the model")  # tests/test_kernels.py is about that

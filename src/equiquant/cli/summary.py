@@ -96,15 +96,13 @@ def _run_facts(
     trials = report.refinement.get("trials") or ()
     if trials:
         kept = report.refinement.get("kept")
-        where = " on made-up inputs" if report.quality and report.quality["synthetic"] else ""
         yield (
             "Refined",
             ", ".join(
                 f"{'before' if trial['name'] == 'none' else trial['name']} {decibels(trial['sqnr_db'])}"
                 f"{' (kept)' if trial['name'] == kept else ''}"
                 for trial in trials
-            )
-            + where,
+            ),
         )
     if report.mixed_precision:
         mixed = report.mixed_precision

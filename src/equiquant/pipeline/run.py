@@ -49,11 +49,7 @@ QUALITY_RUNS = 16  # of it for the tensors of large inputs, which are compared g
 PER_TENSOR_BELOW = 50_000_000  # bytes of weights; above, the comparison is limited to the outputs of a few feeds
 
 NO_RANGES = "the statistics hold no ranges that were chosen with these options: those of least squared error are taken"
-NO_REFINEMENT = (
-    "the statistics come from a file that does not tell what all inputs are like, and there are no data: biases and"
-    " weights were not refined"
-)
-MADE_UP = "the file of statistics holds no samples: what is refined is so on made-up inputs as large as those it is of"
+NO_REFINEMENT = "the statistics come from a file and there are no data: biases and weights were not refined"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +92,6 @@ def run(
     with stages("load"):
         loaded, recalled = load_model(source), recalled_statistics(recipe, stats_file, quantize=quantize)
     specs = input_specs(loaded.model)
-    known = known_inputs(specs, recalled)
     distill = stats_file is None and not (recipe.weight_only and quantize)  # a file does not tell how close they came
     with stages("distill" if data is None else "load"):
         opened = calibrate.open_samples(
@@ -104,7 +99,7 @@ def run(
             specs,
             recipe,
             loaded.model,
-            known=known,
+            known=known_inputs(specs, recalled),
             distill=distill,
             progress=partial(progress, "distill"),
         )
@@ -141,12 +136,9 @@ def run(
             return Outcome(model, report_of(state))
         mix = mix_precision(state, model, folded or model, equalized.ranges)
         plan, stats = _plan(state, model, equalized.ranges, mix)
-        alone = stream.synthetic and not stats.synthetic
-        if alone and len(known) < len(specs):
+        if stream.synthetic and not stats.synthetic:
             state.decisions.append(Decision("refine", "no_data", "whole network", False, NO_REFINEMENT))
         else:
-            if alone:  # the scales may be those of a network whose biases are corrected
-                state.decisions.append(Decision("refine", "made_up", "whole network", True, MADE_UP))
             model, plan = refined(state, folded or model, equalized, plan)
         plan = target.cpu_form(model, plan, target.target_of(recipe))
         state.decisions += plan.remarks
