@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from equiquant.calibrate import open_samples
+from equiquant.calibrate.feeds import batch_size
 from equiquant.errors import DataError
 from equiquant.io import InputSpec
 from equiquant.recipe import preset
@@ -97,6 +98,33 @@ def test_an_open_batch_beside_a_static_one_is_joined_too(kind: Callable[[np.ndar
     for feed, taken in zip(open_samples(kind(x), specs, RECIPE), (x[:4], x[[4, 5, 0, 1]]), strict=True):
         np.testing.assert_array_equal(feed["x"], taken)
         np.testing.assert_array_equal(feed["y"], 2 * taken)
+
+
+@pytest.mark.parametrize(
+    ("data", "specs"),
+    [
+        ([{"k": np.ones(10), "x": row} for row in samples(6)], [InputSpec("k", "float32", (10,)), IMAGE]),
+        ({"k": np.ones((6, 10)), "x": samples(6)[:, None]}, [InputSpec("k", "float32", (10,)), IMAGE]),
+        (samples(6), [InputSpec("x", "float32", (3, 4, 5))]),
+        (samples(6)[:, 0, 0], [InputSpec("x", "float32", (5,))]),
+        ([{"h": np.ones((2, 1, 3)), "x": row} for row in samples(6)], [InputSpec("h", "float32", (2, None, 3)), IMAGE]),
+        ([{"t": np.array(0.5), "x": x} for x in (samples(4), samples(2))], [NUMBER, IMAGE]),
+    ],
+    ids=["vector first", "vectors", "no batch", "signals", "states first", "number first"],
+)
+def test_samples_are_counted_along_the_batch_and_no_other_axis(data: Any, specs: list[InputSpec]) -> None:
+    with open_samples(data, specs, RECIPE) as stream:
+        assert stream.known in (None, 6)
+        assert stream.samples == 6
+    with open_samples(iter(data) if isinstance(data, list) else data, specs, RECIPE) as stream:  # kept in a file
+        assert stream.samples == sum(map(batch_size, stream)) == 6
+    with open_samples(data, specs, preset("a8w8", calibration_samples=4)) as stream:
+        assert stream.samples == 4
+
+
+def test_made_up_inputs_without_a_batch_are_as_many_as_others() -> None:
+    with open_samples(None, [InputSpec("x", "float32", (3, 4, 5))], RECIPE) as stream:
+        assert stream.known == stream.samples == len(list(stream)) == 32
 
 
 def test_an_open_batch_may_differ_from_a_static_axis_of_another_kind() -> None:

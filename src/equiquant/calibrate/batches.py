@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import Feed, batch_size
+from equiquant.calibrate.feeds import CountedFeed, Feed, batch_size
 from equiquant.errors import ModelError
 from equiquant.io.runtime import InputSpec, Runner
 
@@ -101,7 +101,8 @@ def joined(group: Sequence[Feed]) -> Feed:
     """Return several feeds as one."""
     if len(group) == 1:
         return group[0]
-    return {name: np.concatenate([feed[name] for feed in group]) for name in group[0]}
+    arrays = {name: np.concatenate([feed[name] for feed in group]) for name in group[0]}
+    return CountedFeed(arrays, sum(map(batch_size, group)))
 
 
 def _shapes(feed: Feed) -> list[Any]:

@@ -12,15 +12,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from equiquant.calibrate.sample_axis import sample_count
 from equiquant.errors import DataError, first_line, nearest
 from equiquant.io.runtime import InputSpec
 
-__all__ = ["Feed", "batch_size", "checked", "float_dtype", "shape_text"]
+__all__ = ["CountedFeed", "Feed", "batch_size", "checked", "float_dtype", "shape_text"]
 
 Array = npt.NDArray[Any]
-Feed = dict[str, Array]
 
 CASTS = {("float64", "float32"), ("float64", "float16"), ("float32", "float16")}
+
+Feed = dict[str, Array]
+
+
+class CountedFeed(Feed):
+    """A feed that tells how many samples it holds.
+
+    Args:
+        arrays: Input name to array.
+        samples: How many they are.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], samples: int) -> None:
+        super().__init__(arrays)
+        self.samples = samples
 
 
 def shape_text(shape: Sequence[int | None]) -> str:
@@ -38,12 +53,14 @@ def float_dtype(spec: InputSpec) -> bool:
 
 
 def batch_size(feed: Mapping[str, Array]) -> int:
-    """Return the number of samples in a checked feed: the first dimension of the first input."""
+    """Return the number of samples in a feed; where it does not tell, the first dimension of the first input."""
+    if isinstance(feed, CountedFeed):
+        return feed.samples
     shape = next(iter(feed.values())).shape
     return shape[0] if shape else 1
 
 
-def checked(feed: Mapping[str, Any], specs: Sequence[InputSpec], where: str) -> Feed:
+def checked(feed: Mapping[str, Any], specs: Sequence[InputSpec], where: str) -> CountedFeed:
     """Return the feed as contiguous arrays of the model's own types and ranks, in the order of the inputs.
 
     Args:
@@ -63,7 +80,8 @@ def checked(feed: Mapping[str, Any], specs: Sequence[InputSpec], where: str) -> 
     for name in names:
         if name not in feed:
             raise DataError(f"Calibration {where}: the feed has no array for the model's input '{name}'.")
-    return {s.name: _checked_array(feed[s.name], s, f"Calibration {where}, input '{s.name}'") for s in specs}
+    arrays = {s.name: _checked_array(feed[s.name], s, f"Calibration {where}, input '{s.name}'") for s in specs}
+    return CountedFeed(arrays, sample_count(arrays, specs))
 
 
 def _checked_array(value: Any, spec: InputSpec, where: str) -> Array:

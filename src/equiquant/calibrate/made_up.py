@@ -9,8 +9,8 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from equiquant.calibrate.distilling import distilled
-from equiquant.calibrate.feeds import batch_size
 from equiquant.calibrate.matching import matching_texture
+from equiquant.calibrate.sample_axis import static_batch
 from equiquant.calibrate.sizing import sized
 from equiquant.calibrate.source import Source, numbered
 from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES, synthetic_feeds
@@ -60,7 +60,7 @@ def made_up(
     found = distilled(model, feeds(), progress) if distill and model is not None else None
     if found is None:
         return Source(lambda: numbered(feeds()), replayable=False, synthetic=True, units=units, count=count)
-    kept = sum(map(batch_size, found.feeds))
+    kept = len(found.feeds) * static_batch(specs)
     return Source(lambda: numbered(found.feeds), replayable=True, synthetic=True, distilled=found, count=kept)
 
 

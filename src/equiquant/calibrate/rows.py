@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from equiquant.calibrate.sample_axis import batch_input
 from equiquant.calibrate.source import LabelledFeed
 from equiquant.errors import DataError
 from equiquant.io.runtime import InputSpec
@@ -48,8 +49,12 @@ def row_count(arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> int | No
     """Return how many samples the arrays hold; None where their shapes do not say."""
     each = {name: a for name, a in arrays.items() if a.shape}
     extra = _extra_axes(each, specs)
-    sizes = {math.prod(a.shape[: extra + 1]) for a in each.values()} if extra is not None else set[int]()
-    return sizes.pop() if len(sizes) == 1 else None
+    if extra is None:
+        return None
+    name = batch_input(specs)
+    if name is None:
+        return next(iter(each.values())).shape[0] if extra else 1
+    return math.prod(each[name].shape[: extra + 1]) if name in each else None
 
 
 def _extra_axes(arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> int | None:

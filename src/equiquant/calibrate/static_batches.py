@@ -10,26 +10,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from equiquant.calibrate.feeds import Feed, checked
+from equiquant.calibrate.feeds import CountedFeed, checked
+from equiquant.calibrate.sample_axis import static_batch
 from equiquant.calibrate.source import LabelledFeed
 from equiquant.errors import DataError
 from equiquant.io.runtime import InputSpec
 
-__all__ = ["batched", "static_batch"]
+__all__ = ["batched"]
 
 
-def static_batch(specs: Sequence[InputSpec]) -> int:
-    """Return the batch size of the inputs where it is static, the same for all that have one; else 1.
-
-    Single numbers have none, nor do vectors or images of three axes, (3, height, width).
-    """
-    shapes = [spec.shape for spec in specs if spec.shape]
-    sizes = {shape[0] for shape in shapes} - {None}
-    none = all(len(shape) == 1 for shape in shapes) or any(len(shape) == 3 and shape[0] == 3 for shape in shapes)
-    return (sizes.pop() or 1) if len(sizes) == 1 and not none else 1
-
-
-def batched(feeds: Iterable[LabelledFeed], specs: Sequence[InputSpec]) -> Iterator[Feed]:
+def batched(feeds: Iterable[LabelledFeed], specs: Sequence[InputSpec]) -> Iterator[CountedFeed]:
     """Yield the feeds checked; of a model with a static batch what comes one sample at a time in batches.
 
     Other feeds must have the model's batch, since axis 0 may be another than that of the samples; only a loader's last
@@ -43,8 +33,8 @@ def batched(feeds: Iterable[LabelledFeed], specs: Sequence[InputSpec]) -> Iterat
         yield from (checked(feed, specs, label) for label, feed in feeds)
         return
     each = [replace(spec, shape=(None, *spec.shape[1:])) if spec.shape else spec for spec in specs]
-    waiting: list[Feed] = []
-    first, smaller, where = Feed(), Feed(), ""
+    waiting: list[CountedFeed] = []
+    first, smaller, where = CountedFeed({}, 0), CountedFeed({}, 0), ""
     for label, feed in feeds:
         if smaller:
             checked(smaller, specs, where)  # refused: it is not the last
@@ -62,22 +52,23 @@ def batched(feeds: Iterable[LabelledFeed], specs: Sequence[InputSpec]) -> Iterat
             batch = checked(part, specs, label)
         first = first or _copied(batch)
         yield batch
-    if last := smaller or (_joined(waiting, where) if waiting else Feed()):
+    if last := _joined(waiting, where) if waiting else smaller:
         same = all(first[name].shape[1:] == array.shape[1:] for name, array in last.items()) if first else False
         count = next(len(array) for array in last.values() if array.ndim)
         yield _joined([last, _repeated(first if same else last, size - count)], where)
 
 
-def _copied(feed: Feed) -> Feed:
-    return {name: array.copy() for name, array in feed.items()}
+def _copied(feed: CountedFeed) -> CountedFeed:
+    return CountedFeed({name: array.copy() for name, array in feed.items()}, feed.samples)
 
 
-def _repeated(feed: Feed, count: int) -> Feed:
+def _repeated(feed: CountedFeed, count: int) -> CountedFeed:
     """Return the first `count` samples, over again where there are fewer."""
-    return {name: np.resize(a, (count, *a.shape[1:])) if a.ndim else a for name, a in feed.items()}
+    arrays = {name: np.resize(a, (count, *a.shape[1:])) if a.ndim else a for name, a in feed.items()}
+    return CountedFeed(arrays, count)
 
 
-def _joined(parts: Sequence[Feed], label: str) -> Feed:
+def _joined(parts: Sequence[CountedFeed], label: str) -> CountedFeed:
     """Return several feeds as one."""
     if len(parts) == 1:
         return parts[0]
@@ -90,4 +81,4 @@ def _joined(parts: Sequence[Feed], label: str) -> Feed:
                 " shape, and single numbers the same for all of them."
             )
         whole[name] = np.concatenate(arrays) if array.ndim else array
-    return whole
+    return CountedFeed(whole, sum(part.samples for part in parts))

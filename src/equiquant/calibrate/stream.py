@@ -20,11 +20,12 @@ from typing import IO, Any, Self
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import Feed, batch_size
+from equiquant.calibrate.feeds import CountedFeed, Feed, batch_size
 from equiquant.calibrate.made_up import made_up
+from equiquant.calibrate.sample_axis import static_batch
 from equiquant.calibrate.source import Source
 from equiquant.calibrate.sources import open_source
-from equiquant.calibrate.static_batches import batched, static_batch
+from equiquant.calibrate.static_batches import batched
 from equiquant.errors import DataError, ModelError
 from equiquant.io.runtime import InputSpec
 from equiquant.numerics.histogram import DyadicHistogram
@@ -180,7 +181,7 @@ class _Spool:
 
     def __init__(self, live: Iterator[Feed]) -> None:
         self._live = live
-        self._offsets: list[int] = []
+        self._kept: list[tuple[int, int]] = []  # where each feed begins, and its samples
         self._file: IO[bytes] | None = None
         self._finished = False
         self._error: Exception | None = None
@@ -189,7 +190,7 @@ class _Spool:
     def replay(self, specs: Sequence[InputSpec]) -> Iterator[Feed]:
         for index in itertools.count():
             with self._lock:
-                if index == len(self._offsets) and not self._pull():
+                if index == len(self._kept) and not self._pull():
                     return
                 feed = self._load(index, specs)
             yield feed
@@ -230,13 +231,14 @@ class _Spool:
                 f"Cannot keep the calibration data in {tempfile.gettempdir()}: {error.strerror or error}."
                 " Make room, or set TMPDIR to a folder with room."
             ) from error
-        self._offsets.append(offset)
+        self._kept.append((offset, batch_size(feed)))
 
     def _load(self, index: int, specs: Sequence[InputSpec]) -> Feed:
         if self._file is None or self._file.closed:
             raise ValueError("the sample stream is closed")
-        self._file.seek(self._offsets[index])
-        return {s.name: np.load(self._file, allow_pickle=False) for s in specs}
+        offset, count = self._kept[index]
+        self._file.seek(offset)
+        return CountedFeed({s.name: np.load(self._file, allow_pickle=False) for s in specs}, count)
 
     def close(self) -> None:
         with self._lock:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.calibrate.feeds import Feed, float_dtype
+from equiquant.calibrate.feeds import CountedFeed, Feed, float_dtype
+from equiquant.calibrate.sample_axis import static_batch
 from equiquant.errors import DataError
 from equiquant.io.runtime import InputSpec
 from equiquant.numerics.histogram import DyadicHistogram
@@ -85,13 +86,14 @@ def synthetic_feeds(
         DataError: An input has a type that cannot be made up.
     """
     rng = np.random.default_rng(seed)
-    batch = (specs[0].shape[0] or 1) if specs and specs[0].shape else 1
+    batch = static_batch(specs)
     for _ in range(-(-samples // batch)):
         if texture is None:
             feed = {spec.name: _made_up(spec, rng, entries.get(spec.name, LARGEST_ID), specs) for spec in specs}
-            yield feed | {s.name: _like(feed[s.name], known[s.name]) for s in specs if s.name in known}
+            feed |= {s.name: _like(feed[s.name], known[s.name]) for s in specs if s.name in known}
         else:
-            yield {spec.name: _textured(spec, texture, rng) for spec in specs}
+            feed = {spec.name: _textured(spec, texture, rng) for spec in specs}
+        yield CountedFeed(feed, batch)
 
 
 def component(index: int, shape: Sequence[int], axis: int, rng: np.random.Generator) -> Array:

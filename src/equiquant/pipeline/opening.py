@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from equiquant import calibrate
 from equiquant.calibrate import SampleStream
+from equiquant.calibrate.feeds import batch_size
+from equiquant.calibrate.sample_axis import batch_input
 from equiquant.decisions import Decision
 from equiquant.errors import DataError
 from equiquant.graph.randomness import refuse_random
@@ -131,12 +133,12 @@ def _warn_of_no_variety(state: RunState, feeds: Sequence[Feed]) -> None:
 
 def _warn_of_large_batch(state: RunState, feeds: Sequence[Feed], specs: Sequence[InputSpec]) -> None:
     """Say where the limit of samples lies within the first feed, whose open first axis may be no batch at all."""
-    limit, name = state.recipe.calibration_samples, specs[0].name
-    if not feeds or limit is None or not specs[0].shape or specs[0].shape[0] is not None:
+    limit, name = state.recipe.calibration_samples, batch_input(specs)
+    if not feeds or limit is None or any(spec.name == name and spec.shape[0] is not None for spec in specs):
         return
-    if 1 < limit < len(feeds[0][name]):
+    if 1 < limit < (count := batch_size(feeds[0])):
         state.warn(
-            f"calibration_samples={limit} stops after the first feed: axis 0 of '{name}', {len(feeds[0][name])} there,"
+            f"calibration_samples={limit} stops after the first feed: axis 0 of '{name}', {count} there,"
             " is taken for a batch of samples. If it is something else, leave the limit out and give fewer feeds."
         )
 

@@ -1,0 +1,37 @@
+"""Which axis counts the samples: axis 0 of the first input in which it is the batch.
+
+That is for the shapes a model declares to say, since nothing in a feed tells a batch of 10 images from 10 anchors that
+go with one. An open axis 0 is a batch, or one of size 1; else a static one, where all inputs that have one agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from equiquant.io.runtime import InputSpec
+
+__all__ = ["batch_input", "sample_count", "static_batch"]
+
+
+def static_batch(specs: Sequence[InputSpec]) -> int:
+    """Return the batch size of the inputs where it is static, the same for all that have one; else 1.
+
+    Single numbers have none, nor do vectors alone or images of three axes, (3, height, width).
+    """
+    shapes = [spec.shape for spec in specs if spec.shape and spec.shape[0] is not None]
+    sizes = {shape[0] for shape in shapes}
+    none = all(len(shape) == 1 for shape in shapes) or any(len(shape) == 3 and shape[0] == 3 for shape in shapes)
+    return (sizes.pop() or 1) if len(sizes) == 1 and not none else 1
+
+
+def batch_input(specs: Sequence[InputSpec]) -> str | None:
+    """Return the name of the input whose axis 0 counts the samples; None where no input has a batch."""
+    wanted = ((None, 1), (static_batch(specs),))  # beside an open axis 0 a static one may be the layers of a state
+    return next((s.name for sizes in wanted for s in specs if s.shape and s.shape[0] in sizes), None)
+
+
+def sample_count(arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> int:
+    """Return the number of samples in the arrays of one feed; without a batch it is one sample."""
+    name = batch_input(specs)
+    return 1 if name is None else int(arrays[name].shape[0])
