@@ -109,7 +109,7 @@ def test_a_folder_is_read_in_order_with_its_subfolders(tmp_path: Path) -> None:
             assert np.array_equal(np.concatenate([f["x"] for f in stream]), np.stack([reader.read(f) for f in files]))
     static = [f["x"] for f in open_samples(tmp_path, [InputSpec("x", "float32", (2, 3, 8, 8))], preset("a8w8"))]
     assert [x.shape[0] for x in static] == [2, 2]
-    assert np.array_equal(static[1][1], static[0][0])
+    assert np.array_equal(static[1][1], static[1][0])
     assert open_samples(files[0], [NCHW], preset("a8w8")).samples == 1
 
 

@@ -61,6 +61,18 @@ def test_one_half_is_fitted_to_and_the_other_measured(count: int, size: int, mos
     assert len(others) <= most or not set(held).intersection(held_back(96))
 
 
+def test_what_only_fills_up_a_static_batch_is_not_measured() -> None:
+    samples = np.random.default_rng(0).standard_normal((6, 3, 4, 4)).astype(np.float32)
+    samples[4:] *= 10
+    figures = []
+    for batch in ("N", "4"):
+        given = (f"float[{batch},3,4,4] x", "float[] y", weights(w=(2, 3, 1, 1)))
+        whole, less = (load_model(proto(f"a = Conv(x, w) y = {kind}(a)", *given)).model for kind in ("Elu", "Relu"))
+        with open_samples(samples, input_specs(whole), preset("a8w8")) as stream:
+            figures.append(Yardstick(whole, SampleView(stream, 0, stream.count_up_to(9))).sqnr_db(less))
+    assert figures[0] == pytest.approx(figures[1])
+
+
 def test_a_yardstick_hears_what_a_final_sigmoid_does() -> None:
     nodes = "a = Conv(x, w) s = {}(a{}) y = Sigmoid(s)"
     given = weights(w=(2, 4, 1, 1)) | {"low": np.array(-8, np.float32), "high": np.array(8, np.float32)}

@@ -90,14 +90,21 @@ def test_a_metric_decides_and_is_given_the_model(model: onnx.ModelProto, data: A
     assert found.metric.endswith("without_equalization")
 
 
-def test_labels_are_those_of_the_held_back_samples(model: onnx.ModelProto, data: Array) -> None:
+@pytest.mark.parametrize(("batch", "score"), [(0, 2 / 3), (2, 0)])  # of two the last of nine samples is alone
+def test_labels_are_those_of_the_held_back_samples(
+    model: onnx.ModelProto, data: Array, batch: int, score: float
+) -> None:
     from equiquant.io import Runner
 
     classes = Runner(model).run({"x": data})[0].argmax(axis=1)
+    if batch:
+        model = onnx.ModelProto.FromString(_bytes(model))
+        for value in (model.graph.input[0], model.graph.output[0]):
+            value.type.tensor_type.shape.dim[0].dim_value = batch
     assert search(model, data=data, labels=classes, **QUICK).search.trials[0].score == 1.0
     wrong = classes.copy()
     wrong[-1] = (wrong[-1] + 1) % 5
-    assert search(model, data=data, labels=wrong, **QUICK).search.trials[0].score == pytest.approx(2 / 3)
+    assert search(model, data=data, labels=wrong, **QUICK).search.trials[0].score == pytest.approx(score)
 
 
 def test_an_interrupted_search_goes_on(model: onnx.ModelProto, data: Array, tmp_path: Path, monkeypatch: Any) -> None:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from equiquant.calibrate.feeds import CountedFeed
 from equiquant.errors import DataError, ModelError
 from equiquant.verify import Reference
 from equiquant.verify import compare as module
@@ -86,6 +87,17 @@ def test_figures_equal_those_computed_by_hand() -> None:
     assert set(tensors) == {"h", "r"}
     assert comparison.tensors[0].name == "r"
     assert comparison.order == ("h", "r")
+
+
+def test_what_only_fills_up_a_static_batch_is_not_compared() -> None:
+    x = np.concatenate([feed["x"] for feed in feeds()])
+    filled = [CountedFeed({"x": x[:4]}, 4), CountedFeed({"x": x[[4, 5, 4, 5]]}, 2, filling=2)]
+    plain = [{"x": x[:4]}, {"x": x[4:]}]
+    found, wanted = (compare_models(float_model(), quantized_model(), given) for given in (filled, plain))
+    assert found.samples == 6
+    mine, theirs = ([part.error for parts in (c.outputs, c.tensors) for part in parts] for c in (found, wanted))
+    assert [error.count for error in mine] == [error.count for error in theirs]
+    assert [error.sqnr_db for error in mine] == pytest.approx([error.sqnr_db for error in theirs])
 
 
 def test_batches_and_single_samples_agree() -> None:

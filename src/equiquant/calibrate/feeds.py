@@ -16,7 +16,7 @@ from equiquant.calibrate.sample_axis import sample_count
 from equiquant.errors import DataError, first_line, nearest
 from equiquant.io.runtime import InputSpec
 
-__all__ = ["CountedFeed", "Feed", "batch_size", "checked", "float_dtype", "shape_text"]
+__all__ = ["CountedFeed", "Feed", "batch_size", "checked", "filling", "float_dtype", "of_samples", "shape_text"]
 
 Array = npt.NDArray[Any]
 
@@ -31,11 +31,12 @@ class CountedFeed(Feed):
     Args:
         arrays: Input name to array.
         samples: How many they are.
+        filling: How many rows behind them repeat them, to fill up a static batch.
     """
 
-    def __init__(self, arrays: Mapping[str, Array], samples: int) -> None:
+    def __init__(self, arrays: Mapping[str, Array], samples: int, filling: int = 0) -> None:
         super().__init__(arrays)
-        self.samples = samples
+        self.samples, self.filling = samples, filling
 
 
 def shape_text(shape: Sequence[int | None]) -> str:
@@ -58,6 +59,17 @@ def batch_size(feed: Mapping[str, Array]) -> int:
         return feed.samples
     shape = next(iter(feed.values())).shape
     return shape[0] if shape else 1
+
+
+def filling(feed: Mapping[str, Array]) -> int:
+    """Return how many rows of a feed only fill up a static batch."""
+    return feed.filling if isinstance(feed, CountedFeed) else 0
+
+
+def of_samples(value: Array, feed: Mapping[str, Array]) -> Array:
+    """Return what a model computed on a feed without the rows that only fill up its batch, where axis 0 is as long."""
+    rows = filling(feed)
+    return value[:-rows] if rows and value.ndim and len(value) == rows + batch_size(feed) else value
 
 
 def checked(feed: Mapping[str, Any], specs: Sequence[InputSpec], where: str) -> CountedFeed:

@@ -58,9 +58,11 @@ def made_up(
     count = min(recipe.calibration_samples or SYNTHETIC_SAMPLES, SYNTHETIC_SAMPLES)
     feeds = partial(synthetic_feeds, specs, recipe.seed, count, texture, entries, known)
     found = distilled(model, feeds(), progress) if distill and model is not None else None
+    batch = static_batch(specs)
     if found is None:
-        return Source(lambda: numbered(feeds()), replayable=False, synthetic=True, units=units, count=count)
-    kept = len(found.feeds) * static_batch(specs)
+        made = -(-count // batch) * batch
+        return Source(lambda: numbered(feeds()), replayable=False, synthetic=True, units=units, count=made)
+    kept = len(found.feeds) * batch
     return Source(lambda: numbered(found.feeds), replayable=True, synthetic=True, distilled=found, count=kept)
 
 

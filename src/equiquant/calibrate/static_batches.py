@@ -1,6 +1,7 @@
 """Samples as the model takes them: checked, and where its batch is static single ones joined to batches of that size.
 
-A last batch that is too short is filled with the first samples.
+A last batch that is too short is filled with its own samples again, which do not count: those of other batches may be
+held back from what it is used for.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def batched(feeds: Iterable[LabelledFeed], specs: Sequence[InputSpec]) -> Iterat
         return
     each = [replace(spec, shape=(None, *spec.shape[1:])) if spec.shape else spec for spec in specs]
     waiting: list[CountedFeed] = []
-    first, smaller, where = CountedFeed({}, 0), CountedFeed({}, 0), ""
+    begun, smaller, where = False, CountedFeed({}, 0), ""
     for label, feed in feeds:
         if smaller:
             checked(smaller, specs, where)  # refused: it is not the last
@@ -45,27 +46,20 @@ def batched(feeds: Iterable[LabelledFeed], specs: Sequence[InputSpec]) -> Iterat
             if len(waiting) < size:
                 continue
             batch, waiting = _joined(waiting, label), []
-        elif first and not waiting and len(lengths) == 1 and max(lengths) < size:
+        elif begun and not waiting and len(lengths) == 1 and max(lengths) < size:
             smaller = _copied(part)
             continue
         else:
             batch = checked(part, specs, label)
-        first = first or _copied(batch)
+        begun = True
         yield batch
     if last := _joined(waiting, where) if waiting else smaller:
-        same = all(first[name].shape[1:] == array.shape[1:] for name, array in last.items()) if first else False
-        count = next(len(array) for array in last.values() if array.ndim)
-        yield _joined([last, _repeated(first if same else last, size - count)], where)
+        arrays = {name: np.resize(a, (size, *a.shape[1:])) if a.ndim else a for name, a in last.items()}
+        yield CountedFeed(arrays, last.samples, size - last.samples)
 
 
 def _copied(feed: CountedFeed) -> CountedFeed:
     return CountedFeed({name: array.copy() for name, array in feed.items()}, feed.samples)
-
-
-def _repeated(feed: CountedFeed, count: int) -> CountedFeed:
-    """Return the first `count` samples, over again where there are fewer."""
-    arrays = {name: np.resize(a, (count, *a.shape[1:])) if a.ndim else a for name, a in feed.items()}
-    return CountedFeed(arrays, count)
 
 
 def _joined(parts: Sequence[CountedFeed], label: str) -> CountedFeed:

@@ -20,7 +20,7 @@ from typing import IO, Any, Self
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import CountedFeed, Feed, batch_size
+from equiquant.calibrate.feeds import CountedFeed, Feed
 from equiquant.calibrate.made_up import made_up
 from equiquant.calibrate.sample_axis import static_batch
 from equiquant.calibrate.source import Source
@@ -83,7 +83,7 @@ class SampleStream:
             return self._samples
         size = static_batch(self._specs)
         count = self._source.count if self._limit is None else min(self._source.count, self._limit)
-        return -(-count // size) * size
+        return min(self._source.count, -(-count // size) * size)
 
     def __iter__(self) -> Iterator[Feed]:
         """Yield the feeds, input name to array.
@@ -116,11 +116,11 @@ class SampleStream:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _read(self) -> Iterator[Feed]:
+    def _read(self) -> Iterator[CountedFeed]:
         """Yield the checked feeds of one pass over the source, counting samples."""
         count = 0
         for result in batched(self._source.start(), self._specs):
-            count += batch_size(result)
+            count += result.samples
             yield result
             if self._limit is not None and count >= self._limit:
                 break
@@ -179,9 +179,9 @@ class SampleView:
 class _Spool:
     """A growing file of feeds: what has been read is replayed; what has not is pulled from the source and kept."""
 
-    def __init__(self, live: Iterator[Feed]) -> None:
+    def __init__(self, live: Iterator[CountedFeed]) -> None:
         self._live = live
-        self._kept: list[tuple[int, int]] = []  # where each feed begins, and its samples
+        self._kept: list[tuple[int, int, int]] = []  # where each feed begins, its samples, and rows that fill up
         self._file: IO[bytes] | None = None
         self._finished = False
         self._error: Exception | None = None
@@ -214,7 +214,7 @@ class _Spool:
         self._finished = feed is None
         return not self._finished
 
-    def _append(self, feed: Feed) -> None:
+    def _append(self, feed: CountedFeed) -> None:
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="equiquant-", buffering=0)  # noqa: SIM115 - lives with the spool
@@ -231,14 +231,14 @@ class _Spool:
                 f"Cannot keep the calibration data in {tempfile.gettempdir()}: {error.strerror or error}."
                 " Make room, or set TMPDIR to a folder with room."
             ) from error
-        self._kept.append((offset, batch_size(feed)))
+        self._kept.append((offset, feed.samples, feed.filling))
 
     def _load(self, index: int, specs: Sequence[InputSpec]) -> Feed:
         if self._file is None or self._file.closed:
             raise ValueError("the sample stream is closed")
-        offset, count = self._kept[index]
+        offset, *counts = self._kept[index]
         self._file.seek(offset)
-        return CountedFeed({s.name: np.load(self._file, allow_pickle=False) for s in specs}, count)
+        return CountedFeed({s.name: np.load(self._file, allow_pickle=False) for s in specs}, *counts)
 
     def close(self) -> None:
         with self._lock:

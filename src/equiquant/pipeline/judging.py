@@ -23,7 +23,7 @@ import onnx_ir as ir
 
 from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleStream, SampleView
-from equiquant.calibrate.feeds import batch_size
+from equiquant.calibrate.feeds import Feed, batch_size, of_samples
 from equiquant.equalization import Ranges
 from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.graph.cost import multiplications
@@ -81,7 +81,7 @@ class Yardstick:
         self.names = tuple(computed_values(model))
         self._samples = samples
         runner = Runner(model, self.names, optimize=False)
-        found = [runner.run(feed) for feed in samples]
+        found = [_outputs(runner, feed) for feed in samples]
         values = [v for node in model.graph for v in node.outputs if v.name in self.names]
         spans = {name: _span([outputs[i] for outputs in found]) for i, name in enumerate(self.names)}
         level = saturation(values, spans)
@@ -93,7 +93,9 @@ class Yardstick:
         runner = Runner(model, self.names, optimize=False)
         sums = [ErrorAccumulator() for _ in self.names]
         for expected, feed in zip(self._expected[:feeds], itertools.islice(self._samples, feeds), strict=True):
-            for accumulator, reference, result in zip(sums, expected, self._told_apart(runner.run(feed)), strict=True):
+            for accumulator, reference, result in zip(
+                sums, expected, self._told_apart(_outputs(runner, feed)), strict=True
+            ):
                 accumulator.add(reference, result)
         ratios = [accumulator.figures().sqnr_db for accumulator in sums if not accumulator.silent]
         return float(np.mean(np.clip(ratios, -BEST_DB, BEST_DB))) if ratios else BEST_DB
@@ -102,6 +104,11 @@ class Yardstick:
         """Return the values, those beyond where a final Sigmoid is level moved there: ranges need not hold them."""
         ends = zip(outputs, self._ends, strict=True)
         return [x if e == UNLIMITED else np.clip(x, -e[1], e[0]) for x, e in ends]
+
+
+def _outputs(runner: Runner, feed: Feed) -> list[Array]:
+    """Return a model's outputs for the samples of a feed."""
+    return [of_samples(output, feed) for output in runner.run(feed)]
 
 
 def _span(arrays: Sequence[Array]) -> tuple[float, float]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.calibrate import SampleView
+from equiquant.calibrate.feeds import of_samples
 from equiquant.errors import DataError, OptionError
 from equiquant.io import Runner
 
@@ -121,7 +122,7 @@ def _number(value: Any, name: str) -> float:
 
 def _top1(model: ir.Model, labels: Array, held: SampleView) -> float:
     runner = Runner(model, optimize=False)
-    outputs = [runner.run(feed)[0] for feed in held]
+    outputs = [of_samples(runner.run(feed)[0], feed) for feed in held]
     if outputs[0].ndim < 2 or sum(size > 1 for size in outputs[0].shape[1:]) > 1:
         raise DataError("Labels need an output of class scores as the first output; give a metric instead.")
     scores = np.concatenate([output.reshape(len(output), -1) for output in outputs])

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import batch_size
+from equiquant.calibrate.feeds import batch_size, of_samples
 from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by
 from equiquant.graph.edit import infer_shapes
@@ -227,11 +227,11 @@ class _Judge:
         for pair in group:
             self._tensor_sums[pair.name] = ErrorAccumulator(channel_axis=1)
         for feed in feeds:
-            expected = dict(zip(wanted, results(feed), strict=True))
-            got = candidate.run(feed)
+            expected = {name: of_samples(x, feed) for name, x in zip(wanted, results(feed), strict=True)}
+            got = [of_samples(x, feed) for x in candidate.run(feed)]
             for name, output in zip(names, got, strict=False):
                 self._add_output(name, expected[name], output)
-            references = [expected[p.name] if p.name in expected else feed[p.name] for p in group]
+            references = [expected[p.name] if p.name in expected else of_samples(feed[p.name], feed) for p in group]
             parallel(self._add_tensor, zip(group, references, got[len(names) :], strict=True))
             del expected, got, references  # before the next feed's are made
             yield batch_size(feed)
