@@ -46,6 +46,34 @@ def _measured(recipe: Recipe, other: Recipe | None = None) -> float:
         return Judge(model, stream, recipe).sqnr_db(model, recipe=other)
 
 
+@pytest.mark.parametrize("other", ["z = ReduceMax(x)", "b = Elu(x) z = Conv(b, w)", "r = Relu(y) z = Log(r)"])
+def test_outputs_that_are_exact_or_infinite_drown_no_other(other: str) -> None:
+    figures = []
+    for nodes, outputs in (("", "float[] y"), (other, "float[] y, float[] z")):
+        text = f"[first] y = Conv(x, w) {nodes}", "float[N,3,8,8] x", outputs, weights(w=(4, 3, 1, 1))
+        model = load_model(proto(*text)).model
+        recipe = preset("a8w8", bias_correction=False)
+        kept = tuple(str(node.name) for node in model.graph if node.op_type == "Conv" and node.name != "first")
+        recipe = recipe.replace(nodes_to_exclude=kept)
+        samples = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+        with open_samples(samples, input_specs(model), recipe) as stream:
+            figures.append(Judge(model, stream, recipe).sqnr_db(model))
+    assert 25 < figures[0] < 60
+    assert figures[1] == pytest.approx(figures[0])
+
+
+def test_an_output_that_a_candidate_keeps_in_float_counts_as_it_did() -> None:
+    given = weights(w=(4, 3, 1, 1), v=(4, 3, 1, 1))
+    nodes = "[first] y = Conv(x, w) [second] z = Conv(x, v)"
+    model = load_model(proto(nodes, "float[N,3,8,8] x", "float[] y, float[] z", given)).model
+    recipe = preset("a8w8", bias_correction=False)
+    samples = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    with open_samples(samples, input_specs(model), recipe) as stream:
+        judge = Judge(model, stream, recipe)
+        assert judge.sqnr_db(model) < 60
+        assert judge.sqnr_db(model, recipe=recipe.replace(nodes_to_exclude=("second",))) > 100
+
+
 @pytest.mark.parametrize(("count", "size", "most"), [(1, 8, 1), (2, 8, 1), (5, 8, 2), (96, 8, 48), (120, 130, 24)])
 def test_one_half_is_fitted_to_and_the_other_measured(count: int, size: int, most: int) -> None:
     nodes, given = "a = Conv(x, w) y = Relu(a)", weights(w=(4, 3, 1, 1))

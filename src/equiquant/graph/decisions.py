@@ -19,7 +19,7 @@ import onnx_ir as ir
 from equiquant.graph.query import constant, is_float, origin, reads
 from equiquant.graph.varying import SIZES, varying
 
-__all__ = ["computed_values", "decided_by", "decision_values"]
+__all__ = ["computed_values", "decided_by", "decision_values", "rounded_values"]
 
 SQUASHING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 MOVING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
@@ -39,6 +39,15 @@ def computed_values(model: ir.Model) -> list[str]:
     values = {v.name: v for v in model.graph.inputs} | {v.name: v for node in model.graph for v in node.outputs}
     names = decision_values(model)
     return [name for name in names if not _copied(values[name])] or names
+
+
+def rounded_values(model: ir.Model) -> list[str]:
+    """Return the names of the values of a quantized model that its quantized weights or tensors have a part in."""
+    found: dict[ir.Value, None] = {}
+    for node in model.graph:
+        if node.op_type == "DequantizeLinear" or any(value in found for value in reads(node)):
+            found |= dict.fromkeys(node.outputs)
+    return [value.name or "" for value in found]
 
 
 def decided_by(model: ir.Model) -> dict[str, list[str]]:

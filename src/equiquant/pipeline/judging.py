@@ -7,14 +7,15 @@ chosen by the noise they make, those of the first kind, they come from it too: e
 not seen.
 
 The figure is the signal-to-noise ratio of the outputs, before a final Softmax or Sigmoid, against the model the user
-gave: the mean of the outputs' dB, so that none is drowned by another.
+gave: the mean of the outputs' dB, so that none is drowned by another. Outputs that rounding does not reach, and those
+that are infinite for the user's model, as a logarithm of 0 is, would drown all others and are left out.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from equiquant.calibrate.feeds import Feed, batch_size, of_samples
 from equiquant.equalization import Ranges
 from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.graph.cost import multiplications
-from equiquant.graph.decisions import computed_values
+from equiquant.graph.decisions import computed_values, rounded_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.pipeline.solving import chooses_ranges
@@ -74,14 +75,20 @@ class Yardstick:
         samples: What to run it on.
 
     Attributes:
-        names: The values compared: outputs, before a final Softmax or Sigmoid; none that hands on an input.
+        names: The values compared: outputs, before a final Softmax or Sigmoid; none that hands on an input, nor, where
+            there are others, one that is not finite on these samples.
     """
 
     def __init__(self, model: ir.Model, samples: SampleView) -> None:
-        self.names = tuple(computed_values(model))
+        names = computed_values(model)
         self._samples = samples
-        runner = Runner(model, self.names, optimize=False)
+        runner = Runner(model, names, optimize=False)
         found = [_outputs(runner, feed) for feed in samples]
+        finite = [i for i in range(len(names)) if all(np.isfinite(outputs[i]).all() for outputs in found)]
+        if finite:
+            names, found = [names[i] for i in finite], [[outputs[i] for i in finite] for outputs in found]
+        self.names = tuple(names)
+        self._rounded: frozenset[str] | None = None
         values = [v for node in model.graph for v in node.outputs if v.name in self.names]
         spans = {name: _span([outputs[i] for outputs in found]) for i, name in enumerate(self.names)}
         level = saturation(values, spans)
@@ -90,6 +97,18 @@ class Yardstick:
 
     def sqnr_db(self, model: ir.Model, feeds: int | None = None) -> float:
         """Return the signal-to-noise ratio of a model, run as it is written, on the first `feeds` of the samples."""
+        return self._sqnr_db(model, self.names, feeds)
+
+    def quantized_sqnr_db(self, model: ir.Model) -> float:
+        """Return the same of a candidate, without the outputs that rounding does not reach.
+
+        They are those of the first candidate for all: one that keeps more in float must not lose the outputs it saves.
+        """
+        if self._rounded is None:
+            self._rounded = frozenset(rounded_values(model))
+        return self._sqnr_db(model, self._rounded)
+
+    def _sqnr_db(self, model: ir.Model, names: Collection[str], feeds: int | None = None) -> float:
         runner = Runner(model, self.names, optimize=False)
         sums = [ErrorAccumulator() for _ in self.names]
         for expected, feed in zip(self._expected[:feeds], itertools.islice(self._samples, feeds), strict=True):
@@ -97,7 +116,8 @@ class Yardstick:
                 sums, expected, self._told_apart(_outputs(runner, feed)), strict=True
             ):
                 accumulator.add(reference, result)
-        ratios = [accumulator.figures().sqnr_db for accumulator in sums if not accumulator.silent]
+        told = [sums[index] for index, name in enumerate(self.names) if name in names]
+        ratios = [accumulator.figures().sqnr_db for accumulator in told if not accumulator.silent]
         return float(np.mean(np.clip(ratios, -BEST_DB, BEST_DB))) if ratios else BEST_DB
 
     def _told_apart(self, outputs: Sequence[Array]) -> list[Array]:
@@ -191,7 +211,7 @@ class Judge:
         quantized = model.clone()
         qdq.insert(quantized, plan)
         release_memory()
-        return self._yardstick.sqnr_db(quantized)
+        return self._yardstick.quantized_sqnr_db(quantized)
 
     @functools.cached_property
     def _yardstick(self) -> Yardstick:

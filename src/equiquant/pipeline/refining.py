@@ -185,7 +185,7 @@ def _sqnr_db(yardstick: Yardstick, model: ir.Model, plan: QuantPlan) -> float:
     """Return how a model measures once the plan is inserted into a copy, which is let go."""
     quantized = model.clone()
     qdq.insert(quantized, plan)
-    sqnr = yardstick.sqnr_db(quantized)
+    sqnr = yardstick.quantized_sqnr_db(quantized)
     del quantized
     release_memory()
     return sqnr

@@ -250,7 +250,7 @@ class _Bench:
         start = time.monotonic()
         try:
             model = run(self._source, recipe, self._fitted).model
-            sqnr = self._yardstick.sqnr_db(model)
+            sqnr = self._yardstick.quantized_sqnr_db(model)
         except EquiQuantError as error:
             return Trial(dict(changes), None, None, time.monotonic() - start, str(error))
         else:

@@ -62,7 +62,7 @@ def store_weights(state: RunState, model: ir.Model) -> tuple[ir.Model, list[dict
         del moments
         release_memory()
         yardstick = Yardstick(model, held)
-        measured = {NEAREST: yardstick.sqnr_db(nearest), OPTIMAL: yardstick.sqnr_db(optimal)}
+        measured = {NEAREST: yardstick.quantized_sqnr_db(nearest), OPTIMAL: yardstick.quantized_sqnr_db(optimal)}
     kept = OPTIMAL if measured[OPTIMAL] > measured[NEAREST] else NEAREST
     state.refinement = {
         "trials": [{"name": name, "sqnr_db": sqnr} for name, sqnr in measured.items()],
