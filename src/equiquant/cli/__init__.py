@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
+from equiquant.cli.console import printable
 from equiquant.cli.parser import parse
 from equiquant.errors import EquiQuantError
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     if sys.stdout is None:  # closed before we began
         sys.stdout = io.StringIO()
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="replace")  # rather than fail on a × that the encoding of a pipe lacks
     try:
         with _signals(), warnings.catch_warnings():
@@ -102,5 +103,5 @@ def _silence_output() -> None:
 
 
 def _refuse(message: str) -> int:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    print("error:", printable(" ".join(message.split())), file=sys.stderr)
     return 1

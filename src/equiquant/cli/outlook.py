@@ -30,19 +30,21 @@ def show_outlook(inspection: Inspection, worst: int) -> None:
     """Show the outlook of a model, with the `worst` activation tensors; or why there is none."""
     console = output()
     outlook = inspection.outlook
+    console.line()
     if outlook is None:
-        console.print(f"\nEqualization cannot be predicted: {inspection.no_outlook}")
+        console.print(f"Equalization cannot be predicted: {inspection.no_outlook}")
         return
     kind = "made-up input" if outlook.synthetic else "sample"
     inputs = f"{outlook.samples} {kind}{'' if outlook.samples == 1 else 's'}"
-    console.print(Text.assemble(("\nEqualization", "bold"), f", predicted for {outlook.preset} from {inputs}"))
+    console.print(Text.assemble(("Equalization", "bold"), f", predicted for {outlook.preset} from {inputs}"))
     for line in _verdict(outlook):
         console.print(line)
     _layers(console, outlook.layers)
     _tensors(console, outlook.tensors, worst)
     _held(console, outlook.layers, outlook.sqnr_db.get("per_channel"))
     if outlook.synthetic:
-        console.print("\nInputs were made up: give real samples with --data for figures to rely on.", style="yellow")
+        console.line()
+        console.print("Inputs were made up: give real samples with --data for figures to rely on.", style="yellow")
 
 
 def _verdict(outlook: Outlook) -> Iterable[str | Text]:
@@ -71,7 +73,7 @@ def _layers(console: Console, layers: tuple[LayerOutlook, ...]) -> None:
             graded(layer.sqnr_after_db) if known else "stays float",
             _gain(layer.sqnr_before_db, layer.sqnr_after_db),
         )
-    console.print()
+    console.line()
     console.print(table)
     console.print(
         "Free: channels that may be rescaled. Spread: largest over median channel range. SQNR: of the output, if this"
@@ -102,7 +104,8 @@ def _tensors(console: Console, tensors: tuple[TensorOutlook, ...], worst: int) -
     for tensor in shown:
         before, after = tensor.sqnr_before_db, tensor.sqnr_after_db
         table.add_row(_named(console, tensor.name), graded(before), graded(after), _gain(before, after))
-    console.print(f"\nThe {len(shown)} worst of {len(tensors)} activation tensors", style="bold")
+    console.line()
+    console.print(f"The {len(shown)} worst of {len(tensors)} activation tensors", style="bold")
     console.print(table)
 
 
@@ -114,7 +117,8 @@ def _held(console: Console, layers: tuple[LayerOutlook, ...], freed: float | Non
             reasons[part.reason].append((part.channels, layer.name))
     if not reasons:
         return
-    console.print("\nChannels that keep their scale", style="bold")
+    console.line()
+    console.print("Channels that keep their scale", style="bold")
     for reason, parts in reasons.items():
         channels = sum(count for count, _ in parts)
         names = ", ".join(_named(console, name) for _, name in parts[:NAMED])

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
 from rich.text import Text
 
 from equiquant.cli.console import output, warn
 from equiquant.cli.latency import latencies
+from equiquant.cli.lines import LineTable
 from equiquant.report.equalization import method_text
 from equiquant.report.hardware import TITLES
 from equiquant.report.markup import (
@@ -211,12 +211,14 @@ def show_comparison(comparison: Comparison, worst: int) -> None:
         tensors = result_table("Tensor", "SQNR", "Produced by")
         for t in shown:
             tensors.add_row(shorten(t.name, NAME_CHARS), graded(t.error.aligned_sqnr_db), t.op_type)
-        console.print(f"\nThe {len(shown)} worst of {len(comparison.tensors)} tensors", style="bold")
+        console.line()
+        console.print(f"The {len(shown)} worst of {len(comparison.tensors)} tensors", style="bold")
         console.print(tensors)
     if comparison.integer is not None:
         _facts(console, _integer_facts(comparison.integer))
+    console.line()
     console.print(
-        f"\n{counted(comparison.samples, 'sample')}. Below 10 dB the noise is over 10% of the energy.", style="dim"
+        f"{counted(comparison.samples, 'sample')}. Below 10 dB the noise is over 10% of the energy.", style="dim"
     )
 
 
@@ -267,7 +269,7 @@ def _tensor(info: Any) -> str:
 
 def _facts(console: Console, facts: Iterable[tuple[str, Text | str]]) -> None:
     """Show named facts in two columns; where nobody watches, one fact a line and nothing wrapped."""
-    grid = Table.grid(padding=(0, 2))
+    grid = LineTable.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     previous = ""
@@ -282,9 +284,9 @@ def _facts(console: Console, facts: Iterable[tuple[str, Text | str]]) -> None:
         console.print(grid)
 
 
-def result_table(*titles: str) -> Table:
+def result_table(*titles: str) -> LineTable:
     """Return an empty table without rules; figures are aligned right, and only names and remarks give way."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table = LineTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for title in titles:
         table.add_column(
             title,

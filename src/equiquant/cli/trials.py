@@ -50,4 +50,4 @@ def show_trials(found: SearchOutcome) -> None:
     console.print(table)
     if not found.complete:
         console.print("The time budget ended the search; run it again to go on.", style="dim")
-    console.print()
+    console.line()
