@@ -70,7 +70,7 @@ def _layers(console: Console, layers: tuple[LayerOutlook, ...]) -> None:
             Text(spread_text(layer.spread_before), style="yellow" if layer.spread_before > WIDE else ""),
             spread_text(layer.spread_after),
             graded(layer.sqnr_before_db) if known else DASH,
-            graded(layer.sqnr_after_db) if known else "stays float",
+            graded(layer.sqnr_after_db) if known else "no gradient" if layer.quantized else "stays float",
             _gain(layer.sqnr_before_db, layer.sqnr_after_db),
         )
     console.line()
@@ -80,6 +80,10 @@ def _layers(console: Console, layers: tuple[LayerOutlook, ...]) -> None:
         " were all that is rounded.",
         style="dim",
     )
+    if any(layer.quantized and layer.sqnr_before_db is None for layer in layers):
+        console.print(
+            "No gradient: quantized, but no finite gradient of the output tells what that costs.", style="dim"
+        )
 
 
 def _named(console: Console, name: str) -> str:

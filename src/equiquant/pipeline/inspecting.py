@@ -69,7 +69,8 @@ def _foresee(loaded: LoadedModel, stream: SampleStream, recipe: Recipe) -> Outlo
     affordable = affordable_feeds(model, stream, SECONDS)
     samples = SampleView(stream, 0, stream.count_up_to(max(1, min(MOST_FEEDS, affordable))))
     classes = find_classes(model)
-    plans, terms = solve(model, classes, recipe, target.survey(model, recipe), samples, affordable)
+    survey = target.survey(model, recipe)
+    plans, terms = solve(model, classes, recipe, survey, samples, affordable)
     scales = {plan.method: plan.z for plan in plans}
     before, after = scales["none"], scales.get("global", plans[-1].z)
     predicted = {name: decibels(1.0, objective(terms, z)) for name, z in scales.items()} if terms else {}
@@ -79,7 +80,12 @@ def _foresee(loaded: LoadedModel, stream: SampleStream, recipe: Recipe) -> Outlo
     clips = _clip_of_classes(classes, after)
     outputs = {query.label(slot.node): slot.node.outputs[0] for slot in classes.slots if slot.role == "weight"}
     layers = (
-        _layer(layer, noise.get(layer.node), _held(classes, outputs[layer.node], layer, clips))
+        _layer(
+            layer,
+            noise.get(layer.node),
+            _held(classes, outputs[layer.node], layer, clips),
+            quantized=layer.node in survey.nodes,
+        )
         for layer in spread(classes, after)
     )
     tensors = (
@@ -107,7 +113,9 @@ def _noise_of_layers(terms: Sequence[NoiseTerm], before: Array, after: Array) ->
     return dict(noise)
 
 
-def _layer(layer: LayerSpread, noise: tuple[float, float] | None, held: tuple[Held, ...]) -> LayerOutlook:
+def _layer(
+    layer: LayerSpread, noise: tuple[float, float] | None, held: tuple[Held, ...], *, quantized: bool
+) -> LayerOutlook:
     return LayerOutlook(
         name=layer.node,
         op_type=layer.op_type,
@@ -115,6 +123,7 @@ def _layer(layer: LayerSpread, noise: tuple[float, float] | None, held: tuple[He
         free=layer.channels - sum(part.channels for part in held),
         spread_before=layer.before,
         spread_after=layer.after,
+        quantized=quantized,
         sqnr_before_db=None if noise is None else decibels(1.0, noise[0]),
         sqnr_after_db=None if noise is None else decibels(1.0, noise[1]),
         held=held,

@@ -59,8 +59,9 @@ class LayerOutlook:
         free: Output channels that may be rescaled.
         spread_before: Largest over median channel range of the weight; dead channels do not count.
         spread_after: The same with the scales of the global solver.
+        quantized: Its weight would be quantized; else it stays float.
         sqnr_before_db: Predicted SQNR at the network's output if this layer's weight and bias were all that is rounded;
-            None for a layer that would stay float.
+            None for a layer that stays float, and where no finite gradient of the output reaches it.
         sqnr_after_db: The same with the scales of the global solver.
         held: The other channels, by what holds them.
     """
@@ -71,6 +72,7 @@ class LayerOutlook:
     free: int
     spread_before: float
     spread_after: float
+    quantized: bool
     sqnr_before_db: float | None
     sqnr_after_db: float | None
     held: tuple[Held, ...]
