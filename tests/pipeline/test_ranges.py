@@ -13,6 +13,7 @@ import pytest
 from equiquant import quantize
 from equiquant.calibrate import load_stats
 from equiquant.pipeline.splitting import alternate
+from equiquant.report.page import page
 from tests.calibrate.support import trained
 from tests.canonical.support import proto, run, weights
 
@@ -36,11 +37,18 @@ def scales(source: onnx.ModelProto | ir.Model, data: np.ndarray | None, **option
     return {t["name"]: np.asarray(t["scale"]) for t in report["tensors"]}, report
 
 
+def told(report: Any) -> list[str]:
+    """Return what is said of ranges that were not chosen by the noise they leave."""
+    return [d["reason"] for d in report["decisions"] if (d["stage"], d["rule"]) == ("calibrate", "noise")]
+
+
 def test_with_weights_per_channel_activations_may_clip(model: onnx.ModelProto) -> None:
     data = np.random.default_rng(0).normal(size=(16, 3, 96, 96)).astype(np.float32) ** 3
     reaching, _ = scales(model, data, preset="a8w8_per_channel", calibration="minmax", cle=False)
     found, report = scales(model, data, preset="a8w8_per_channel", cle=False, cle_accept="always")
     assert report["equalization"]["method"] == "none+ranges"
+    assert not told(report)
+    assert ", noise calibration" in page(report)
     assert found["x"] < 0.95 * reaching["x"]
     for name in found:
         if name.endswith("[1]"):  # weights reach their largest
@@ -53,8 +61,10 @@ def test_where_the_solver_chooses_none_squared_error_does(
     model: onnx.ModelProto, data: np.ndarray, preset: str
 ) -> None:
     options = {"preset": preset, "cle_method": "pairwise", "cle_accept": "always"}
-    found, _ = scales(model, data, **options)
+    found, report = scales(model, data, **options)
     wanted, _ = scales(model, data, calibration="mse", **options)
+    assert told(report) == ["cle_method 'pairwise' chooses no ranges: those of least squared error are taken"]
+    assert ", mse calibration" in page(report)
     assert found.keys() == wanted.keys()
     for name in found:
         assert np.array_equal(found[name], wanted[name])
@@ -66,6 +76,8 @@ def test_on_made_up_inputs_the_largest_values_do() -> None:
     options = {"preset": "a8w8", "cle_method": "pairwise", "cle_accept": "always"}
     found, report = scales(trained(), None, **options)
     assert report["recipe"]["calibration"] == "noise"
+    assert "smallest and largest values are taken" in told(report)[0]
+    assert ", minmax calibration" in page(report)
     wanted, _ = scales(trained(), None, calibration="minmax", **options)
     for name in found:
         assert np.array_equal(found[name], wanted[name])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
+from equiquant.cli import main
 from equiquant.report.charts import NOISE_ROWS, noise_chart
 from equiquant.report.equalization import equalization, method_text
+from tests.canonical.support import proto, weights
 
 RECIPE = {"cle": True}
 SECTION: dict[str, Any] = {
@@ -93,3 +99,23 @@ def test_little_to_say(section: dict[str, Any]) -> None:
 )
 def test_candidates_are_named_in_words(name: str, told: str) -> None:
     assert method_text(name) == told
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_the_spread_told_is_of_layers_that_can_move(
+    free: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = "float[N,4,6,6] y" if free else "float[N,8,6,6] r, float[N,4,6,6] y"
+    constants = weights(w1=(8, 3, 1, 1), w2=(4, 8, 1, 1))
+    constants["w2"][0] *= 40
+    model = proto("a = Conv(x, w1) r = Relu(a) y = Conv(r, w2)", "float[N,3,6,6] x", ends, constants)
+    data = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype(np.float32)
+    onnx.save(model, tmp_path / "m.onnx")
+    np.save(tmp_path / "x.npy", data)
+    words = [str(tmp_path / "m.onnx"), "-o", str(tmp_path / "q.onnx"), "--data", str(tmp_path / "x.npy")]
+    assert main(["equalize", *words, "--report", str(tmp_path)]) == 0
+    saved = json.loads((tmp_path / "report.json").read_text())["equalization"]
+    assert (saved["spread_before"] is not None) == free
+    phrase = "largest channel range spread of the layers that can move"
+    assert (phrase in capsys.readouterr().out) == free
+    assert (phrase in (tmp_path / "report.html").read_text()) == free

@@ -137,7 +137,8 @@ def _equalized(cle: Any) -> str:
     before, after = number(cle.get("spread_before")), number(cle.get("spread_after"))
     if not math.isnan(before + after):
         why = " (the least noise, not spread, was sought)" if after > before else ""
-        parts.append(f"largest channel range spread {spread_text(before)} → {spread_text(after)}{why}")
+        told = f"{spread_text(before)} → {spread_text(after)}{why}"
+        parts.append(f"largest channel range spread of the layers that can move {told}")
     if not math.isnan(number(cle.get("equivalence_error"))):
         parts.append(f"float output changed by {figure(cle['equivalence_error'], 2)} of its magnitude")
     if cle.get("rolled_back"):

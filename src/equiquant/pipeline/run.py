@@ -32,6 +32,7 @@ from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.reusing import new_scales, recalled_scales, solves
 from equiquant.pipeline.rewriting import rewrite_for_npu
+from equiquant.pipeline.solving import chooses_ranges
 from equiquant.pipeline.splitting import held_back
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.pipeline.storing import store_weights
@@ -48,7 +49,10 @@ QUALITY_FEEDS = 8  # feeds the quantized model is compared on
 QUALITY_RUNS = 16  # of it for the tensors of large inputs, which are compared group by group
 PER_TENSOR_BELOW = 50_000_000  # bytes of weights; above, the comparison is limited to the outputs of a few feeds
 
-NO_RANGES = "the statistics hold no ranges that were chosen with these options: those of least squared error are taken"
+NO_RANGES = "the statistics hold no ranges that were chosen with these options"
+PAIRWISE = "cle_method 'pairwise' chooses no ranges"
+TOO_LARGE = "the model is too large to choose the ranges of least noise"
+NO_BETTER = "no ranges chosen for the least noise measured better"
 NO_REFINEMENT = "the statistics come from a file and there are no data: biases and weights were not refined"
 
 
@@ -194,9 +198,20 @@ def _rescaled(state: RunState, recipe: Recipe, model: ir.Model, reference: Refer
         found = equalize_as(state, model, reference, scales)
     elif recipe.cle or (recipe.calibration == "noise" and state.recalled is None):
         found = equalize(state, model, reference)
-    if state.recalled is not None and recipe.calibration == "noise" and found.ranges is None:
-        state.decisions.append(Decision("calibrate", "noise", "whole network", False, NO_RANGES))
+    if state.quantize and recipe.calibration == "noise" and found.ranges is None:
+        reason = _without_ranges(state, recipe, model)
+        state.decisions.append(Decision("calibrate", "noise", "whole network", False, reason))
     return found
+
+
+def _without_ranges(state: RunState, recipe: Recipe, model: ir.Model) -> str:
+    """Say why no ranges were chosen by the noise they leave, and which are taken."""
+    why = NO_BETTER if chooses_ranges(recipe, model) else PAIRWISE if recipe.cle_method == "pairwise" else TOO_LARGE
+    if state.recalled is not None:
+        why = NO_RANGES
+    made_up = state.stream.synthetic if state.recalled is None else state.recalled.synthetic
+    taken = "the smallest and largest values" if made_up else "those of least squared error"
+    return f"{why}: {taken} are taken"
 
 
 def _sign(model: ir.Model, state: RunState) -> None:

@@ -93,10 +93,12 @@ def _head(name: str, data: Mapping[str, Any]) -> str:
     weights = "per channel" if recipe["per_channel"] else "per tensor"
     samples, made_up = data.get("samples"), data.get("samples_made_up", False)
     seen = "" if samples is None else f" on {calibrated_on(samples, made_up=made_up)}"
+    chosen = not any((d["stage"], d["rule"]) == ("calibrate", "noise") for d in data["decisions"])
+    calibration = recipe["calibration"] if chosen else "minmax" if made_up else "mse"
     return (
         f'<h1>{escape(name)}</h1><p class="lead"><span class="pill plain">{escape(recipe["name"])}</span> '
         f"{escape(recipe['activation_type'])} activations, {escape(recipe['weight_type'])} weights {weights}, "
-        f"{escape(recipe['bias_type'])} bias, {scales}, {escape(recipe['calibration'])} calibration{seen}</p>"
+        f"{escape(recipe['bias_type'])} bias, {scales}, {escape(calibration)} calibration{seen}</p>"
     )
 
 
@@ -119,7 +121,8 @@ def _tiles(data: Mapping[str, Any]) -> str:
             tiles.append(_tile(percent(min(agreement)), f"top-1 agreement with float on {compared_on(quality)}"))
     before, after = number(cle.get("spread_before")), number(cle.get("spread_after"))
     if not math.isnan(before + after):
-        tiles.append(_tile(f"{spread_text(before)} → {spread_text(after)}", "largest channel range spread, equalized"))
+        note = "largest channel range spread of the layers that can move, equalized"
+        tiles.append(_tile(f"{spread_text(before)} → {spread_text(after)}", note))
     if not math.isnan(number(cle.get("equivalence_error"))):
         tiles.append(
             _tile(

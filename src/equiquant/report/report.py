@@ -49,12 +49,13 @@ class Report:
         equalization: Empty when equalization was off. Keys read by the page, all optional: `method`, `steps`,
             `classes` (scale classes that were free to move), `tensors` (one `{tensor, channels, spread_before,
             spread_after, free, pinned_by}` per layer; spread = largest over median channel range), `spread_before`
-            and `spread_after` (the largest), `equivalence_error`, `tolerance`, `moved` (classes),
-            `rolled_back` (a list of names), `trials` (one `{method, sqnr_db}` per candidate), `objective_db` (predicted
-            noise by method), `noise` (the same per term), `replace_clip6_relu` (what that alone cost), `clip_sqnr_db`
-            (what of the float output is left on samples the scales were not found on), `held_by_clips` (channels that
-            keep their scale under a Clip), `clip_strays` (channels that move under one, and how many of them one half
-            of the samples drives much farther than the other).
+            and `spread_after` (the largest of the layers that have free channels; None where none has),
+            `equivalence_error`, `tolerance`, `moved` (classes), `rolled_back` (a list of names), `trials` (one
+            `{method, sqnr_db}` per candidate), `objective_db` (predicted noise by method), `noise` (the same per term),
+            `replace_clip6_relu` (what that alone cost), `clip_sqnr_db` (what of the float output is left on samples the
+            scales were not found on), `held_by_clips` (channels that keep their scale under a Clip), `clip_strays`
+            (channels that move under one, and how many of them one half of the samples drives much farther than the
+            other).
         refinement: Empty when nothing was to be refined. Keys, all optional: `trials` (one `{name, sqnr_db}` per
             candidate, first the one without), `kept` (its name), `layers`, `fitted` and `held` (samples).
         hardware: One `{rule, nodes, sqnr_db}` for each kind of rewrite for the NPU: how much of the signal of the worst
