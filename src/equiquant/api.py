@@ -190,7 +190,7 @@ def search(
             progress=progress,
         )
         best = run_recipe(model, output, found.recipe, data=stream, progress=progress)
-    report = dataclasses.replace(best.report, search=found.to_dict())
+    report = dataclasses.replace(best.report, search=found.to_dict(), stages=(*found.stages, *best.report.stages))
     result = SearchResult(best._ir, report, found)
     result.path = best.path
     if report_dir is not None:

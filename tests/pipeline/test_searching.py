@@ -64,6 +64,8 @@ def test_the_result_is_that_of_the_winning_recipe(model: onnx.ModelProto, data: 
     assert found.best.score is not None
     assert found.best.score >= max(scores) - searching.CLEAR_DB
     assert found.metric == "sqnr_db"
+    assert [stage.name for stage in result.report.stages][:2] == ["search", "load"]
+    assert result.report.stages[0].seconds >= sum(trial.seconds for trial in found.trials)
     assert _bytes(result.model) == _bytes(quantize(model, data=data, preset=found.recipe).model)
     assert _bytes(quantize(model, data=data, preset="auto", cle=False, **PLAIN).model) == _bytes(result.model)
 

@@ -17,7 +17,7 @@ SECONDS, LEAST_RUNS = 1.0, 5  # of measuring a model
 
 
 def latencies(shapes: Mapping[str, Sequence[int]], *paths: str) -> list[float]:
-    """Return the median seconds of one inference of each model on a sample of ones with the inputs' shapes, by name.
+    """Return the median seconds of one inference of each model on a feed of ones with the inputs' shapes, by name.
 
     Raises:
         ModelError: onnxruntime cannot run a model.

@@ -124,7 +124,10 @@ def _run_facts(
         yield "Took", seconds_text(sum(s.seconds for s in report.stages)) + memory
     if latency:
         before_s, after_s = latencies(report.input_shapes, source, target)
-        yield "Latency", f"{seconds_text(before_s)} → {seconds_text(after_s)} a sample in onnxruntime on this CPU"
+        shape = next(iter(report.input_shapes.values()), ())
+        batch = (*shape, 1)[0]  # as samples are counted
+        each = "a sample" if batch == 1 else f"a batch of {batch}"
+        yield "Latency", f"{seconds_text(before_s)} → {seconds_text(after_s)} {each} in onnxruntime on this CPU"
     yield "Model", target
     if report_dir is not None:
         yield "Report", str(Path(report_dir) / "report.html")

@@ -30,7 +30,7 @@ from equiquant.pipeline.run import run
 from equiquant.pipeline.scoring import Metric, Scorer
 from equiquant.pipeline.state import Progress
 from equiquant.recipe import Recipe
-from equiquant.report import versions
+from equiquant.report import StageCost, Stages, versions
 from equiquant.report.plain import dumps, write_atomically
 
 __all__ = ["SearchOutcome", "Trial", "search"]
@@ -81,6 +81,7 @@ class SearchOutcome:
         trials: All trials in the order of the walk.
         metric: What the score is: `sqnr_db`, `top1`, or the name of the user's function.
         complete: False if the time budget ended the walk.
+        stages: What it took, the making of the best apart.
     """
 
     recipe: Recipe
@@ -88,6 +89,7 @@ class SearchOutcome:
     trials: tuple[Trial, ...]
     metric: str
     complete: bool
+    stages: tuple[StageCost, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trials as plain data, `kept` being what the best one changes."""
@@ -136,18 +138,20 @@ def search(
         )
     if time_budget is not None and not (isinstance(time_budget, int | float) and time_budget > 0):  # nor is NaN
         raise OptionError(f"The time budget must be a positive number of seconds. Got {time_budget!r}.")
-    bench = _Bench(source, recipe, stream, scorer)
-    kept = _TrialFile(trials_file, bench.key)
-    walk = _Walk(bench, kept, recipe, time_budget, progress or (lambda *_: None))
-    first = walk.visit({})
-    if first is None or first.score is None:
-        raise OptionError(f"The recipe the search begins with cannot be run: {'' if first is None else first.refused}")
-    for name, values in DIMENSIONS:
-        if name not in fixed and bench.concerns(name):
-            walk.try_all(name, values)
-    return SearchOutcome(
-        recipe.replace(**walk.best.changes), walk.best, tuple(walk.done), bench.metric_name, walk.complete
-    )
+    stages = Stages()
+    with stages("search"):
+        bench = _Bench(source, recipe, stream, scorer)
+        kept = _TrialFile(trials_file, bench.key)
+        walk = _Walk(bench, kept, recipe, time_budget, progress or (lambda *_: None))
+        first = walk.visit({})
+        if first is None or first.score is None:
+            why = "" if first is None else first.refused
+            raise OptionError(f"The recipe the search begins with cannot be run: {why}")
+        for name, values in DIMENSIONS:
+            if name not in fixed and bench.concerns(name):
+                walk.try_all(name, values)
+    best = recipe.replace(**walk.best.changes)
+    return SearchOutcome(best, walk.best, tuple(walk.done), bench.metric_name, walk.complete, stages.costs)
 
 
 class _Walk:
