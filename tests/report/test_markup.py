@@ -15,13 +15,18 @@ DASH = "\N{EN DASH}"
         (None, DASH),
         (math.nan, DASH),
         ("Infinity", "identical"),
-        (-math.inf, "no signal"),
+        (-math.inf, "\N{MINUS SIGN}\N{INFINITY} dB"),
         (-3.21, "\N{MINUS SIGN}3.2 dB"),
         (20, "20.0 dB"),
     ],
 )
 def test_decibels(value: Any, shown: str) -> None:
     assert markup.decibels(value) == shown
+
+
+def test_a_silent_reference_is_told_from_infinite_noise() -> None:
+    shown = [markup.decibels("-Infinity", error) for error in (1.5, "Infinity", None)]
+    assert shown == ["no signal", *["\N{MINUS SIGN}\N{INFINITY} dB"] * 2]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +46,7 @@ def test_power_of_two(scale: Any, exponent: int | None) -> None:
 def test_units() -> None:
     assert [markup.bytes_text(x) for x in (12, 1234, 5e6, 2.5e9, None)] == ["12 B", "1.23 kB", "5 MB", "2.5 GB", DASH]
     assert [markup.seconds_text(x) for x in (0.0123, 3.21, 150)] == ["12 ms", "3.2 s", "2 min 30 s"]
+    assert [markup.seconds_text(x) for x in (119.94, 119.96, 179.7)] == ["119.9 s", "2 min 0 s", "3 min 0 s"]
     assert [markup.spread_text(x) for x in (1.234, 4321.0)] == [
         "1.23\N{MULTIPLICATION SIGN}",
         "4,321\N{MULTIPLICATION SIGN}",

@@ -13,6 +13,7 @@ from equiquant.errors import ModelError, OutputError
 from equiquant.recipe import ImageOptions, preset
 from equiquant.report import Report, StageCost, Stages
 from equiquant.report.plain import dumps, plain
+from equiquant.report.style import STYLE
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 NASTY = '/block<script>alert("x")</script>&amp;/Conv'
@@ -132,6 +133,20 @@ def test_names_are_escaped_everywhere() -> None:
     assert page.text.count(NASTY) >= 5
 
 
+def test_the_tiles_are_short_and_of_outputs_that_are_not_classes_themselves() -> None:
+    row = {"max_abs_error": 0.1, "cosine": 1.0}
+    outputs = [
+        {"name": "y" * 300, "sqnr_db": 31.0, "top1_agreement": 0.875, "chosen": False, **row},
+        {"name": "mask", "sqnr_db": 3.0, "top1_agreement": 0.25, "chosen": True, **row},
+    ]
+    tiles = report(quality={"samples": 4, "outputs": outputs}).to_html().split("<section>")[0]
+    assert "31.0 dB" in tiles
+    assert "87.5%" in tiles
+    assert "25.0%" not in tiles
+    assert "y" * 10 in tiles
+    assert "y" * 40 not in tiles
+
+
 def test_the_page_fetches_nothing() -> None:
     page = Page(report().to_html())
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
@@ -150,7 +165,7 @@ def test_the_page_shows_the_figures() -> None:
         f"100{TIMES}",
         "3e-07",
         "No data <given>",
-        "no signal",
+        "\N{MINUS SIGN}\N{INFINITY} dB",
         "2.0 s",
         "minmse calibration on 48 samples",
     ):
@@ -213,3 +228,9 @@ def test_stages_add_up_and_record_failures_too() -> None:
     assert list(costs) == ["load", "fail"]
     assert costs["load"].seconds >= 0.02
     assert costs["load"].peak_bytes is None or costs["load"].peak_bytes > 1_000_000
+
+
+def test_long_names_break_where_the_screen_ends() -> None:
+    (rule,) = [line for line in STYLE.splitlines() if "overflow-wrap: anywhere" in line and "td code" in line]
+    for place in ("td.reason", ".tile span", ".warnings li"):
+        assert place in rule

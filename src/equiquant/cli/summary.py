@@ -176,7 +176,7 @@ def _quality(row: Any, quality: Any) -> Text:
     inputs = compared_on(quality)
     if row.get("chosen"):
         return Text(f"{percent(row['top1_agreement'])} of '{row['name']}' as in float on {inputs}")
-    text = Text.assemble((decibels(row["sqnr_db"]), COLORS[grade(row["sqnr_db"])]), f" SQNR at '{row['name']}'")
+    text = Text.assemble(graded(row["sqnr_db"], row["max_abs_error"]), f" SQNR at '{row['name']}'")
     if row["parts"]:
         text.append(f" ({', '.join(f'{decibels(db)} of its part {name}' for name, db in row['parts'].items())})")
     if row.get("top1_agreement") is None:
@@ -202,7 +202,7 @@ def show_comparison(comparison: Comparison, worst: int) -> None:
         e = o.error
         outputs.add_row(
             shorten(o.name, NAME_CHARS),
-            graded(e.sqnr_db),
+            graded(e.sqnr_db, e.max_abs_error),
             percent(o.top1_agreement),
             figure(e.max_abs_error),
             f"{e.cosine:.5f}",
@@ -214,7 +214,9 @@ def show_comparison(comparison: Comparison, worst: int) -> None:
     if shown:
         tensors = result_table("Tensor", "SQNR", "Produced by")
         for t in shown:
-            tensors.add_row(shorten(t.name, NAME_CHARS), graded(t.error.aligned_sqnr_db), t.op_type)
+            tensors.add_row(
+                shorten(t.name, NAME_CHARS), graded(t.error.aligned_sqnr_db, t.error.max_abs_error), t.op_type
+            )
         console.line()
         console.print(f"The {len(shown)} worst of {len(comparison.tensors)} tensors", style="bold")
         console.print(tensors)
@@ -302,6 +304,6 @@ def result_table(*titles: str) -> LineTable:
     return table
 
 
-def graded(sqnr_db: float | None) -> Text:
-    """Return a signal-to-noise ratio in the colour of its grade."""
-    return Text(decibels(sqnr_db), style=COLORS[grade(sqnr_db)])
+def graded(sqnr_db: float | None, largest_error: float | None = None) -> Text:
+    """Return a signal-to-noise ratio in the colour of its grade, see `report.markup.decibels`."""
+    return Text(decibels(sqnr_db, largest_error), style=COLORS[grade(sqnr_db)])

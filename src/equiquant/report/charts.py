@@ -45,7 +45,7 @@ def sqnr_chart(tensors: Sequence[Mapping[str, Any]]) -> str:
     for i, (tensor, value) in enumerate(zip(ordered, values, strict=True)):
         x = left + i * step + (step - width) / 2
         tall = max(base - y(value if not math.isnan(value) else 0.0), 2.0)  # a stub: a poor tensor must be seen
-        title = f"{tensor.get('name')} ({tensor.get('op_type')}): {decibels(value)}"
+        title = f"{tensor.get('name')} ({tensor.get('op_type')}): {decibels(value, tensor.get('max_abs_error'))}"
         parts.append(
             f'<rect class="{grade(value)}" x="{x:.1f}" y="{base - tall:.1f}" width="{width:.1f}" height="{tall:.1f}"'
             f' rx="1.5"><title>{escape(title)}</title></rect>'

@@ -124,13 +124,13 @@ def compared_on(quality: Mapping[str, Any]) -> str:
     return counted(quality.get("samples"), "held-back sample" if quality.get("held") else "calibration sample")
 
 
-def decibels(value: Any) -> str:
-    """Return dB with one decimal."""
+def decibels(value: Any, largest_error: Any = None) -> str:
+    """Return dB with one decimal; `no signal` where errors are known to be finite and yet infinitely larger than it."""
     x = number(value)
     if math.isnan(x):
         return DASH
     if math.isinf(x):
-        return "identical" if x > 0 else "no signal"
+        return "identical" if x > 0 else "no signal" if math.isfinite(number(largest_error)) else f"{MINUS}∞ dB"
     return f"{x:.1f} dB".replace("-", MINUS)
 
 
@@ -177,7 +177,10 @@ def seconds_text(value: Any) -> str:
         return DASH
     if x < 0.9995:
         return f"{x * 1000:.0f} ms" if x > 0.0095 else f"{x * 1000:.2g} ms"
-    return f"{x:.1f} s" if x < 120 else f"{int(x // 60)} min {x % 60:.0f} s"
+    if round(x, 1) < 120:
+        return f"{x:.1f} s"
+    minutes, seconds = divmod(round(x), 60)
+    return f"{minutes} min {seconds} s"
 
 
 def power_of_two(scale: float) -> int | None:
@@ -194,9 +197,9 @@ def grade(sqnr_db: Any) -> str:
     return "good" if x >= GOOD_DB else "fair" if x >= FAIR_DB else "poor"
 
 
-def grade_pill(sqnr_db: Any) -> str:
-    """Return the figure in its grade's colour."""
-    return f'<span class="pill {grade(sqnr_db)}">{escape(decibels(sqnr_db))}</span>'
+def grade_pill(sqnr_db: Any, largest_error: Any = None) -> str:
+    """Return the figure in its grade's colour, see `decibels`."""
+    return f'<span class="pill {grade(sqnr_db)}">{escape(decibels(sqnr_db, largest_error))}</span>'
 
 
 def table(head: Sequence[tuple[str, str]], rows: Iterable[Sequence[Cell | str]]) -> str:

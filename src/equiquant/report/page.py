@@ -34,6 +34,7 @@ from equiquant.report.markup import (
     power_of_two,
     seconds_text,
     section,
+    shorten,
     spread_text,
     table,
 )
@@ -45,6 +46,7 @@ from equiquant.report.target import target
 
 __all__ = ["page"]
 
+TILE_CHARS = 40  # of a name on a tile; the tables have it whole
 WORST = 12  # tensors listed under the chart
 
 
@@ -113,10 +115,12 @@ def _tiles(data: Mapping[str, Any]) -> str:
     tiles = []
     quality, cle = data["quality"], data["equalization"]
     if quality and quality.get("outputs"):
-        worst = min(quality["outputs"], key=lambda o: or_low(o.get("sqnr_db")))
-        note = "output SQNR" if len(quality["outputs"]) == 1 else f"SQNR of the worst output, {worst['name']}"
-        tiles.append(_tile(decibels(worst["sqnr_db"]), note, grade(worst["sqnr_db"])))
-        agreement = [a for o in quality["outputs"] if not math.isnan(a := number(o.get("top1_agreement")))]
+        outputs = [o for o in quality["outputs"] if not o.get("chosen")] or quality["outputs"]
+        worst = min(outputs, key=lambda o: or_low(o.get("sqnr_db")))
+        name = shorten(worst["name"], TILE_CHARS)
+        note = "output SQNR" if len(quality["outputs"]) == 1 else f"SQNR of the worst output, {name}"
+        tiles.append(_tile(decibels(worst["sqnr_db"], worst["max_abs_error"]), note, grade(worst["sqnr_db"])))
+        agreement = [a for o in outputs if not math.isnan(a := number(o.get("top1_agreement")))]
         if agreement:
             tiles.append(_tile(percent(min(agreement)), f"top-1 agreement with float on {compared_on(quality)}"))
     before, after = number(cle.get("spread_before")), number(cle.get("spread_after"))
@@ -151,7 +155,7 @@ def _output(o: Mapping[str, Any]) -> Iterator[list[Cell | str]]:
     """Yield the row of an output, and those of the parts it joins."""
     yield [
         code(o["name"]),
-        grade_pill(o["sqnr_db"]),
+        grade_pill(o["sqnr_db"], o["max_abs_error"]),
         percent(o.get("top1_agreement")),
         figure(o["max_abs_error"]),
         f"{number(o['cosine']):.5f}",
@@ -177,7 +181,9 @@ def _quality(quality: Mapping[str, Any] | None, cle: Mapping[str, Any]) -> str:
     if not tensors:
         return section("Quality", note, outputs)
     worst = sorted(tensors, key=lambda t: or_low(t.get("aligned_sqnr_db")))[:WORST]
-    rows = ([code(t["name"]), escape(t["op_type"]), grade_pill(t["aligned_sqnr_db"])] for t in worst)
+    rows = (
+        [code(t["name"]), escape(t["op_type"]), grade_pill(t["aligned_sqnr_db"], t["max_abs_error"])] for t in worst
+    )
     legend = (
         '<div class="legend"><span><i class="good"></i>20 dB and more: noise under 1% of the energy</span>'
         '<span><i class="fair"></i>10 to 20 dB: under 10%</span><span><i class="poor"></i>below 10 dB</span></div>'

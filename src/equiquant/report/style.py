@@ -33,7 +33,8 @@ p { margin: 0 0 12px; }
 p.note { margin: 8px 0 0; }
 .lead { color: var(--soft); margin: 6px 0 20px; }
 code, .mono { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: 0.88em; }
-td code { overflow-wrap: break-word; }
+td code, td.reason, .tile span, .warnings li { overflow-wrap: anywhere; }
+td:has(code) { min-width: 120px; }
 td.fixed { white-space: nowrap; }
 section, .tile, .warnings {
   background: var(--card); border: 1px solid var(--line); border-radius: 10px;
