@@ -18,6 +18,7 @@ from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe, preset
 from equiquant.report import Report
 from equiquant.verify.integer import integer_agreement
+from tests.canonical.support import proto, weights
 from tests.qdq.support import noise, parse
 
 NETWORK = """g (float[N,3,14,14] x) => (float[N,6] y) {
@@ -94,6 +95,13 @@ def test_the_report_says_what_each_rewrite_did(tmp_path: Path) -> None:
     assert "Rewritten for the NPU" in (tmp_path / "report.html").read_text()
     stages = {d.stage for d in report.decisions if d.rule in rows}
     assert stages == {"hardware"}
+
+
+def test_a_node_that_is_rewritten_twice_is_one() -> None:
+    model = proto("c = Conv(x, w) y = Sigmoid(c)", "float[N,3,6,6] x", "float[] y", weights(w=(4, 3, 1, 1)))
+    data = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype(np.float32)
+    rows = {row["rule"]: row["nodes"] for row in quantize(model, data=data, preset="xint8", cle=False).report.hardware}
+    assert rows == {"dpu_sigmoid": 1, "dpu_hard_sigmoid": 1, "together": 1}
 
 
 def test_without_rewrites_nothing_is_rewritten() -> None:

@@ -57,3 +57,13 @@ def test_files_bytes_counts_external_weights(tmp_path: Path) -> None:
     assert files_bytes(inline) == inline.stat().st_size
     assert files_bytes(split) == split.stat().st_size + (tmp_path / "split.bin").stat().st_size
     assert files_bytes(split) > 6000
+
+
+def test_weights_in_functions_count() -> None:
+    model = proto()
+    constant = helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(np.ones((3, 2), np.float32)))
+    nodes = [constant, helper.make_node("Identity", ["k"], ["o"])]
+    model.functions.append(helper.make_function("own", "F", ["a"], ["o"], nodes, [helper.make_opsetid("", 17)]))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    found = inspect_model(load_model(model))
+    assert (found.parameters, found.parameter_bytes) == (1506, 6024)

@@ -57,27 +57,27 @@ def rewrite_for_npu(state: RunState, model: ir.Model, reference: Reference) -> t
             reference = kept
     state.decisions += done
     state.hardware += [_row(kind, count, None) for kind, count in _counted(done)]
-    changed = False
+    changed: set[str] = set()  # some nodes by more than one kind
     meter: _Meter | None = None
     for rule in values:
         recipe, done = rewritten(model, recipe, [rule])
         state.decisions += done
+        changed.update(d.where for d in done if d.applied)
         for kind, count in _counted(done):
             meter = meter or _Meter(state, original, reference)
             state.hardware.append(_row(kind, count, meter.step_db(model)))
-            changed = True
     state.recipe = recipe
     state.made = frozenset(recipe.nodes_to_quantize) - frozenset(given.nodes_to_quantize)
-    if meter is None or not changed:
+    if meter is None:
         return model, reference
-    _sum_up(state, meter.total_db())
+    _sum_up(state, len(changed), meter.total_db())
     return model, meter.reference([str(v.name) for v in model.graph.outputs], proof_feeds(model))
 
 
-def _sum_up(state: RunState, left: float) -> None:
+def _sum_up(state: RunState, nodes: int, left: float) -> None:
     """Add the row of all kinds together, and warn where they cost much."""
     rows = [row for row in state.hardware if row["sqnr_db"] is not None]
-    state.hardware.append(_row("together", sum(row["nodes"] for row in rows), left))
+    state.hardware.append(_row("together", nodes, left))
     if left < AUDIBLE_DB:
         worst = min(rows, key=lambda row: float(row["sqnr_db"]))
         state.warn(

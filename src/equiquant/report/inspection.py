@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from equiquant.graph.query import stored
+from equiquant.graph.query import all_graphs, stored
 from equiquant.io.load import LoadedModel
 from equiquant.report.plain import plain
 
@@ -128,7 +128,7 @@ class Inspection:
         inputs: What a caller must feed.
         outputs: What it returns.
         ops: Number of nodes of each kind, most frequent first, bodies of control flow included.
-        parameters: Elements of all tensors stored, as initializers or in Constant nodes.
+        parameters: Elements of all tensors stored, as initializers or in Constant nodes, those of functions included.
         parameter_bytes: Their size in bytes.
         parameter_types: Bytes per element type.
         quantized: It already holds quantized operators.
@@ -160,7 +160,7 @@ def inspect_model(loaded: LoadedModel) -> Inspection:
     """Describe a model that `io.load_model(..., allow_quantized=True)` read; weights are not touched."""
     model = loaded.model
     ops = Counter(node.op_type for node in model.graph.all_nodes())
-    tensors = [tensor for graph in model.graphs() for _, tensor in stored(graph)]
+    tensors = [tensor for graph in all_graphs(model) for _, tensor in stored(graph)]
     types: Counter[str] = Counter()
     for tensor in tensors:
         types[_dtype(tensor.dtype)] += tensor.nbytes
