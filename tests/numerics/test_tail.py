@@ -18,6 +18,7 @@ def sketched(values: np.ndarray) -> MagnitudeSketch:
     return builder.result().sides(values.min(axis=1), values.max(axis=1), values.shape[1])[0]
 
 
+@pytest.mark.parametrize(("count", "stands_for"), [(100, 0.5), (400, 1.0)])
 @pytest.mark.parametrize(
     ("draw", "least", "most"),
     [
@@ -27,14 +28,27 @@ def sketched(values: np.ndarray) -> MagnitudeSketch:
         (lambda rng, shape: 10 * rng.gamma(0.5, size=shape), 0.2, 1.0),
     ],
 )
-def test_what_new_values_cut_off_is_foreseen(draw: Draw, least: float, most: float) -> None:
+def test_what_new_values_cut_off_is_foreseen(
+    draw: Draw, least: float, most: float, count: int, stands_for: float
+) -> None:
     rng = np.random.default_rng(0)
-    seen, new = draw(rng, (CHANNELS, 100)), draw(rng, (CHANNELS, 400))
+    seen, new = draw(rng, (CHANNELS, count)), draw(rng, (CHANNELS, 400))
     side = sketched(seen)
     further, share = beyond(side)
     excess = np.maximum(new - side.high[:, None], 0)
-    assert share.sum() == pytest.approx((excess > 0).mean(axis=1).sum(), rel=0.1)
-    assert least < (share @ (further - side.high) ** 2) / np.square(excess).mean(axis=1).sum() < most
+    assert share.sum() == pytest.approx(stands_for * (excess > 0).mean(axis=1).sum(), rel=0.1)
+    assert least < (share * (further - side.high[:, None]) ** 2).sum() / np.square(excess).mean(axis=1).sum() < most
+
+
+def test_of_few_values_what_a_wider_range_would_lose_is_foreseen_too() -> None:
+    """One value would say that a range which holds it loses nothing."""
+    rng = np.random.default_rng(0)
+    side = sketched(rng.exponential(size=(CHANNELS, 24)))
+    further, share = beyond(side)
+    for wider in (1.0, 2.0, 3.0):  # units of the exponential, beyond the largest
+        end = side.high[:, None] + wider
+        new = np.square(np.maximum(rng.exponential(size=(CHANNELS, 2000)) - end, 0)).mean()
+        assert 0.3 < (share * np.square(np.maximum(further - end, 0))).sum(axis=1).mean() / new < 4
 
 
 def test_it_does_not_depend_on_the_unit() -> None:
@@ -49,14 +63,14 @@ def test_nothing_is_to_come_where_nothing_was_or_all_are_at_the_end() -> None:
     saturated[1] = -1
     further, share = beyond(sketched(saturated))
     np.testing.assert_array_equal(share, 0)
-    np.testing.assert_array_equal(further, [1, 0])
+    np.testing.assert_array_equal(further, np.outer([1, 0], np.ones(further.shape[1])))
     further, share = beyond(sketched(np.full((3, 5), -1.0)))
-    np.testing.assert_array_equal((further, share), np.zeros((2, 3)))
+    np.testing.assert_array_equal((further, share), np.zeros((2, 3, 1)))
 
 
 def test_a_channel_that_fired_once_is_expected_to_go_little_further() -> None:
     values = np.zeros((1, 100))
     values[0, 3] = 1.9
-    (further,), (share,) = beyond(sketched(values))
-    assert 1.9 < further < 2.5
-    assert share == pytest.approx(1 / 101)
+    further, share = beyond(sketched(values))
+    assert 1.9 < np.average(further, weights=share) < 2.5
+    assert share.sum() == pytest.approx(0.5 / 101)

@@ -11,9 +11,15 @@ import onnx_ir as ir
 import pytest
 
 from equiquant import quantize
-from equiquant.calibrate import load_stats
+from equiquant.calibrate import SampleView, load_stats, open_samples
+from equiquant.canonical import canonicalize
+from equiquant.equalization import find_classes
+from equiquant.io import input_specs, load_model
+from equiquant.pipeline.solving import solve
 from equiquant.pipeline.splitting import alternate
+from equiquant.recipe import preset
 from equiquant.report.page import page
+from equiquant.target import survey
 from tests.calibrate.support import trained
 from tests.canonical.support import proto, run, weights
 
@@ -119,6 +125,26 @@ def test_what_shows_few_values_has_its_range_from_all_samples(preset: str, least
     assert report["equalization"]["method"].startswith("global+")
     for name in "py":
         assert found[name] >= least * reaching[name]
+
+
+@pytest.mark.parametrize(("name", "few"), [("a8w8", {"p", "y"}), ("xint8", {"y"})])  # the NPU's pool keeps its scale
+def test_every_candidate_has_room_beyond_the_few_values_of_pooled_features(name: str, few: set[str]) -> None:
+    """Samples held back cannot tell: too few of them go beyond the largest of those seen."""
+    nodes = "a = Conv(x, w1) r = Relu(a) p = GlobalAveragePool(r) y = Conv(p, w2)"
+    given = weights(w1=(8, 3, 1, 1), w2=(4, 8, 1, 1))
+    model = load_model(proto(nodes, "float[N,3,12,12] x", "float[] y", given)).model
+    canonicalize(model)
+    recipe, x = preset(name), np.random.default_rng(0).normal(size=(24, 3, 12, 12)).astype(np.float32)
+    with open_samples(x, input_specs(model), recipe) as stream:
+        halves = [SampleView.picked(stream, picks) for picks in alternate(24)]
+        plans, _ = solve(model, find_classes(model), recipe, survey(model, recipe), halves[0], 100, rest=halves[1])
+    plain = [plan for plan in plans if plan.method in ("none", "pairwise", "global")]
+    assert len(plain) == 3
+    (largest,) = run(ir.to_proto(model), {"x": x})
+    for plan in plain:
+        assert plan.ranges is not None
+        assert {key[1] for key in plan.ranges.ends} == few
+        assert plan.ranges.ends["activation", "y"][0] > (1.0 if name == "a8w8" else 0.7) * largest.max()
 
 
 @pytest.mark.parametrize("options", [{"preset": "a16w8"}, {"preset": "a8w8", "nodes_to_int16": ("*",)}])

@@ -198,8 +198,11 @@ def _rescaled(state: RunState, recipe: Recipe, model: ir.Model, reference: Refer
         found = equalize_as(state, model, reference, scales)
     elif recipe.cle or (recipe.calibration == "noise" and state.recalled is None):
         found = equalize(state, model, reference)
-    if state.quantize and recipe.calibration == "noise" and found.ranges is None:
+    plain = found.ranges is None or state.equalization.get("method") in ("none", "pairwise", "global")
+    if state.quantize and recipe.calibration == "noise" and plain:
         reason = _without_ranges(state, recipe, model)
+        if found.ranges is not None:
+            reason += ", but of tensors that show few values a channel"
         state.decisions.append(Decision("calibrate", "noise", "whole network", False, reason))
     return found
 

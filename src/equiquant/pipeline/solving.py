@@ -38,6 +38,7 @@ from equiquant.io import expose, model_bytes, release_memory
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.range_noise import RangeNoise, WeightRange
+from equiquant.numerics.tail import FEW_VALUES
 from equiquant.pipeline.clip_reach import ClipReach, channel_axis, clipped, output_axis, plain, reach_seen
 from equiquant.recipe import Recipe
 
@@ -53,7 +54,6 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 BACKWARD_COST = 4  # a backward pass over a forward one
-FEW_VALUES = 256  # of a channel: pooled features and outputs, of which a sample shows one
 MOST_DRAWS = 4  # random directions a feed, for the noise gains
 RANGES_BELOW = 100_000_000  # bytes of weights; above, weighing every large weight would cost more than it gives
 MEASURE_BELOW = 100_000_000  # bytes of weights; above, `auto` trusts the solver that global beats pairwise
@@ -174,7 +174,7 @@ def _settled(
     noise: tuple[Sequence[NoiseTerm], Mapping[str, Ends]],
     quantizer: QuantizerModel,
 ) -> list[EqualizationPlan]:
-    """Give the plans that chose ranges those that further samples want: of what shows few values, and of all.
+    """Give the plans the ranges that further samples want: of what shows few values, and those that chose any of all.
 
     Args:
         recipe: Says whether steps are powers of two.
@@ -190,11 +190,13 @@ def _settled(
     every = join_ranges(range_terms(classes, told, seen.sketches_with(more), ends)[1], quantizer.shared)
     few = seen.told_by_few()
     powers = recipe.scale_kind == "power_of_two"
+    chosen = [t for t in every if t.name in few]
 
     def settled(plan: EqualizationPlan) -> EqualizationPlan:
-        if plan.ranges is None:
-            return plan
-        some = settle_ranges(plan, [t for t in every if t.name in few], powers_of_two=powers)
+        if plan.ranges is None:  # the largest values seen, which others would exceed
+            room = plan_ranges([], chosen, plan, None, plan.method, powers_of_two=powers).ranges if chosen else None
+            return replace(plan, ranges=room)
+        some = settle_ranges(plan, chosen, powers_of_two=powers)
         wide = settle_ranges(plan, every, powers_of_two=powers)
         return replace(
             plan,
