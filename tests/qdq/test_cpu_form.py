@@ -150,6 +150,19 @@ def test_float_scales_run_on_integers_too(
     assert np.abs(run(form, feed, optimize=True)[0] - written).max() <= float(plan.activations["y"].scale)
 
 
+@pytest.mark.parametrize(("size", "moved"), [(1, False), (3, True)])
+def test_a_minimum_that_makes_the_tensor_larger_stays(size: int, moved: bool) -> None:
+    """onnxruntime gave the integers before it the memory of those behind it, and failed as they had another shape."""
+    bound = np.linspace(0.1, 2, 36, dtype=np.float32).reshape(1, 4, 3, 3)
+    text = (
+        f"g (float[1, 2, {size + 2}, {size + 2}] x) => (float[] r) {{ a = Conv (x, w)  t = Relu (a)  r = Min (t, b) }}"
+    )
+    model, feed = parse(text, 17, w=W, b=bound), {"x": noise(1, 2, size + 2, size + 2)}
+    form, _ = quantize(model, preset("a8w8", calibration="minmax", activation_symmetric=True), [feed])
+    assert ("Cast" in op_types(form)) == moved
+    assert run(form, feed)[0].shape == bound.shape
+
+
 def test_int8_activations_keep_the_form_that_other_runtimes_know() -> None:
     text = "g (float[2, 2, 9, 9] x) => (float[] y) { a = Conv (x, w)  r = Relu (a)  y = Conv (r, v) }"
     recipe = preset("a8w8", calibration="minmax", activation_symmetric=True, activation_type="int8")

@@ -13,6 +13,7 @@ from equiquant import qdq
 from equiquant.decisions import Decision
 from equiquant.errors import ModelError
 from equiquant.graph.query import LINEAR_OPS, label
+from equiquant.io import Runner
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Comparison, kernel_sqnr_db
@@ -47,10 +48,13 @@ def fit_kernels(
         try:
             kept = kernel_sqnr_db(model, feeds)
         except ModelError as error:
+            fails, remedy = "onnxruntime fails on it as it is written", "Leave"
+            if _runs_as_written(model, feeds):
+                fails = "onnxruntime's graph optimizations fail on it"
+                remedy = "Run it with graph_optimization_level ORT_DISABLE_ALL, or leave"
             state.warn(
-                f"The quantized model is valid and was measured as it is written, but onnxruntime's graph optimizations"
-                f" fail on it ({error}) Run it with graph_optimization_level ORT_DISABLE_ALL, or leave the layer before"
-                f" or after the operator named float{_beside(model, str(error))}."
+                f"The quantized model is valid and its tensors were measured, but {fails} ({error}) {remedy} the layer"
+                f" before or after the operator named float{_beside(model, str(error))}."
             )
             return
         written = {o.name: o.error.sqnr_db for o in quality.outputs}
@@ -90,6 +94,15 @@ def fit_kernels(
     else:
         remedy = "Run the model with the session option session.x64quantprecision=1, or set AvoidOverflow to True."
         state.warn(f"{what[0].upper()}{what[1:]}. {remedy}")
+
+
+def _runs_as_written(model: ir.Model, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> bool:
+    """True if onnxruntime runs the model where it changes nothing about it."""
+    try:
+        Runner(model, optimize=False).run(feeds[0])
+    except ModelError:
+        return False
+    return True
 
 
 def _beside(model: ir.Model, error: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.graph.edit import add_initializer, remove_unread
-from equiquant.graph.query import clip_ends, constant, sole_consumer
+from equiquant.graph.query import clip_ends, constant, sole_consumer, static_shape
 from equiquant.numerics.affine import INT_TYPES, QuantParams, quantize
 from equiquant.target.ranges import clip_bounds
 
@@ -74,16 +74,29 @@ def _clip(graph: ir.Graph, node: ir.Node, integers: ir.Value, grid: QuantParams,
 
 
 def _minimum(graph: ir.Graph, node: ir.Node, integers: ir.Value, grid: QuantParams, unique: Unique) -> list[ir.Node]:
-    """Return the Min of the integers, of which onnxruntime before 1.24 has only a wide one; none on unequal grids."""
+    """Return the Min of the integers, of which onnxruntime before 1.24 has only a wide one.
+
+    There is none on unequal grids, nor where the bound makes the tensor larger: what is rounded before is smaller.
+    """
     bound = node.inputs[1].producer() if node.inputs[1] is not None else None
     if bound is None or bound.op_type != "DequantizeLinear" or _grid(bound) != grid:
         return []
     stored = constant(bound.inputs[0])
     assert stored is not None
+    if not _keeps_shape(stored.shape, node.inputs[0]):
+        return []
     ends = add_initializer(graph, unique(f"{integers.name}_max"), stored.astype(np.int32))
     wide = _node("Cast", [integers], ir.DataType.INT32, unique(f"{node.name}_wide"))
     least = _node("Min", [wide.outputs[0], ends], ir.DataType.INT32, unique(f"{node.name}_integers"))
     return [wide, least, _node("Cast", least.outputs, integers.dtype, unique(f"{node.name}_narrow"))]
+
+
+def _keeps_shape(bound: tuple[int, ...], value: ir.Value | None) -> bool:
+    """True if a bound of this shape is known to be spread over the value, and not the value over the bound."""
+    shape = None if value is None else static_shape(value)
+    if shape is None or len(shape) < len(bound):
+        return False
+    return all(size in (1, own) for size, own in zip(reversed(bound), reversed(shape), strict=False))
 
 
 def _node(op_type: str, inputs: Sequence[ir.Value], dtype: ir.DataType | None, name: str) -> ir.Node:
