@@ -17,6 +17,7 @@ __all__ = [
     "TEXT_KINDS",
     "all_graphs",
     "attribute",
+    "bodies",
     "clip_ends",
     "constant",
     "constant_producer",
@@ -184,13 +185,18 @@ def is_public(value: ir.Value) -> bool:
 def reads(node: ir.Node) -> Iterator[ir.Value]:
     """Yield what a node reads: its inputs, and what the bodies of an If, Loop or Scan capture from around them."""
     yield from (v for v in node.inputs if v is not None)
+    for body in bodies(node):
+        within = {body, *body.subgraphs()}
+        used = [v for graph in within for v in graph.outputs]
+        used += [v for inner in body.all_nodes() for v in inner.inputs if v is not None]
+        yield from (v for v in used if v.graph not in within)
+
+
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yield the bodies of an If, Loop or Scan."""
     for attribute in node.attributes.values():
-        bodies = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}
-        for body in bodies.get(attribute.type, ()):
-            within = {body, *body.subgraphs()}
-            used = [v for graph in within for v in graph.outputs]
-            used += [v for inner in body.all_nodes() for v in inner.inputs if v is not None]
-            yield from (v for v in used if v.graph not in within)
+        graphs = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}
+        yield from graphs.get(attribute.type, ())
 
 
 def sole_consumer(value: ir.Value) -> ir.Node | None:
