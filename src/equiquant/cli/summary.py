@@ -81,7 +81,7 @@ def _run_facts(
     if equalized:
         yield "Equalized", equalized
     yield from _tried(report.equalization)
-    for title, rule in (("Data", "data"), ("Statistics", "statistics"), ("Ranges", "noise")):
+    for title, rule in (("Data", "data"), ("Statistics", "statistics"), ("Scales", "scales"), ("Ranges", "noise")):
         yield from ((title, d.reason) for d in report.decisions if (d.stage, d.rule) == ("calibrate", rule))
     if report.tensors:
         seen = ""

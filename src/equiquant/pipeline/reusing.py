@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.calibrate import AppliedScales, model_hash
+from equiquant.decisions import Decision
 from equiquant.errors import DataError
 from equiquant.hardware import FIELDS
 from equiquant.pipeline.state import RunState
@@ -24,7 +25,8 @@ from equiquant.recipe import Recipe
 __all__ = ["new_scales", "recalled_scales", "solves"]
 
 REQUEST = ("cle", "cle_method", "cle_steps", "cle_append_bias", "clip_mode", "replace_clip6_relu", "optimize")
-RESULT = ("name", "weight_rounding", "avoid_overflow", "cle_accept", "equivalence_tolerance")
+ACCEPTED = ("cle_accept", "equivalence_tolerance")  # which scales a run takes of those it finds
+RESULT = ("name", "weight_rounding", "avoid_overflow", *ACCEPTED)
 SAMPLES = ("calibration_samples", "calibration_memory", "exact_histograms", "image", "seed")
 RAISED = ("keep_float", "int16", "target_sqnr", "raise_to")  # chosen in a network solved as if none were raised
 BESIDES = frozenset((*RESULT, *SAMPLES, *RAISED))
@@ -71,7 +73,7 @@ def recalled_scales(state: RunState, model: ir.Model, recipe: Recipe) -> Applied
     """Return the equalization among the statistics that were there when the run began; None if there is none.
 
     Args:
-        state: The run.
+        state: The run; gets a decision where other scales might have been accepted now.
         model: The folded float model, not equalized.
         recipe: What is asked for.
 
@@ -100,5 +102,13 @@ def recalled_scales(state: RunState, model: ir.Model, recipe: Recipe) -> Applied
             f"The statistics in {file} are of the model equalized with {changed}. Ask for the same, or name"
             " another file and give the data."
         )
-    same = bool(scales.recipe) and _deciding(json.loads(scales.recipe)) == _deciding(json.loads(_whole(recipe)))
+    then = json.loads(scales.recipe or "{}")  # merged ones may have none
+    others = [field for field in ACCEPTED if then.get(field) not in (None, getattr(recipe, field))]
+    if others:
+        accepted = ", ".join(f"{field}={then[field]!r}" for field in others)
+        reason = (
+            f"those in {file} were accepted with {accepted} and stay; for others, name another file and give the data"
+        )
+        state.decisions.append(Decision("calibrate", "scales", "whole network", False, reason))
+    same = bool(then) and _deciding(then) == _deciding(json.loads(_whole(recipe)))
     return scales if same else replace(scales, ranges=None)

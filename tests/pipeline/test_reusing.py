@@ -1,0 +1,35 @@
+"""Scales of a file of statistics are taken as they are: nothing is judged anew, and what that overrides is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from equiquant import quantize
+from equiquant.cli.summary import show_run
+from tests.canonical.support import proto, weights
+
+DATA = np.random.default_rng(1).standard_normal((12, 3, 8, 8)).astype(np.float32)
+MODEL = proto(
+    "a = Conv(x, w) r = Relu(a) y = Conv(r, v)",
+    "float[N,3,8,8] x",
+    "float[] y",
+    weights(w=(8, 3, 3, 3), v=(5, 8, 1, 1)),
+)
+
+
+@pytest.mark.parametrize(
+    ("option", "now", "then"), [("cle_accept", "always", "'measured'"), ("equivalence_tolerance", 1e-3, "1e-05")]
+)
+def test_scales_accepted_otherwise_stay_and_the_summary_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, now: Any, then: str
+) -> None:
+    options: dict[str, Any] = {"preset": "a8w8", "data": DATA, "calibration_cache": tmp_path / "stats"}
+    first, same, other = (quantize(MODEL, **options, **more).report for more in ({}, {}, {option: now}))
+    assert first.equalization["moved"] == same.equalization["moved"] == other.equalization["moved"] > 0
+    show_run(other, "", "", None, quiet=False)
+    assert f"were accepted with {option}={then} and stay" in " ".join(capsys.readouterr().out.split())
+    assert not [d for d in same.decisions if d.rule == "scales"]
