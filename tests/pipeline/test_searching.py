@@ -142,9 +142,9 @@ def test_labels_are_the_same_in_any_type(model: onnx.ModelProto, data: Array, tm
 def test_a_metric_that_fails_ends_the_search_which_goes_on_and_infinities_are_kept(
     model: onnx.ModelProto, data: Array, tmp_path: Path
 ) -> None:
-    figures = iter([-np.inf, np.nan, 1.0, *[0.0] * 20])
+    figures = iter([-np.inf, None, 1.0, *[0.0] * 20])
 
-    def metric(_: onnx.ModelProto) -> float:
+    def metric(_: onnx.ModelProto) -> Any:
         return next(figures)
 
     with pytest.raises(OptionError, match="must return one number"):
@@ -154,6 +154,18 @@ def test_a_metric_that_fails_ends_the_search_which_goes_on_and_infinities_are_ke
     assert found.best is found.trials[1]
     again = search(model, data=data, metric=metric, trials_file=tmp_path / "t", **QUICK).search
     assert again.trials == found.trials
+
+
+def test_a_metric_that_is_nan_refuses_all_but_the_first_recipe(
+    model: onnx.ModelProto, data: Array, tmp_path: Path
+) -> None:
+    figures = iter([1.0, np.nan, *[0.0] * 20])
+    options: dict[str, Any] = {"metric": lambda _: next(figures), "trials_file": tmp_path / "t", **QUICK}
+    found = search(model, data=data, **options).search
+    assert found.best is found.trials[0]
+    assert [(bool(t.refused), t.score is None) for t in found.trials[:3]] == [(False,) * 2, (True,) * 2, (False,) * 2]
+    assert "It returned nan" in found.trials[1].refused
+    assert not any(t.refused for t in search(model, data=data, **options).search.trials)
 
 
 def test_what_was_refused_is_tried_again(

@@ -17,12 +17,16 @@ from equiquant.calibrate.feeds import of_samples
 from equiquant.errors import DataError, OptionError
 from equiquant.io import Runner
 
-__all__ = ["Metric", "Scorer"]
+__all__ = ["Metric", "Scorer", "UndefinedScoreError"]
 
 NAME_CHARS = 60  # of a value in the name of a metric
 Array = npt.NDArray[Any]
 Metric = Callable[[ir.Model], float]
 """The user's figure of a quantized model, higher is better."""
+
+
+class UndefinedScoreError(OptionError):
+    """The metric has no figure for this model, as F1 has none where nothing is found: it returned NaN."""
 
 
 class Scorer:
@@ -72,7 +76,8 @@ class Scorer:
             held: The feeds to judge on: those of the last labels.
 
         Raises:
-            OptionError: The metric returns something else than one number.
+            UndefinedScoreError: The metric returns NaN.
+            OptionError: It returns something else than one number.
             DataError: The labels are not those of the model's first output.
         """
         if self._metric is not None:
@@ -116,7 +121,8 @@ def _number(value: Any, name: str) -> float:
     except OverflowError as error:
         raise OptionError(f"The metric '{name}' returned a number too large for a float; scale it down.") from error
     if math.isnan(number):
-        raise OptionError(f"The metric '{name}' must return one number, higher is better. It returned {value!r}.")
+        error_class = UndefinedScoreError if isinstance(value, Real) else OptionError
+        raise error_class(f"The metric '{name}' must return one number, higher is better. It returned {value!r}.")
     return number
 
 

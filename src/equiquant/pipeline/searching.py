@@ -27,7 +27,7 @@ from equiquant.io import ModelLike, load_model, release_memory
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.judging import Yardstick
 from equiquant.pipeline.run import run
-from equiquant.pipeline.scoring import Metric, Scorer
+from equiquant.pipeline.scoring import Metric, Scorer, UndefinedScoreError
 from equiquant.pipeline.state import Progress
 from equiquant.recipe import Recipe
 from equiquant.report import StageCost, Stages, versions
@@ -249,7 +249,7 @@ class _Bench:
         """Quantize with the first part of the samples and judge on the others.
 
         Raises:
-            EquiQuantError: The metric or the labels cannot be used.
+            EquiQuantError: The metric or the labels cannot be used, or the metric is NaN for the first recipe.
         """
         start = time.monotonic()
         try:
@@ -258,7 +258,12 @@ class _Bench:
         except EquiQuantError as error:
             return Trial(dict(changes), None, None, time.monotonic() - start, str(error))
         else:
-            score = self._scorer.score(model, sqnr, self._held)  # its errors are no fault of the recipe
+            try:
+                score = self._scorer.score(model, sqnr, self._held)  # its other errors are no fault of the recipe
+            except UndefinedScoreError as error:
+                if not changes:
+                    raise
+                return Trial(dict(changes), None, None, time.monotonic() - start, str(error))
             return Trial(dict(changes), score, sqnr, time.monotonic() - start)
         finally:
             release_memory()
