@@ -269,7 +269,8 @@ _EXTRA = [
         None,
         "histogram_bins",
         "Bins of the histogram for Percentile and Entropy. Default: 16384 fixed bins for Percentile, 128 for Entropy,"
-        " as in onnxruntime: no more than there are levels, so that nothing is cut.",
+        " as in onnxruntime: no more than there are levels, so that nothing is cut. More than 16384"
+        " count as so many for Entropy.",
     ),
     applied(
         "MinMSEModePof2Scale",

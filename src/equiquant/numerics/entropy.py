@@ -38,7 +38,9 @@ def entropy_range(
         kind: The type they are quantized to.
         symmetric: Its levels are spread over ±max|x| instead of from the smallest to the largest value, 0 included.
         bins: Bins over ±max|x|; where they are no more than levels there is nothing to choose and the range is min-max.
+            More than the histogram has tell nothing further, and count as so many.
     """
+    bins = min(bins, data.counts.size)
     bound = max(-data.low, data.high)
     if bound <= 0:
         return 0.0, 0.0
