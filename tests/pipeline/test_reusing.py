@@ -33,3 +33,13 @@ def test_scales_accepted_otherwise_stay_and_the_summary_says_so(
     show_run(other, "", "", None, quiet=False)
     assert f"were accepted with {option}={then} and stay" in " ".join(capsys.readouterr().out.split())
     assert not [d for d in same.decisions if d.rule == "scales"]
+
+
+def test_what_judges_candidates_is_made_only_where_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"preset": "a8w8", "calibration_cache": tmp_path / "stats"}
+    quantize(MODEL, data=DATA, **options)
+    monkeypatch.setattr("equiquant.pipeline.equalizing.Judge", None)
+    for data in (None, DATA):
+        quantize(MODEL, data=data, **options)

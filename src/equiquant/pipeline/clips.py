@@ -14,9 +14,10 @@ from equiquant.pipeline.clip_reach import ClipReach, clip_reach
 from equiquant.pipeline.judging import Judge, Yardstick
 from equiquant.pipeline.proving import proof_samples
 from equiquant.pipeline.state import RunState
+from equiquant.recipe import Recipe
 from equiquant.verify import Reference
 
-__all__ = ["check_clips", "float_reach", "prepare_clips", "warn_of_strays"]
+__all__ = ["check_clips", "float_reach", "prepare_clips", "replaces_clips", "warn_of_strays"]
 
 Array = npt.NDArray[Any]
 
@@ -25,10 +26,23 @@ DROWNED_DB = 40.0  # of signal over change: float outputs are the same, as far a
 TRUSTED = 0.005  # share of channels that stray: with more of them float outputs were seen to change (docs/cle.md)
 
 
-def prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge: Judge) -> Reference:
-    """Change the Clips as the recipe asks; return the outputs that equalization must keep."""
+def replaces_clips(recipe: Recipe) -> bool:
+    """True if every ReLU6 is to become a ReLU, which changes the function."""
+    return recipe.cle and (recipe.replace_clip6_relu or recipe.clip_mode == "relu")
+
+
+def prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge: Judge | None) -> Reference:
+    """Change the Clips as the recipe asks; return the outputs that equalization must keep.
+
+    Args:
+        state: The run.
+        model: The folded float model, changed in place.
+        reference: Its outputs.
+        judge: One of the model as it is; None only where the recipe replaces no Clip.
+    """
     recipe = state.recipe
-    if recipe.cle and (recipe.replace_clip6_relu or recipe.clip_mode == "relu"):
+    if replaces_clips(recipe):
+        assert judge is not None
         return _replace_clip6(state, model, reference, judge)
     if recipe.cle and recipe.clip_mode.startswith("per_channel"):
         count = recipe.clip_mode.partition(":")[2]

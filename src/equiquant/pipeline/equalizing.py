@@ -29,7 +29,7 @@ from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.clip_reach import ClipReach, held_by_clips
-from equiquant.pipeline.clips import check_clips, float_reach, prepare_clips, warn_of_strays
+from equiquant.pipeline.clips import check_clips, float_reach, prepare_clips, replaces_clips, warn_of_strays
 from equiquant.pipeline.input_grids import input_ranges, on_grids
 from equiquant.pipeline.judging import EQUAL_DB, Judge
 from equiquant.pipeline.proving import LARGE
@@ -144,8 +144,8 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
         DataError: The scales are not of this model's classes.
     """
     state.progress("equalize", 0, None)
-    with state.stages("measure"):
-        judge = Judge(model, state.stream, state.recipe)
+    with state.stages("measure"):  # of what replaces Clips; nothing else is measured before the scales are applied
+        judge = Judge(model, state.stream, state.recipe) if replaces_clips(state.recipe) else None
     with state.stages("equalize"):
         reference = prepare_clips(state, model, reference, judge)
         classes = find_classes(model)
@@ -174,11 +174,11 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
 
 
 def _check_clips(
-    state: RunState, model: ir.Model, classes: ScaleClasses, trial: _Trial, equalized: Equalized, judge: Judge
+    state: RunState, model: ir.Model, classes: ScaleClasses, trial: _Trial, equalized: Equalized, judge: Judge | None
 ) -> None:
     """Measure what is left of the function on samples held back, where a Clip's bound may be reached unawares."""
     if classes.clips and trial.name != "soft" and trial.z.any():
-        check_clips(state, model, equalized.model, judge)
+        check_clips(state, model, equalized.model, judge or Judge(model, state.stream, state.recipe))
 
 
 def _warn_of_soft(state: RunState, found: Equivalence) -> None:
