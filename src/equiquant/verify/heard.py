@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.equalization.saturation import saturation
-from equiquant.graph.query import constant, name_of
+from equiquant.graph.query import clip_ends, constant, name_of, sole_consumer
 
 __all__ = ["EVERYTHING", "Ends", "heard"]
 
@@ -45,10 +45,14 @@ def heard(values: Iterable[ir.Value], quantized: ir.Model) -> dict[str, Ends]:
 
 
 def _range(node: ir.Node) -> Ends | None:
-    """Return the ends of what a QuantizeLinear with one scale can represent."""
+    """Return the ends of what a QuantizeLinear with one scale hands on, a Clip of its integers included."""
     scale, zero = (constant(v) for v in (*node.inputs[1:], None)[:2])
     if scale is None or scale.size != 1 or (zero is not None and zero.dtype.kind not in "iu"):
         return None
     limits = np.iinfo(np.uint8 if zero is None else zero.dtype)
+    clip = sole_consumer(node.outputs[0])
+    low, high = clip_ends(clip) if clip is not None and clip.op_type == "Clip" else (None, None)
+    least = limits.min if low is None else max(limits.min, low)
+    most = limits.max if high is None else min(limits.max, high)
     step, middle = float(scale.reshape(())), 0 if zero is None else int(zero.reshape(()))
-    return (limits.min - middle) * step, (limits.max - middle) * step
+    return (least - middle) * step, (most - middle) * step
