@@ -54,7 +54,7 @@ GROUPS = (
     _Group(
         ("cle_steps", "cle_append_bias"),
         lambda r: r.cle and r.cle_method == "global",
-        "they are of the pairwise solver, and cle_method is 'global'",
+        "only the pairwise solver reads it, and cle_method is 'global'",
     ),
     _Group(
         ("cle_method", "cle_accept"),
