@@ -143,7 +143,7 @@ def test_target_sqnr_raises_no_more_layers_than_it_needs(name: str, raise_to: st
     nothing = _quantize(name, target_sqnr=max(before - 1, 1e-9), raise_to=raise_to).report.mixed_precision
     if before > 0:
         assert (nothing["float"], nothing["int16"], nothing["sqnr_db"]) == ([], [], before)
-    goal = before + 12
+    goal = before + 11
     mixed = _quantize(name, target_sqnr=goal, raise_to=raise_to).report.mixed_precision
     raised = mixed[raise_to]
     assert mixed["sqnr_db"] >= goal

@@ -105,4 +105,4 @@ def test_rows_that_hardly_vary_survive() -> None:
     found = [quantize(model, data=data, preset="xint8", op_types_to_quantize=types) for types in ((), every)]
     kept, rounded = (result.report.to_dict()["quality"]["outputs"][0]["sqnr_db"] for result in found)
     assert kept > 12
-    assert kept > rounded + 3
+    assert kept > rounded + 1

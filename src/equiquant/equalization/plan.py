@@ -54,7 +54,7 @@ class EqualizationPlan:
         steps: Sweeps of the pairwise solver, evaluations of the global one.
         ranges: The ranges chosen with the scales; None leaves them to calibration.
         settled: The same with those of some activations as more samples want them: what is kept in the end. The scales,
-            and what the plan is measured with, come from fewer.
+            and what the plan is measured with, come from fewer. Of a plan without ranges, these alone.
         widened: The same with those of all activations: what is kept if it measures better.
         noise: Noise over signal that weights, biases and tensors with such a range make, clipping included, by (kind,
             name).

@@ -45,6 +45,7 @@ Array = npt.NDArray[Any]
 Noise = dict[str, list[float]]
 """Predicted noise over signal of every term, by plan."""
 
+ROOM_DB = 3.0  # that room for more than the few values seen may cost on samples that need none
 CLEAR_DB = 3.0  # predicted from calibration data; the prediction errs by less where both sides are of one network
 
 
@@ -280,8 +281,11 @@ def _try(
         with state.stages("measure"):
             measure = partial(judge.sqnr_db, proof.model, original=Original(model, _factors(classes, proof.z)))
             sqnr = measure(ranges)
-            # scales fitted to few samples may want no more
-            chosen = settled if settled is not None and measure(settled) > sqnr - EQUAL_DB else ranges
+            chosen = ranges
+            if settled is not None and ranges is None:  # too few samples are held back to show what room is good for
+                chosen, sqnr = (settled, roomy) if (roomy := measure(settled)) > sqnr - ROOM_DB else (ranges, sqnr)
+            elif settled is not None and measure(settled) > sqnr - EQUAL_DB:  # scales fitted to few may want no more
+                chosen = settled
             if widened is not None and (wide := measure(widened)) > sqnr + EQUAL_DB:
                 chosen, sqnr = widened, wide
             ranges = chosen

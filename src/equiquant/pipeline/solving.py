@@ -195,7 +195,7 @@ def _settled(
     def settled(plan: EqualizationPlan) -> EqualizationPlan:
         if plan.ranges is None:  # the largest values seen, which others would exceed
             room = plan_ranges([], chosen, plan, None, plan.method, powers_of_two=powers).ranges if chosen else None
-            return replace(plan, ranges=room)
+            return replace(plan, settled=room)
         some = settle_ranges(plan, chosen, powers_of_two=powers)
         wide = settle_ranges(plan, every, powers_of_two=powers)
         return replace(
