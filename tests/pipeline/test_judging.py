@@ -62,6 +62,16 @@ def test_outputs_that_are_exact_or_infinite_drown_no_other(other: str) -> None:
     assert figures[1] == pytest.approx(figures[0])
 
 
+def test_a_masked_output_is_heard_beside_others() -> None:
+    given: dict[str, np.ndarray] = {**weights(w=(4, 3, 1, 1)), "m": np.array([0, 0, 0, -np.inf], np.float32)}
+    text = "y = Conv(x, w) t = Transpose<perm = [0, 2, 3, 1]>(y) z = Add(t, m) v = ReduceMax(x)"
+    model = load_model(proto(text, "float[N,3,8,8] x", "float[] z, float[] v", given)).model
+    recipe = preset("a8w8", bias_correction=False)
+    samples = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    with open_samples(samples, input_specs(model), recipe) as stream:
+        assert 25 < Judge(model, stream, recipe).sqnr_db(model) < 60
+
+
 def test_an_output_that_a_candidate_keeps_in_float_counts_as_it_did() -> None:
     given = weights(w=(4, 3, 1, 1), v=(4, 3, 1, 1))
     nodes = "[first] y = Conv(x, w) [second] z = Conv(x, v)"

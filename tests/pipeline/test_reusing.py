@@ -35,6 +35,14 @@ def test_scales_accepted_otherwise_stay_and_the_summary_says_so(
     assert not [d for d in same.decisions if d.rule == "scales"]
 
 
+def test_a_file_that_holds_no_ranges_for_a_reason_says_the_same_again(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"preset": "a8w8", "data": DATA, "calibration_cache": tmp_path / "stats"}
+    reports = [quantize(MODEL, cle_method="pairwise", **options).report for _ in range(2)]
+    told = [[d.reason for d in report.decisions if (d.stage, d.rule) == ("calibrate", "noise")] for report in reports]
+    assert "cle_method 'pairwise' chooses no ranges" in told[0][0]
+    assert told[0] == told[1]
+
+
 def test_what_judges_candidates_is_made_only_where_there_are_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """Which axis counts the samples: axis 0 of the first input in which it is the batch.
 
 That is for the shapes a model declares to say, since nothing in a feed tells a batch of 10 images from 10 anchors that
-go with one. An open axis 0 is a batch, or one of size 1; else a static one, where all inputs that have one agree.
+go with one. An open axis 0 is a batch. Of static ones those with most axes tell: beside a sequence or an image, numbers
+and tables do not; and of these a size that others have on axis 1, as the states of a recurrent network do.
 """
 
 from __future__ import annotations
@@ -27,8 +28,16 @@ def static_batch(specs: Sequence[InputSpec]) -> int:
 
 def batch_input(specs: Sequence[InputSpec]) -> str | None:
     """Return the name of the input whose axis 0 counts the samples; None where no input has a batch."""
-    wanted = ((None, 1), (static_batch(specs),))  # beside an open axis 0 a static one may be the layers of a state
-    return next((s.name for sizes in wanted for s in specs if s.shape and s.shape[0] in sizes), None)
+    shapes = {spec.name: spec.shape for spec in specs if spec.shape}
+    open_ = [name for name, shape in shapes.items() if shape[0] is None]
+    if open_:
+        return next((name for name in open_ if len(shapes[name]) > 1), open_[0])
+    most = max(map(len, shapes.values()), default=1)
+    if most == 1 or any(len(shape) == 3 and shape[0] == 3 for shape in shapes.values()):
+        return None
+    second = {shape[1] for shape in shapes.values() if len(shape) > 1}
+    widest = {name: shape[0] for name, shape in shapes.items() if len(shape) == most}
+    return max(widest, key=lambda name: (widest[name] in second, widest[name] != 1))  # the first of several alike
 
 
 def sample_count(arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,11 +84,10 @@ class Yardstick:
         self._samples = samples
         runner = Runner(model, names, optimize=False)
         found = [_outputs(runner, feed) for feed in samples]
-        finite = [i for i in range(len(names)) if all(np.isfinite(outputs[i]).all() for outputs in found)]
-        if finite:
-            names, found = [names[i] for i in finite], [[outputs[i] for i in finite] for outputs in found]
+        finite = [all(np.isfinite(outputs[i]).all() for outputs in found) for i in range(len(names))]
+        self._infinite = frozenset(name for name, is_finite in zip(names, finite, strict=True) if not is_finite)
         self.names = tuple(names)
-        self._rounded: frozenset[str] | None = None
+        self._compared: frozenset[str] | None = None
         values = [v for node in model.graph for v in node.outputs if v.name in self.names]
         spans = {name: _span([outputs[i] for outputs in found]) for i, name in enumerate(self.names)}
         level = saturation(values, spans)
@@ -97,18 +96,23 @@ class Yardstick:
 
     def sqnr_db(self, model: ir.Model, feeds: int | None = None) -> float:
         """Return the signal-to-noise ratio of a model, run as it is written, on the first `feeds` of the samples."""
-        return self._sqnr_db(model, self.names, feeds)
+        return _mean(self._ratios(model, feeds).values())
 
     def quantized_sqnr_db(self, model: ir.Model) -> float:
-        """Return the same of a candidate, without the outputs that rounding does not reach.
+        """Return the same of a candidate, without the outputs that rounding does not reach or that it makes infinite.
 
         They are those of the first candidate for all: one that keeps more in float must not lose the outputs it saves.
+        An output that is infinite for the float model, too, counts where the candidate repeats that, as it does a mask.
         """
-        if self._rounded is None:
-            self._rounded = frozenset(rounded_values(model))
-        return self._sqnr_db(model, self._rounded)
+        ratios = self._ratios(model)
+        if self._compared is None:
+            lost = {name for name in self._infinite if ratios.get(name) == -np.inf}
+            rounded = frozenset(rounded_values(model))
+            self._compared = rounded - lost or rounded
+        return _mean(ratio for name, ratio in ratios.items() if name in self._compared)
 
-    def _sqnr_db(self, model: ir.Model, names: Collection[str], feeds: int | None = None) -> float:
+    def _ratios(self, model: ir.Model, feeds: int | None = None) -> dict[str, float]:
+        """Return the ratio of each value that has a signal."""
         runner = Runner(model, self.names, optimize=False)
         sums = [ErrorAccumulator() for _ in self.names]
         for expected, feed in zip(self._expected[:feeds], itertools.islice(self._samples, feeds), strict=True):
@@ -116,14 +120,18 @@ class Yardstick:
                 sums, expected, self._told_apart(_outputs(runner, feed)), strict=True
             ):
                 accumulator.add(reference, result)
-        told = [sums[index] for index, name in enumerate(self.names) if name in names]
-        ratios = [accumulator.figures().sqnr_db for accumulator in told if not accumulator.silent]
-        return float(np.mean(np.clip(ratios, -BEST_DB, BEST_DB))) if ratios else BEST_DB
+        told = zip(self.names, sums, strict=True)
+        return {name: accumulator.figures().sqnr_db for name, accumulator in told if not accumulator.silent}
 
     def _told_apart(self, outputs: Sequence[Array]) -> list[Array]:
         """Return the values, those beyond where a final Sigmoid is level moved there: ranges need not hold them."""
         ends = zip(outputs, self._ends, strict=True)
         return [x if e == UNLIMITED else np.clip(x, -e[1], e[0]) for x, e in ends]
+
+
+def _mean(ratios: Iterable[float]) -> float:
+    ratios = list(ratios)
+    return float(np.mean(np.clip(ratios, -BEST_DB, BEST_DB))) if ratios else BEST_DB
 
 
 def _outputs(runner: Runner, feed: Feed) -> list[Array]:

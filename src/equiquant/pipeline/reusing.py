@@ -22,7 +22,7 @@ from equiquant.hardware import FIELDS
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
 
-__all__ = ["new_scales", "recalled_scales", "solves"]
+__all__ = ["new_scales", "ranges_fit", "recalled_scales", "solves"]
 
 REQUEST = ("cle", "cle_method", "cle_steps", "cle_append_bias", "clip_mode", "replace_clip6_relu", "optimize")
 ACCEPTED = ("cle_accept", "equivalence_tolerance")  # which scales a run takes of those it finds
@@ -60,6 +60,12 @@ def _whole(recipe: Recipe) -> str:
 def _deciding(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a recipe that decide which ranges the solver chooses."""
     return {field: value for field, value in recipe.items() if field not in BESIDES}
+
+
+def ranges_fit(scales: AppliedScales, recipe: Recipe) -> bool:
+    """True if the solver chose, or left open, the ranges beside these scales as this recipe asks."""
+    then = json.loads(scales.recipe or "{}")  # merged ones may have none
+    return bool(then) and _deciding(then) == _deciding(json.loads(_whole(recipe)))
 
 
 def _rewrites(then: Mapping[str, Any], recipe: Recipe) -> str:
@@ -110,5 +116,4 @@ def recalled_scales(state: RunState, model: ir.Model, recipe: Recipe) -> Applied
             f"those in {file} were accepted with {accepted} and stay; for others, name another file and give the data"
         )
         state.decisions.append(Decision("calibrate", "scales", "whole network", False, reason))
-    same = bool(then) and _deciding(then) == _deciding(json.loads(_whole(recipe)))
-    return scales if same else replace(scales, ranges=None)
+    return scales if ranges_fit(scales, recipe) else replace(scales, ranges=None)

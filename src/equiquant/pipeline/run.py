@@ -30,7 +30,7 @@ from equiquant.pipeline.opening import begun, known_inputs, recalled_statistics
 from equiquant.pipeline.proving import check_upgrade, proof_samples, reference_kept
 from equiquant.pipeline.refining import refined
 from equiquant.pipeline.reporting import report_of
-from equiquant.pipeline.reusing import new_scales, recalled_scales, solves
+from equiquant.pipeline.reusing import new_scales, ranges_fit, recalled_scales, solves
 from equiquant.pipeline.rewriting import rewrite_for_npu
 from equiquant.pipeline.solving import chooses_ranges
 from equiquant.pipeline.splitting import held_back
@@ -210,7 +210,7 @@ def _rescaled(state: RunState, recipe: Recipe, model: ir.Model, reference: Refer
 def _without_ranges(state: RunState, recipe: Recipe, model: ir.Model) -> str:
     """Say why no ranges were chosen by the noise they leave, and which are taken."""
     why = NO_BETTER if chooses_ranges(recipe, model) else PAIRWISE if recipe.cle_method == "pairwise" else TOO_LARGE
-    if state.recalled is not None:
+    if state.recalled is not None and not (state.recalled.scales and ranges_fit(state.recalled.scales, recipe)):
         why = NO_RANGES
     made_up = state.stream.synthetic if state.recalled is None else state.recalled.synthetic
     taken = "the smallest and largest values" if made_up else "those of least squared error"
