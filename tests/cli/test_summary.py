@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from equiquant.cli import main
+from equiquant.cli.latency import latencies
 from tests.cli.test_outlook import DATA, UNEVEN, network
 
 
@@ -25,3 +26,19 @@ def test_latency_is_told_of_what_was_fed(
     words = [str(tmp_path / "m.onnx"), "-o", str(tmp_path / "q.onnx"), "--data", str(tmp_path / "x.npy")]
     assert main(["quantize", *words, "--latency"]) == 0
     assert f" ms {told} in onnxruntime" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("inputs", "counted"),
+    [("float[3, 8, 8] x", 1), ("float[10, 4] a, float[1, 3, 8, 8] x", 1), ("float[N, 3, 8, 8] x", 5)],
+    ids=["no batch", "anchors first", "open batch"],
+)
+def test_latency_is_that_of_samples_as_calibration_counts_them(
+    inputs: str, counted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("equiquant.cli.latency.SECONDS", 0.0)
+    head = '<ir_version: 8, opset_import: ["" : 17]>'
+    model = onnx.parser.parse_model(f"{head} g ({inputs}) => (int64[rank] y) {{ y = Shape (x) }}")
+    onnx.save(model, tmp_path / "m.onnx")
+    shapes = {i.name: [d.dim_value or 5 for d in i.type.tensor_type.shape.dim] for i in model.graph.input}
+    assert latencies(shapes, str(tmp_path / "m.onnx"))[0] == counted

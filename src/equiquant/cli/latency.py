@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from equiquant.io import Runner
@@ -16,19 +17,29 @@ __all__ = ["latencies"]
 SECONDS, LEAST_RUNS = 1.0, 5  # of measuring a model
 
 
-def latencies(shapes: Mapping[str, Sequence[int]], *paths: str) -> list[float]:
-    """Return the median seconds of one inference of each model on a feed of ones with the inputs' shapes, by name.
+def latencies(shapes: Mapping[str, Sequence[int]], *paths: str) -> tuple[int, list[float]]:
+    """Return how many samples a feed of ones with these shapes of the inputs is, and each model's median seconds on it.
+
+    Args:
+        shapes: By the names of the inputs, which are the same in all models.
+        paths: The models' files.
 
     Raises:
         ModelError: onnxruntime cannot run a model.
     """
+    from equiquant.calibrate.sample_axis import sample_count
     from equiquant.io import Runner
 
-    return [_median(Runner(path), shapes) for path in paths]
+    samples, taken = 1, []
+    for path in paths:
+        runner = Runner(path)
+        feed = {spec.name: np.ones(shapes[spec.name], dtype=spec.dtype) for spec in runner.inputs}
+        samples = sample_count(feed, runner.inputs)
+        taken.append(_median(runner, feed))
+    return samples, taken
 
 
-def _median(runner: Runner, shapes: Mapping[str, Sequence[int]]) -> float:
-    feed = {spec.name: np.ones(shapes[spec.name], dtype=spec.dtype) for spec in runner.inputs}
+def _median(runner: Runner, feed: Mapping[str, npt.NDArray[Any]]) -> float:
     runner.run(feed)
     taken: list[float] = []
     while len(taken) < LEAST_RUNS or sum(taken) < SECONDS:

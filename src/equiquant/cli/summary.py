@@ -123,9 +123,7 @@ def _run_facts(
         memory = f", {bytes_text(max(peaks))} peak memory" if peaks else ""
         yield "Took", seconds_text(sum(s.seconds for s in report.stages)) + memory
     if latency:
-        before_s, after_s = latencies(report.input_shapes, source, target)
-        shape = next(iter(report.input_shapes.values()), ())
-        batch = (*shape, 1)[0]  # as samples are counted
+        batch, (before_s, after_s) = latencies(report.input_shapes, source, target)
         each = "a sample" if batch == 1 else f"a batch of {batch}"
         yield "Latency", f"{seconds_text(before_s)} → {seconds_text(after_s)} {each} in onnxruntime on this CPU"
     yield "Model", target
