@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from equiquant.calibrate import SampleStream, open_samples
+from equiquant.calibrate.feeds import filling
 from equiquant.errors import DataError
 from equiquant.io import InputSpec
 from equiquant.recipe import preset
@@ -216,6 +217,9 @@ def test_a_static_batch_is_filled_with_its_own_samples() -> None:
     feeds = list(open_samples(x, [spec], RECIPE))
     assert [f["x"].shape[0] for f in feeds] == [4, 4]
     assert np.array_equal(feeds[1]["x"], x[[4, 4, 4, 4]])
+    again = open_samples(open_samples(x, [spec], RECIPE), [spec], RECIPE)
+    assert [filling(feed) for feed in again] == [0, 3]
+    assert again.samples == 5
     lone = list(open_samples(x[:1], [spec], RECIPE))
     assert np.array_equal(lone[0]["x"], x[[0, 0, 0, 0]])
 

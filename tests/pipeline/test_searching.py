@@ -103,7 +103,11 @@ def test_labels_are_those_of_the_held_back_samples(
         model = onnx.ModelProto.FromString(_bytes(model))
         for value in (model.graph.input[0], model.graph.output[0]):
             value.type.tensor_type.shape.dim[0].dim_value = batch
-    assert search(model, data=data, labels=classes, **QUICK).search.trials[0].score == 1.0
+    found = search(model, data=data, labels=classes, **QUICK)
+    assert found.search.trials[0].score == 1.0
+    alone = quantize(model, data=data, preset=found.search.recipe).report
+    assert (found.report.samples, found.report.quality) == (alone.samples, alone.quality)
+    assert alone.samples == 9
     wrong = classes.copy()
     wrong[-1] = (wrong[-1] + 1) % 5
     assert search(model, data=data, labels=wrong, **QUICK).search.trials[0].score == pytest.approx(score)

@@ -93,7 +93,8 @@ def checked(feed: Mapping[str, Any], specs: Sequence[InputSpec], where: str) -> 
         if name not in feed:
             raise DataError(f"Calibration {where}: the feed has no array for the model's input '{name}'.")
     arrays = {s.name: _checked_array(feed[s.name], s, f"Calibration {where}, input '{s.name}'") for s in specs}
-    return CountedFeed(arrays, sample_count(arrays, specs))
+    samples = feed.samples if isinstance(feed, CountedFeed) else sample_count(arrays, specs)
+    return CountedFeed(arrays, samples, filling(feed))
 
 
 def _checked_array(value: Any, spec: InputSpec, where: str) -> Array:

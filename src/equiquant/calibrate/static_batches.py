@@ -50,7 +50,7 @@ def batched(feeds: Iterable[LabelledFeed], specs: Sequence[InputSpec]) -> Iterat
             smaller = _copied(part)
             continue
         else:
-            batch = checked(part, specs, label)
+            batch = checked(feed, specs, label)
         begun = True
         yield batch
     if last := _joined(waiting, where) if waiting else smaller:
