@@ -256,6 +256,7 @@ def test_labels_are_of_whole_samples_not_of_pixels(data: Array) -> None:
     [
         ({"data": None}, "needs calibration data"),
         ({"data": np.zeros((2, 3, 6, 6), np.float32)}, "at least 3 samples"),
+        ({"data": [np.zeros((4, 3, 6, 6), np.float32)] * 2}, "at least 3 batches of samples"),
         ({"labels": [1, 2]}, "2 labels for 9 samples"),
         ({"labels": [1] * 9, "metric": lambda _: 0.0}, "either a metric or labels"),
         ({"labels": ["cat"] * 9}, "must be whole numbers"),

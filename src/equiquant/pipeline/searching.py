@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.calibrate import SampleStream, SampleView, model_hash
+from equiquant.calibrate.feeds import batch_size, filling
 from equiquant.calibrate.fingerprint import FeedHash
 from equiquant.errors import DataError, EquiQuantError, OptionError
 from equiquant.io import ModelLike, load_model, release_memory
@@ -215,11 +216,11 @@ class _Bench:
     ) -> None:
         loaded = load_model(source)
         self._source, self._scorer = loaded.model.clone(), scorer
-        feeds = sum(1 for _ in stream)
+        sizes = [batch_size(feed) + filling(feed) for feed in stream]
+        feeds = len(sizes)
         if feeds < FEWEST_FEEDS:
-            raise DataError(
-                f"A search needs at least {FEWEST_FEEDS} samples, to calibrate on some and judge on others."
-            )
+            what = "samples" if max(sizes) == 1 else "batches of samples"
+            raise DataError(f"A search needs at least {FEWEST_FEEDS} {what}, to calibrate on some and judge on others.")
         scorer.match(stream.samples, limited=recipe.calibration_samples is not None)
         cut = feeds - min(feeds // 3, MOST_HELD)
         self._fitted, held = SampleView(stream, 0, cut), SampleView(stream, cut, feeds)
