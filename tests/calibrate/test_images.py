@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equiquant.calibrate import open_samples
+from equiquant.calibrate import SampleView, open_samples
 from equiquant.calibrate.images import ImageReader
 from equiquant.errors import DataError
 from equiquant.io import InputSpec
@@ -107,6 +107,9 @@ def test_a_folder_is_read_in_order_with_its_subfolders(tmp_path: Path) -> None:
     with open_samples(tmp_path, [NCHW], preset("a8w8")) as stream:
         for _ in range(2):
             assert np.array_equal(np.concatenate([f["x"] for f in stream]), np.stack([reader.read(f) for f in files]))
+        for part, count in ((stream, 3), (SampleView(stream, 0, 2), 2)):
+            again = open_samples(part, [NCHW], preset("a8w8"))
+            assert (again.samples, again.images, again.skipped) == (count, True, 1)
     static = [f["x"] for f in open_samples(tmp_path, [InputSpec("x", "float32", (2, 3, 8, 8))], preset("a8w8"))]
     assert [x.shape[0] for x in static] == [2, 2]
     assert np.array_equal(static[1][1], static[1][0])

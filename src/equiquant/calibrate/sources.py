@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.calibrate.feeds import CountedFeed
 from equiquant.calibrate.files import path_source
 from equiquant.calibrate.rows import row_count, rows
 from equiquant.calibrate.source import Source, lone_input, numbered
@@ -103,10 +102,7 @@ def _named(item: Any, specs: Sequence[InputSpec]) -> Mapping[str, Any]:
     """Return one item of an iterable as a feed: a dict as it is, a tuple in input order, an array for the one input.
 
     A tuple may be longer than the inputs, as a data loader's (image, label) is: the rest is not for the model.
-    A feed of another stream stays what it is, since its arrays do not tell which rows only fill up a batch.
     """
-    if isinstance(item, CountedFeed):
-        return item
     if isinstance(item, Mapping):
         return {name: _at_home(value) for name, value in item.items()}
     if isinstance(item, list) and len(item) > len(specs) + 1 and _alike(item, len(specs[0].shape) - 1):

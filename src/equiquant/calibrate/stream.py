@@ -23,7 +23,7 @@ import onnx_ir as ir
 from equiquant.calibrate.feeds import CountedFeed, Feed
 from equiquant.calibrate.made_up import made_up
 from equiquant.calibrate.sample_axis import static_batch
-from equiquant.calibrate.source import Source
+from equiquant.calibrate.source import Source, numbered
 from equiquant.calibrate.sources import open_source
 from equiquant.calibrate.static_batches import batched
 from equiquant.errors import DataError, ModelError
@@ -139,7 +139,7 @@ class SampleView:
     """
 
     def __init__(self, stream: SampleStream, start: int, stop: int | None) -> None:
-        self.synthetic = stream.synthetic
+        self.synthetic, self.images, self.skipped = stream.synthetic, stream.images, stream.skipped
         self._stream, self._start, self._stop = stream, start, stop
         self._picks: frozenset[int] | None = None
 
@@ -261,7 +261,7 @@ def open_samples(
 
     Args:
         data: None, an array, a mapping of input names to arrays, an iterable of arrays or feed dicts, a reader with
-            `get_next()`, a .npy or .npz file, or a folder of .npy, .npz or image files.
+            `get_next()`, a .npy or .npz file, or a folder of .npy, .npz or image files; or a stream of real samples.
         inputs: The model's inputs.
         recipe: Gives `calibration_samples`, `image` and `seed`.
         model: The model as it came; made-up inputs then have sizes it runs with, and those of a single input fit its
@@ -279,6 +279,8 @@ def open_samples(
         raise ModelError("The model has no inputs: what it computes is a constant, and there is nothing to quantize.")
     if data is None:
         source = made_up(inputs, recipe, model, known=known, distill=distill, progress=progress)
+    elif isinstance(data, SampleStream | SampleView):
+        source = Source(lambda: numbered(data), replayable=True, images=data.images, skipped=data.skipped)
     else:
         source = open_source(data, inputs, recipe)
     return SampleStream(source, inputs, recipe.calibration_samples)
