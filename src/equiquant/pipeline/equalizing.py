@@ -282,8 +282,10 @@ def _try(
             measure = partial(judge.sqnr_db, proof.model, original=Original(model, _factors(classes, proof.z)))
             sqnr = measure(ranges)
             chosen = ranges
-            if settled is not None and ranges is None:  # too few samples are held back to show what room is good for
-                chosen, sqnr = (settled, roomy) if (roomy := measure(settled)) > sqnr - ROOM_DB else (ranges, sqnr)
+            if settled is not None and ranges is None:
+                roomy = measure(settled)
+                if roomy > sqnr - ROOM_DB:  # too few samples are held back to show what room is good for
+                    chosen, sqnr = settled, roomy
             elif settled is not None and measure(settled) > sqnr - EQUAL_DB:  # scales fitted to few may want no more
                 chosen = settled
             if widened is not None and (wide := measure(widened)) > sqnr + EQUAL_DB:
