@@ -19,10 +19,9 @@ from equiquant.io.runtime import InputSpec
 __all__ = ["CountedFeed", "Feed", "batch_size", "checked", "filling", "float_dtype", "of_samples", "shape_text"]
 
 Array = npt.NDArray[Any]
+Feed = dict[str, Array]
 
 CASTS = {("float64", "float32"), ("float64", "float16"), ("float32", "float16")}
-
-Feed = dict[str, Array]
 
 
 class CountedFeed(Feed):

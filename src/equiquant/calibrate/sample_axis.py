@@ -7,7 +7,7 @@ and tables do not; and of these a size that others have on axis 1, as the states
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from equiquant.io.runtime import InputSpec
@@ -22,8 +22,7 @@ def static_batch(specs: Sequence[InputSpec]) -> int:
     """
     shapes = [spec.shape for spec in specs if spec.shape and spec.shape[0] is not None]
     sizes = {shape[0] for shape in shapes}
-    none = all(len(shape) == 1 for shape in shapes) or any(len(shape) == 3 and shape[0] == 3 for shape in shapes)
-    return (sizes.pop() or 1) if len(sizes) == 1 and not none else 1
+    return (sizes.pop() or 1) if len(sizes) == 1 and not _without_batch(shapes) else 1
 
 
 def batch_input(specs: Sequence[InputSpec]) -> str | None:
@@ -32,12 +31,17 @@ def batch_input(specs: Sequence[InputSpec]) -> str | None:
     open_ = [name for name, shape in shapes.items() if shape[0] is None]
     if open_:
         return next((name for name in open_ if len(shapes[name]) > 1), open_[0])
-    most = max(map(len, shapes.values()), default=1)
-    if most == 1 or any(len(shape) == 3 and shape[0] == 3 for shape in shapes.values()):
+    if _without_batch(shapes.values()):
         return None
+    most = max(map(len, shapes.values()))
     second = {shape[1] for shape in shapes.values() if len(shape) > 1}
     widest = {name: shape[0] for name, shape in shapes.items() if len(shape) == most}
     return max(widest, key=lambda name: (widest[name] in second, widest[name] != 1))  # the first of several alike
+
+
+def _without_batch(shapes: Collection[Sequence[int | None]]) -> bool:
+    """True of vectors alone, and where an image of three axes is among the inputs."""
+    return all(len(shape) == 1 for shape in shapes) or any(len(shape) == 3 and shape[0] == 3 for shape in shapes)
 
 
 def sample_count(arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> int:

@@ -8,7 +8,8 @@ not seen.
 
 The figure is the signal-to-noise ratio of the outputs, before a final Softmax or Sigmoid, against the model the user
 gave: the mean of the outputs' dB, so that none is drowned by another. Outputs that rounding does not reach, and those
-that are infinite for the user's model, as a logarithm of 0 is, would drown all others and are left out.
+that are infinite for the user's model and not for the first candidate, as a logarithm of 0 may be, would drown all
+others and are left out.
 """
 
 from __future__ import annotations
@@ -75,18 +76,17 @@ class Yardstick:
         samples: What to run it on.
 
     Attributes:
-        names: The values compared: outputs, before a final Softmax or Sigmoid; none that hands on an input, nor, where
-            there are others, one that is not finite on these samples.
+        names: The values compared: outputs, before a final Softmax or Sigmoid; none that hands on an input.
     """
 
     def __init__(self, model: ir.Model, samples: SampleView) -> None:
-        names = computed_values(model)
+        self.names = tuple(computed_values(model))
         self._samples = samples
-        runner = Runner(model, names, optimize=False)
+        runner = Runner(model, self.names, optimize=False)
         found = [_outputs(runner, feed) for feed in samples]
-        finite = [all(np.isfinite(outputs[i]).all() for outputs in found) for i in range(len(names))]
-        self._infinite = frozenset(name for name, is_finite in zip(names, finite, strict=True) if not is_finite)
-        self.names = tuple(names)
+        self._infinite = frozenset(
+            name for i, name in enumerate(self.names) if not all(np.isfinite(outputs[i]).all() for outputs in found)
+        )
         self._compared: frozenset[str] | None = None
         values = [v for node in model.graph for v in node.outputs if v.name in self.names]
         spans = {name: _span([outputs[i] for outputs in found]) for i, name in enumerate(self.names)}

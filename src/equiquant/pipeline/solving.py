@@ -99,8 +99,8 @@ def solve(
     bounds = clip_bounds(classes, reach.largest, reach.margin, silent_move=not reach.halves)
     plans = [nothing]
     if recipe.cle:
-        swept = (1, True) if recipe.cle_method == "global" else (recipe.cle_steps, recipe.cle_append_bias)
-        steps, append_bias = swept  # where `global` begins is no option
+        # where `global` begins is no option
+        steps, append_bias = (1, True) if recipe.cle_method == "global" else (recipe.cle_steps, recipe.cle_append_bias)
         plans.append(plan_pairwise(classes, bounds, steps=steps, append_bias=append_bias))
     if survey is None:
         return plans, []
