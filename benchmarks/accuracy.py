@@ -1,13 +1,14 @@
 """Accuracy on real trained models: every preset, with and without cross-layer equalization.
 
-    python -m benchmarks.accuracy [--models ...] [--presets xint8 a8w8] [--draws N] [--no-data] [--options JSON]
-        [--out FILE]
+    python -m benchmarks.accuracy [--models ...] [--presets xint8 a8w8] [--draws N] [--no-data | --from-file]
+        [--options JSON] [--out FILE]
 
 Needs the optional folder `shared/` beside the checkout: four models with calibration and evaluation inputs. Each model
 is quantized with up to 100 calibration inputs, checked (ONNX checker, default operator domain only, runs in
 onnxruntime), and scored on inputs that calibration did not see. One run is one draw of the rounding; with `--draws`,
 others follow on nine tenths of those inputs in another order, and the figures are means with their standard error. With
-`--no-data` inputs are made up instead, in each draw from another seed. The peer's figures are those AMD Quark ONNX 0.13
+`--no-data` inputs are made up instead, in each draw from another seed; with `--from-file` a first run writes its
+statistics to a file, and the run that is scored has nothing else. The peer's figures are those AMD Quark ONNX 0.13
 reached on the same inputs, as the folder's README records them; ReLU6 is replaced by Relu in all of them.
 """
 
@@ -95,6 +96,10 @@ def draw(realdata: Any, name: str, preset: str, cle: bool, arguments: argparse.N
         out = Path(folder) / "quantized.onnx"
         start = time.perf_counter()
         options = {"cle": cle, "replace_clip6_relu": arguments.replace_clip6_relu, "seed": seed, **arguments.options}
+        if arguments.from_file:
+            options["calibration_cache"] = Path(folder) / "statistics"
+            quantize(realdata.reference(name), None, data=calibration, preset=preset, **options)
+            calibration = None
         quantize(realdata.reference(name), out, data=calibration, preset=preset, **options)
         seconds = time.perf_counter() - start
         check(out)
@@ -131,7 +136,9 @@ def main() -> int:
     parser.add_argument("--cle", nargs="+", choices=["on", "off"], default=["off", "on"])
     parser.add_argument("--samples", type=int, default=100, help="calibration inputs")
     parser.add_argument("--draws", type=int, default=1, help="runs on different calibration inputs")
-    parser.add_argument("--no-data", action="store_true", help="make calibration inputs up")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--no-data", action="store_true", help="make calibration inputs up")
+    source.add_argument("--from-file", action="store_true", help="quantize from a file of statistics, without data")
     parser.add_argument("--options", type=json.loads, default={}, metavar="JSON", help="more options of `quantize`")
     parser.add_argument("--replace-clip6-relu", action="store_true", help="as the documented options and the peer do")
     parser.add_argument("--data", type=Path, default=SHARED / "data")

@@ -264,12 +264,6 @@ def test_what_ranges_come_from_is_what_the_file_says(
             assert f"calibrated on {kind}" in capsys.readouterr().out
 
 
-def test_refinement_is_left_out_without_data_and_said_to_be(model: Path, x: np.ndarray, tmp_path: Path) -> None:
-    quantize(model, data=x, preset="xint8", calibration_cache=tmp_path / "stats")
-    told = quantize(model, preset="xint8", calibration_cache=tmp_path / "stats").report.to_dict()["decisions"]
-    assert [d["reason"] for d in told if d["rule"] == "no_data"]
-
-
 def test_what_the_file_cannot_answer_is_refused(model: Path, x: np.ndarray, tmp_path: Path) -> None:
     file = tmp_path / "stats"
     quantize(model, data=x, preset="xint8", simulate_dpu=False, calibration_cache=file)

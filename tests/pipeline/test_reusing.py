@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from equiquant import quantize
+from equiquant.calibrate import load_stats, save_stats
 from equiquant.cli.summary import show_run
+from equiquant.io import Runner, load_model
 from tests.canonical.support import proto, weights
 
 DATA = np.random.default_rng(1).standard_normal((12, 3, 8, 8)).astype(np.float32)
@@ -51,3 +54,25 @@ def test_what_judges_candidates_is_made_only_where_there_are_some(
     monkeypatch.setattr("equiquant.pipeline.equalizing.Judge", None)
     for data in (None, DATA):
         quantize(MODEL, data=data, **options)
+
+
+def test_biases_are_corrected_without_data_by_the_means_of_the_file(tmp_path: Path) -> None:
+    """Not where nobody wants it, nor by a file of an earlier version, that has no means: and that is said."""
+    file, bare = tmp_path / "stats", tmp_path / "bare"
+    quantize(MODEL, data=DATA + 1, preset="xint8", calibration_cache=file)
+    stats = load_stats(file)
+    save_stats(replace(stats, tensors={n: replace(r, sums=None) for n, r in stats.tensors.items()}), bare)
+
+    def outcome(cache: Path, **options: Any) -> tuple[float, str]:
+        result = quantize(MODEL, preset="xint8", calibration_cache=cache, **options)
+        (told,) = [d.reason for d in result.report.decisions if d.rule == "no_data"]
+        models = (load_model(m, allow_quantized=True).model for m in (result.model, MODEL))
+        y, expected = (Runner(m).run({"x": DATA + 1})[0] for m in models)
+        return float(np.square((y - expected).mean(axis=(0, 2, 3))).sum()), told
+
+    corrected, told = outcome(file)
+    assert "corrected by the means" in told
+    for cache, options, reason in ((file, {"bias_correction": False}, "go to"), (bare, {}, "holds no means")):
+        plain, told = outcome(cache, **options)
+        assert reason in told
+        assert corrected < 0.5 * plain

@@ -76,6 +76,21 @@ def test_matrices_compute_the_layer(
         assert not np.allclose(computed(wrong, x, w), expected(op, y), rtol=1e-2)
 
 
+@pytest.mark.parametrize(("op", "shape", "weight", "attributes"), [case for case in CASES if len(case[1]) != 2])
+def test_the_column_of_even_channels_is_that_of_an_even_input(
+    op: str, shape: tuple[int, ...], weight: tuple[int, ...], attributes: dict[str, Any]
+) -> None:
+    x, w = noise(*shape, seed=1), noise(*weight, seed=2)
+    node, _ = layer(op, x, w, attributes)
+    form = form_of(node, w)
+    assert isinstance(form, Form)
+    if op != "MatMul":
+        means = noise(form.channels, seed=3)
+        even = np.broadcast_to(means.reshape(1, -1, *(1,) * (x.ndim - 2)), x.shape)
+        expected = form.mean_column(even[:1])[0]
+        np.testing.assert_allclose(form.even_column(means, x.shape[2:]), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("shift", [0, 1, 7, 20])
 def test_some_positions_are_some_of_all(shift: int) -> None:
     x, w = noise(1, 2, 13, 11), noise(3, 2, 3, 3)

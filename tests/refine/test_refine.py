@@ -14,9 +14,10 @@ import pytest
 from equiquant import qdq
 from equiquant.graph.edit import add_initializer, set_input
 from equiquant.graph.query import constant
+from equiquant.io import Runner
 from equiquant.numerics.affine import dequantize, quantize
 from equiquant.recipe import Recipe, preset
-from equiquant.refine import Original, Refined, Refinement, layers_of, refine
+from equiquant.refine import Original, Refined, Refinement, layers_of, mean_inputs, refine, refine_by_means
 from equiquant.target import QuantPlan, target_of
 from tests.qdq.support import noise, parse, run, sqnr
 from tests.qdq.support import quantize as quantized
@@ -103,6 +104,26 @@ def test_rounding_lowers_the_error_on_other_samples(name: str) -> None:
     assert both > biases > plain - 0.3
     assert both > plain + 1
     assert weights > plain
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_means_alone_correct_biases(name: str) -> None:
+    """The error of mean outputs falls without a sample; a layer whose input is not among the means stays as it is."""
+    model, feeds, others, recipe = chain(), images(12), images(40, seed=7), RECIPES[name]
+    before, plan = quantized(model, recipe, feeds)
+    names = list(mean_inputs(model))
+    runs = [np.concatenate(tensors) for tensors in zip(*(Runner(model, names).run(f) for f in others), strict=True)]
+    means = {name: x.mean(axis=(0, 2, 3), dtype=np.float64) for name, x in zip(names, runs, strict=True)}
+    found = refine_by_means(model, plan, target_of(recipe), means)
+    target = outputs(model, others).mean(axis=(0, 2, 3), dtype=np.float64)
+    errors = [
+        np.square(outputs(m, others).mean(axis=(0, 2, 3), dtype=np.float64) - target).sum()
+        for m in (before, inserted(found))
+    ]
+    assert errors[1] < 0.5 * errors[0]
+    del means["s"]
+    partly = refine_by_means(model, plan, target_of(recipe), means)
+    assert len(partly.plan.constants) == len(plan.constants) == len(found.plan.constants) - 1
 
 
 def test_scales_stay_and_the_integers_are_exact() -> None:

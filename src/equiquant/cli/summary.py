@@ -43,6 +43,13 @@ __all__ = ["COLORS", "NAME_CHARS", "graded", "result_table", "show_comparison", 
 
 COLORS = {"good": "green", "fair": "yellow", "poor": "red"}
 DECIDED = "before a final Softmax or Sigmoid"  # where candidates are measured
+CALIBRATED = (
+    ("Data", "data"),
+    ("Statistics", "statistics"),
+    ("Scales", "scales"),
+    ("Ranges", "noise"),
+    ("Ranges", "no_data"),
+)  # what the summary tells of the decisions of calibration: its title and their rule
 NAME_CHARS = 60
 NAME_COLUMN = 11
 LEAST_NAME = 12  # columns that a name keeps on a narrow terminal
@@ -81,7 +88,7 @@ def _run_facts(
     if equalized:
         yield "Equalized", equalized
     yield from _tried(report.equalization)
-    for title, rule in (("Data", "data"), ("Statistics", "statistics"), ("Scales", "scales"), ("Ranges", "noise")):
+    for title, rule in CALIBRATED:
         yield from ((title, d.reason) for d in report.decisions if (d.stage, d.rule) == ("calibrate", rule))
     if report.tensors:
         seen = ""
@@ -91,8 +98,8 @@ def _run_facts(
     joined = [d.where for d in report.decisions if d.rule == "join_in_float" and d.applied]
     if joined:
         yield "Joined", f"{len(joined)} final Concat in float, where one scale would lose an input: {', '.join(joined)}"
-    for unrefined in (d.reason for d in report.decisions if d.rule == "no_data"):
-        yield "Unrefined", unrefined
+    for decision in (d for d in report.decisions if (d.stage, d.rule) == ("refine", "no_data")):
+        yield "Refined" if decision.applied else "Unrefined", decision.reason
     trials = report.refinement.get("trials") or ()
     if trials:
         kept = report.refinement.get("kept")

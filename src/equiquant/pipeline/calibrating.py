@@ -5,7 +5,8 @@ close to call every element is counted. The first samples, counted in full, show
 one pass over the data does.
 
 With a file, histograms are kept whatever the method, and of every tensor that one of the presets quantizes, so that the
-same statistics serve other methods and targets later; it names the model it is of by hash, and is refused for another.
+same statistics serve other methods and targets later, and the means that biases are corrected by where there are no
+samples; it names the model it is of by hash, and is refused for another.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from equiquant.calibrate.methods import needs_histogram
 from equiquant.errors import DataError, ModelError
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import PRESETS, Recipe
+from equiquant.refine import mean_inputs
 from equiquant.target import Survey
 
 __all__ = ["statistics"]
@@ -132,12 +134,12 @@ def _collect_into(
     digest: str,
     progress: Callable[[int], None],
 ) -> TensorStats:
-    recipe = state.recipe
-    key = f"{digest} {sorted(tensors)} {Wanted.by(recipe, histogram=True)}"
+    recipe, axes = state.recipe, mean_inputs(model)
+    key = f"{digest} {sorted(tensors)} {sorted(axes)} {Wanted.by(recipe, histogram=True)}"
     partial = file.with_name(f"{file.name}.partial")
     checkpoint = None if recipe.moving_average else Checkpoint(partial, key)  # averages cannot be merged
     stats = calibrate.collect(
-        model, state.stream, tensors, recipe, progress=progress, histograms=True, checkpoint=checkpoint
+        model, state.stream, tensors, recipe, channels=axes, progress=progress, histograms=True, checkpoint=checkpoint
     )
     return dataclasses.replace(_recounted(state, model, survey, stats), model_hash=digest, scales=state.scales)
 

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from equiquant import qdq
-from equiquant.calibrate import SampleView
+from equiquant.calibrate import SampleView, TensorStats
 from equiquant.decisions import Decision
 from equiquant.io import release_memory
 from equiquant.pipeline.equalizing import Equalized
 from equiquant.pipeline.judging import EQUAL_DB, MOST_FITTED, MOST_HELD, Yardstick, affordable_feeds
 from equiquant.pipeline.splitting import alternate, held_back
 from equiquant.pipeline.state import RunState
-from equiquant.refine import Layer, Original, Refinement, layers_of, refine, rounding_cost
+from equiquant.refine import Layer, Original, Refinement, layers_of, refine, refine_by_means, rounding_cost
 from equiquant.target import QuantPlan, target_of
 
-__all__ = ["refined", "refinements"]
+__all__ = ["refined", "refined_by_means", "refinements"]
 
 MOST_AUTO = 48  # feeds fitted to where rounding was not asked for: more gave no more dB (docs/refinement.md)
 FITTED_SECONDS = 0.75  # of float inference that the fitted feeds may cost, unless rounding is asked for
@@ -33,6 +33,9 @@ GLANCE_FEEDS = 12  # that biases alone are corrected on where rounding will corr
 AUTO_COST = 6e11  # multiplications that `auto` spends on rounding: about 20 s on two cores
 
 WIDE = "it has too many inputs: their second moments would take gigabytes, so its weights go to the nearest step"
+BY_MEANS = "biases are corrected by the means in the file of statistics; without data weights go to the nearest step"
+NO_MEANS = "the file of statistics holds no means, and there are no data: biases and weights were not refined"
+NO_SAMPLES = "the statistics come from a file and there are no data: weights go to the nearest step"
 NONE, BIASES, WEIGHTS, BOTH = "none", "bias correction", "rounding", "bias correction and rounding"
 
 
@@ -102,6 +105,22 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
         "apart": apart,
     }
     return best.model, best.plan
+
+
+def refined_by_means(
+    state: RunState, model: ir.Model, plan: QuantPlan, stats: TensorStats
+) -> tuple[ir.Model, QuantPlan]:
+    """Return the model and the plan with biases corrected by the means of statistics; what was given is not changed.
+
+    Weights are not rounded for made-up inputs, nor is anything measured on them: in expectation this can only help.
+    """
+    means = {name: record.channels.mean for name, record in stats.tensors.items() if record.channels is not None}
+    wanted = state.recipe.bias_correction
+    with state.stages("refine"):
+        found = refine_by_means(model, plan, target_of(state.recipe), means) if wanted and means else None
+    reason = NO_MEANS if not means else BY_MEANS if wanted else NO_SAMPLES
+    state.decisions.append(Decision("refine", "no_data", "whole network", found is not None, reason))
+    return (model, plan) if found is None else (found.model, found.plan)
 
 
 def _original(reference: ir.Model, equalized: Equalized, layers: list[Layer]) -> Original | None:

@@ -28,7 +28,7 @@ from equiquant.pipeline.mixing import Mix, mix_precision
 from equiquant.pipeline.naming import follow_names, made_by
 from equiquant.pipeline.opening import begun, known_inputs, recalled_statistics
 from equiquant.pipeline.proving import check_upgrade, proof_samples, reference_kept
-from equiquant.pipeline.refining import refined
+from equiquant.pipeline.refining import refined, refined_by_means
 from equiquant.pipeline.reporting import report_of
 from equiquant.pipeline.reusing import new_scales, ranges_fit, recalled_scales, solves
 from equiquant.pipeline.rewriting import rewrite_for_npu
@@ -53,7 +53,6 @@ NO_RANGES = "the statistics hold no ranges that were chosen with these options"
 PAIRWISE = "cle_method 'pairwise' chooses no ranges"
 TOO_LARGE = "the model is too large to choose the ranges of least noise"
 NO_BETTER = "no ranges chosen for the least noise measured better"
-NO_REFINEMENT = "the statistics come from a file and there are no data: biases and weights were not refined"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +140,7 @@ def run(
         mix = mix_precision(state, model, folded or model, equalized.ranges)
         plan, stats = _plan(state, model, equalized.ranges, mix)
         if stream.synthetic and not stats.synthetic:
-            state.decisions.append(Decision("refine", "no_data", "whole network", False, NO_REFINEMENT))
+            model, plan = refined_by_means(state, model, plan, stats)
         else:
             model, plan = refined(state, folded or model, equalized, plan)
         plan = target.cpu_form(model, plan, target.target_of(recipe))

@@ -8,6 +8,7 @@ Source: ONNX operator specification, version 21.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,13 @@ class Form:
         if self.op_type == "ConvTranspose":
             return self.shape[1] * self.groups
         return self.shape[0] if self.op_type == "Conv" or self.transposed else self.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the layer's input, of all groups."""
+        if self.op_type == "Conv":
+            return self.shape[1] * self.groups
+        return self.shape[0] if self.op_type == "ConvTranspose" else self.inputs
 
     @property
     def inputs(self) -> int:
@@ -106,6 +114,18 @@ class Form:
         if self.patches is None:
             return np.asarray(self.columns(x).mean(axis=3))
         return self.patches.mean_column(x).reshape(len(x), self.groups, -1)
+
+    def even_column(self, means: Array, spatial: Sequence[int]) -> Array:
+        """Return the mean of what the output positions read, (G, K), where every channel is the same all over.
+
+        Args:
+            means: (C,) of the input's channels.
+            spatial: The input's sizes, which tell how often a window reaches beyond its border.
+        """
+        if self.patches is None:
+            return means[None]
+        inside = self.patches.mean_column(np.ones((1, 1, *spatial)))[0, 0]
+        return np.outer(means, inside).reshape(self.groups, -1)
 
 
 def form_of(node: ir.Node, weight: Array) -> Form | str:

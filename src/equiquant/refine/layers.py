@@ -12,13 +12,13 @@ import onnx_ir as ir
 
 from equiquant.decisions import Decision
 from equiquant.graph.edit import WRAPPING
-from equiquant.graph.query import LINEAR_OPS, constant, label, rank
+from equiquant.graph.query import LINEAR_OPS, attribute, constant, label, rank
 from equiquant.graph.varying import varying
 from equiquant.numerics.affine import QuantParams
 from equiquant.refine.forms import Form, form_of
 from equiquant.target.plan import QuantPlan
 
-__all__ = ["LARGEST", "Layer", "layers_of"]
+__all__ = ["LARGEST", "Layer", "layers_of", "mean_inputs"]
 
 Array = npt.NDArray[Any]
 
@@ -88,6 +88,18 @@ def layers_of(model: ir.Model, plan: QuantPlan) -> tuple[list[Layer], list[Decis
         else:
             layers.append(layer)
     return layers, refused
+
+
+def mean_inputs(model: ir.Model) -> dict[str, int]:
+    """Return the tensors whose means tell what a layer's rounded weights do to its own, with their channel axis."""
+    found = {}
+    for node in model.graph:
+        if node.op_type not in LINEAR_OPS - {"MatMul"} or node.domain != "" or constant(node.inputs[1]) is None:
+            continue
+        source = node.inputs[0]
+        if source is not None and constant(source) is None and not attribute(node, "transA", 0):
+            found[source.name or ""] = 1
+    return found
 
 
 def _layer(node: ir.Node, plan: QuantPlan) -> Layer | str:

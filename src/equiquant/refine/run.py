@@ -7,7 +7,7 @@ exactly the integers that were found.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +17,18 @@ import onnx_ir as ir
 
 from equiquant import qdq
 from equiquant.graph.edit import Names, own_constant, set_initializer
+from equiquant.graph.query import static_shape
 from equiquant.numerics.affine import QuantParams, dequantize, quantize
 from equiquant.refine.layers import Layer, layers_of
 from equiquant.refine.means import OutputMeans, output_means
-from equiquant.refine.solve import Refinement, Solution, correct, solve
+from equiquant.refine.solve import Refinement, Solution, correct, recentre, solve
 from equiquant.refine.walk import Walk
 from equiquant.target.late_bias import fit_bias
 from equiquant.target.plan import QuantPlan
 from equiquant.target.targets import Target
 from equiquant.target.weights import bias_params
 
-__all__ = ["Original", "Refined", "refine"]
+__all__ = ["Original", "Refined", "refine", "refine_by_means"]
 
 Array = npt.NDArray[Any]
 Feeds = Iterable[Mapping[str, Array]]
@@ -35,6 +36,7 @@ Feeds = Iterable[Mapping[str, Array]]
 MEMORY = 1 << 27  # bytes of activations held, of all samples and both networks; fixed, so that a run can be repeated
 MOST_MEMORY = 1 << 30  # bytes that as few as `ENOUGH` samples may hold
 ENOUGH = 16
+OPEN_SIZE = 32  # of an axis whose size is not known: tells how often a window reaches beyond the border
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +107,6 @@ def refine(
         solved = _rounding(layers, original, quantized, feeds, wanted)
     else:
         solved = _correction(layers, original, quantized, feeds, means)
-    constants = dict(plan.constants)
     samples = 0
     for index, (layer, solution, fitted) in enumerate(solved):
         samples = fitted
@@ -113,16 +114,59 @@ def refine(
             weight = dequantize(solution.weight, layer.weight_params)
             _store(places[layer.name], twins[layer.name], 1, weight, layer.weight_params)
         if wanted.correct_bias and layer.takes_bias:
-            bias, params = solution.bias.astype(np.float32), solution.bias_params
-            if layer.late_bias:
-                known = dataclasses.replace(plan, constants=constants)
-                params = fit_bias(refined, known, target.shifts, (layer.name, 2), _new_bias(layer, bias, target))
-            if params is not None:
-                constants[layer.name, 2] = params
+            bias = solution.bias.astype(np.float32)
+            plan, params = _with_bias(refined, plan, target, layer, bias, solution.bias_params)
             _store(places[layer.name], twins[layer.name], 2, bias, params)
         if progress is not None:
             progress(index + 1, len(layers))
-    return Refined(refined, dataclasses.replace(plan, constants=constants), samples)
+    return Refined(refined, plan, samples)
+
+
+def refine_by_means(model: ir.Model, plan: QuantPlan, target: Target, means: Mapping[str, Array]) -> Refined:
+    """Return the model and the plan with biases that make up for rounded weights, found without a sample.
+
+    Args:
+        model: The float model; not changed.
+        plan: How it is quantized.
+        target: What it is quantized for.
+        means: (channels,) the means of tensors in the float model, by name; layers with another input stay as they are.
+    """
+    refined = model.clone()
+    nodes = _nodes(refined)
+    columns = {
+        layer.name: column
+        for layer in layers_of(refined, plan)[0]
+        if layer.takes_bias and (column := _even_column(layer, _data(nodes[layer.name]), means)) is not None
+    }
+    plan, added = _own_constants(refined, plan, target, Refinement(correct_bias=True, round_weights=False), columns)
+    for layer in layers_of(refined, plan)[0]:
+        if layer.name in columns:
+            place, layer = nodes[layer.name], dataclasses.replace(layer, late_bias=layer.name in added)
+            solution = recentre(layer, columns[layer.name])
+            bias = solution.bias.astype(np.float32)
+            plan, params = _with_bias(refined, plan, target, layer, bias, solution.bias_params)
+            _store(place, None, 2, bias, params)
+    return Refined(refined, plan, 0)
+
+
+def _even_column(layer: Layer, source: ir.Value, means: Mapping[str, Array]) -> Array | None:
+    """Return the layer's mean column from the means of its input's channels; None where they are not known."""
+    mean = means.get(source.name or "")
+    shape = static_shape(source) or ()
+    if mean is None or mean.size != layer.form.channels:
+        return None
+    return layer.form.even_column(mean, [size or OPEN_SIZE for size in shape[2:]])
+
+
+def _with_bias(
+    model: ir.Model, plan: QuantPlan, target: Target, layer: Layer, bias: Array, params: QuantParams | None
+) -> tuple[QuantPlan, QuantParams | None]:
+    """Return the plan with a corrected bias, and how it is rounded: a late one's scale is chosen only now."""
+    if layer.late_bias:
+        params = fit_bias(model, plan, target.shifts, (layer.name, 2), _new_bias(layer, bias, target))
+    if params is None:
+        return plan, None
+    return dataclasses.replace(plan, constants={**plan.constants, (layer.name, 2): params}), params
 
 
 def _rounding(
@@ -163,9 +207,16 @@ def _nodes(model: ir.Model) -> dict[str, ir.Node]:
 
 
 def _own_constants(
-    model: ir.Model, plan: QuantPlan, target: Target, wanted: Refinement
+    model: ir.Model, plan: QuantPlan, target: Target, wanted: Refinement, biased: Collection[str] | None = None
 ) -> tuple[QuantPlan, frozenset[str]]:
     """Give every layer a weight of its own where it is to be rounded, and a bias where it is to be corrected.
+
+    Args:
+        model: The model; changed.
+        plan: How it is quantized.
+        target: What it is quantized for.
+        wanted: What to do.
+        biased: Names of the layers whose biases are corrected; None for all.
 
     Returns:
         The plan with parameters for added biases, those of a bias of 0 until it is known; and the layers whose bias was
@@ -178,7 +229,7 @@ def _own_constants(
         node = nodes[layer.name]
         if wanted.round_weights:
             own_constant(node, 1, layer.weight, f"{layer.name}_weight", names)
-        if not (wanted.correct_bias and layer.takes_bias):
+        if not (wanted.correct_bias and layer.takes_bias) or (biased is not None and layer.name not in biased):
             continue
         bias = np.array(layer.bias, np.float32)
         if not bias.any():  # a scale chosen for zeros would hold nothing else
@@ -196,17 +247,17 @@ def _new_bias(layer: Layer, bias: Array, target: Target) -> QuantParams:
     return bias_params(bias, step, layer.weight_params, target)
 
 
-def _store(place: ir.Node, twin: ir.Node, index: int, array: Array, params: QuantParams | None) -> None:
-    """Write a constant, on its grid, into the float model, and into the quantized one where the walk will read it."""
-    value, seen = place.inputs[index], twin.inputs[index]
+def _store(place: ir.Node, twin: ir.Node | None, index: int, array: Array, params: QuantParams | None) -> None:
+    """Write a constant, on its grid, into the float model, and into the quantized one where a walk will read it."""
+    value, seen = place.inputs[index], None if twin is None else twin.inputs[index]
     assert value is not None
-    assert seen is not None
-    if params is None:
-        set_initializer(value, array)
+    integers = None if params is None else quantize(array, params)
+    set_initializer(value, array if integers is None or params is None else dequantize(integers, params))
+    if seen is None:
+        return
+    if integers is None or params is None:
         set_initializer(seen, array)
         return
-    integers = quantize(array, params)
-    set_initializer(value, dequantize(integers, params))
     node = seen.producer()
     assert node is not None
     for source, numbers in zip(node.inputs, (integers, params.scale), strict=False):

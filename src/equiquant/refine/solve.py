@@ -35,7 +35,7 @@ from equiquant.numerics.stride import coprime_stride
 from equiquant.refine.layers import Layer
 from equiquant.refine.means import InputMean
 
-__all__ = ["Refinement", "Solution", "correct", "positions", "solve"]
+__all__ = ["Refinement", "Solution", "correct", "positions", "recentre", "solve"]
 
 Array = npt.NDArray[Any]
 
@@ -180,8 +180,24 @@ def correct(layer: Layer, inputs: Iterable[Array], target: Array) -> Solution:
     for integers in inputs:
         mean.add(integers)
     rounded = mean.columns(layer.form, float(layer.input_params.zero_point), float(layer.input_params.scale))
+    return _corrected(layer, target, rounded)
+
+
+def recentre(layer: Layer, column: Array) -> Solution:
+    """Return the layer's integers, rounded to nearest, and the bias that makes up for it at the mean of its inputs.
+
+    Args:
+        layer: The layer; one that takes a bias.
+        column: (G, K) the mean of its inputs.
+    """
+    target = _times(_rows(layer), column) + layer.form.bias_gain * layer.bias.astype(np.float64)
+    return _corrected(layer, target, column)
+
+
+def _corrected(layer: Layer, target: Array, mean: Array) -> Solution:
+    """Return the nearest integers and the bias that make a mean output of the quantized network's mean columns."""
     weight = quantize(layer.weight, layer.weight_params)
-    bias = _bias(layer, weight, target, rounded)
+    bias = _bias(layer, weight, target, mean)
     return Solution(weight, bias, _wide_enough(layer, bias))
 
 
