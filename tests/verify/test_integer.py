@@ -268,6 +268,16 @@ def test_shapes_computed_in_the_graph_are_no_float_nodes() -> None:
     assert found.float_nodes == {}
 
 
+def test_an_interpolation_to_computed_sizes_runs_in_float() -> None:
+    text = """g (float[1,4,6,6] x) => (float[] y) {
+        c = Conv(x, w)  p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (c)  s = Shape(x)
+        y = Resize <mode = "linear"> (p, , , s) }"""
+    found = agreement(quantized(text, (1, 4, 6, 6), w=noise(4, 4, 3, 3)), 1, 4, 6, 6)
+    check(found)
+    (why,) = found.float_nodes.values()
+    assert "it interpolates" in why
+
+
 def test_a_single_number_stays_an_array() -> None:
     text = "g (float[1,4,6,6] x) => (float[] y) { c = Conv(x, w)  m = ReduceMax <keepdims = 0> (c)  y = Mul(c, m) }"
     check(agreement(quantized(text, (1, 4, 6, 6), w=noise(4, 4, 3, 3)), 1, 4, 6, 6))

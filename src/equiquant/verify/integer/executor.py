@@ -262,5 +262,5 @@ def _alone(node: ir.Node, given: Mapping[str, Array], model: ir.Model) -> ir.Mod
 
 
 def _placeholder(name: str, array: Array) -> ir.Value:
-    kind = ir.TensorType(ir.DataType.from_numpy(array.dtype))
-    return ir.Value(name=name, type=kind, shape=ir.Shape([None] * array.ndim))
+    """Return an input without a shape: the next sample's may be another, and an unknown length is read as 0 by some."""
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
