@@ -12,6 +12,7 @@ import pytest
 from equiquant import quantize
 from equiquant.calibrate import load_stats, save_stats
 from equiquant.cli.summary import show_run
+from equiquant.errors import DataError
 from equiquant.io import Runner, load_model
 from tests.canonical.support import proto, weights
 
@@ -22,6 +23,49 @@ MODEL = proto(
     "float[] y",
     weights(w=(8, 3, 3, 3), v=(5, 8, 1, 1)),
 )
+GATED = proto(
+    "[a] a = Conv(x, w) [s] s = Sigmoid(a) m = Mul(a, s) [y] y = Conv(m, v)",
+    "float[N,3,8,8] x",
+    "float[] y",
+    weights(w=(8, 3, 3, 3), v=(5, 8, 1, 1)),
+)
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    options = {"preset": "xint8", "data": DATA, "calibration_cache": tmp_path_factory.mktemp("gated") / "stats"}
+    quantize(GATED, **options)
+    return options
+
+
+@pytest.mark.parametrize("option", [{"bias_type": "int16"}, {"nodes_to_int16": ("y",)}], ids=str)
+def test_a_file_serves_the_same_rewritten_model_whatever_the_recipe_needs(
+    gated: dict[str, Any], option: dict[str, Any]
+) -> None:
+    """Types of 16 bits need a higher operator set, in which a rewrite's floats are not yet those of a file."""
+    told = quantize(GATED, **gated, **option).report.decisions
+    assert [d.reason for d in told if d.rule == "statistics"] == [f"taken from {gated['calibration_cache']}"]
+
+
+@pytest.mark.parametrize(
+    ("field", "nodes"),
+    [
+        ("nodes_to_exclude", ("s",)),
+        ("nodes_to_quantize", ("a", "y")),
+        ("subgraphs_to_exclude", ((("s",), ("s",)),)),
+        ("op_types_to_quantize", ("Conv",)),
+    ],
+)
+def test_which_nodes_are_quantized_decides_which_are_rewritten(gated: dict[str, Any], field: str, nodes: Any) -> None:
+    with pytest.raises(DataError, match=rf"with {field}=\[\], where its graph is written otherwise"):
+        quantize(GATED, **gated, **{field: nodes})
+
+
+def test_what_is_not_rewritten_is_not_told_of_rewrites(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"preset": "a8w8", "data": DATA, "calibration_cache": tmp_path / "stats"}
+    quantize(MODEL, **options)
+    with pytest.raises(DataError, match="of another model"):
+        quantize(GATED, **options, nodes_to_exclude=("s",))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ Array = npt.NDArray[Any]
 
 
 OPSET = 21  # of the form that is hashed: the highest that any recipe asks for
+FLOATS = frozenset({ir.AttributeType.FLOAT, ir.AttributeType.FLOATS})
 
 
 def model_hash(model: ir.Model) -> str:
@@ -122,6 +123,8 @@ class _ModelHash:
             for tensor in value:
                 self._array(tensor.numpy())
         else:
+            if attribute.type in FLOATS:
+                value = np.float32(value).tolist()  # as a file holds it; a rewrite may have been finer
             _text(self.digest, list(value) if isinstance(value, list | tuple) else value)
 
     def _array(self, array: Array) -> None:

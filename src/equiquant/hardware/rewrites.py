@@ -42,8 +42,13 @@ VALUES: tuple[Rule[Any, Any], ...] = (
     ReduceMeanFactor(),
     ClipBounds(),
 )
-FIELDS = ("npu", "simulate_dpu", *(rule.name for rule in (*EXACT, *VALUES)))
-"""Fields of the recipe that decide how the graph is rewritten."""
+FIELDS = (
+    "npu",
+    "simulate_dpu",
+    *(rule.name for rule in (*EXACT, *VALUES)),
+    *("nodes_to_quantize", "nodes_to_exclude", "subgraphs_to_exclude", "op_types_to_quantize"),
+)
+"""Fields of the recipe that decide how the graph is rewritten: the first whether at all."""
 
 MAKES = {
     "bn_to_conv": "Conv",

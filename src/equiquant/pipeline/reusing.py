@@ -70,8 +70,8 @@ def ranges_fit(scales: AppliedScales, recipe: Recipe) -> bool:
 
 def _rewrites(then: Mapping[str, Any], recipe: Recipe) -> str:
     """Return those of an earlier recipe's fields that decide how the graph is written and differ from this one's."""
-    now = recipe.to_dict()
-    fields = FIELDS if then["npu"] == recipe.npu else FIELDS[:1]
+    now = json.loads(_whole(recipe))
+    fields = FIELDS if then["npu"] and recipe.npu else FIELDS[:1]
     return ", ".join(f"{field}={then[field]!r}" for field in fields if then[field] != now[field])
 
 
