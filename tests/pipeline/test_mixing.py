@@ -193,7 +193,10 @@ def test_excluded_layers_are_not_counted() -> None:
         ({"target_sqnr": 20.0, "keep_float": 1}, "either target_sqnr, .* or keep_float, not both"),
         ({"target_sqnr": 20.0, "int16": 1}, "either target_sqnr, .* or int16, not both"),
         ({"target_sqnr": 199.0}, "target_sqnr=199.0 is out of reach: with 3 of 4 layers float"),
-        ({"target_sqnr": 199.0, "raise_to": "int16"}, "16-bit activations in every layer"),
+        ({"target_sqnr": 199.0}, r"Ask for less, or try raise_to='int16'\."),
+        ({"target_sqnr": 199.0, "nodes_to_exclude": ("first", "depthwise", "last")}, "no layer .* raise_to='int16'"),
+        ({"target_sqnr": 199.0, "activation_type": "int16"}, r"Ask for less\.$"),
+        ({"target_sqnr": 199.0, "raise_to": "int16"}, "16-bit activations in every layer.* try raise_to='float'"),
         ({"target_sqnr": -3}, "between 0 and 200"),
         ({"target_sqnr": "high"}, "must be a float"),
         ({"raise_to": "int16"}, "give target_sqnr as well"),
@@ -236,7 +239,7 @@ def test_a_neighbour_that_reads_and_writes_16_bits_as_well_is_told() -> None:
 )
 @pytest.mark.parametrize("raise_to", ["float", "int16"])
 def test_a_target_without_a_layer_to_raise_is_refused(data: Any, told: str, raise_to: str) -> None:
-    says = f"out of reach: with no layer that can be raised, .* are left on {told}, .* Ask for less"
+    says = f"out of reach: with no layer that can be raised, .* are left on {told}, .* Ask for less\\.$"
     with pytest.raises(OptionError, match=says):
         quantize(
             _small("t = Add (x, x) y = Mul (t, x)"), data=data, preset="xint8", target_sqnr=199.0, raise_to=raise_to

@@ -25,6 +25,7 @@ from equiquant import calibrate, qdq, target
 from equiquant.equalization import Ranges, find_classes, noise_terms, share_ranges
 from equiquant.errors import DataError, OptionError
 from equiquant.io import release_memory
+from equiquant.numerics.affine import INT_TYPES
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.judging import Judge
 from equiquant.pipeline.refining import refinements
@@ -226,18 +227,25 @@ class _Search:
             raised = (
                 f"{most} of {len(self._layers)} layers float" if self._floats else "16-bit activations in every layer"
             )
-            hint = "Ask for less." if self._floats else "Ask for less, or use raise_to='float'."
             if not most:
-                raised, hint = "no layer that can be raised", "Ask for less."
+                raised = "no layer that can be raised"
+            other = self._other_precision()
             raise OptionError(
                 f"target_sqnr={self._target} is out of reach: with {raised}, {reached:.1f} dB are left on"
-                f" {measured_on}, with none raised {self.before:.1f}. {hint}"
+                f" {measured_on}, with none raised {self.before:.1f}. Ask for less"
+                + (f", or try raise_to='{other}'." if other else ".")
             )
         low, high = 0, most
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self._reached(middle) >= self._target else (middle, high)
         return *self._split(high), max(self._db(high), self._refined(high))
+
+    def _other_precision(self) -> str:
+        """Return what else layers could be raised to, empty if there is nothing: float leaves one to quantize."""
+        if self._floats:
+            return "int16" if self._layers and INT_TYPES[self._recipe.activation_type].bits < 16 else ""
+        return "float" if len(self._layers) > 1 else ""
 
     def _split(self, count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
         chosen = self._layers[:count]
