@@ -201,6 +201,20 @@ def test_trials_of_another_search_are_refused(
         search(model, data=data, **QUICK, trials_file=file)
 
 
+@pytest.mark.parametrize(("field", "value"), [("score", None), ("sqnr_db", "high"), ("changes", None), ("refused", 1)])
+def test_a_damaged_trial_is_refused(
+    model: onnx.ModelProto, data: Array, tmp_path: Path, field: str, value: Any
+) -> None:
+    file = tmp_path / "trials.json"
+    budget: Any = np.float32(1e-9)  # a number like any other
+    search(model, data=data, **QUICK, time_budget=budget, trials_file=file)
+    found = json.loads(file.read_text())
+    found["trials"][0][field] = value
+    file.write_text(json.dumps(found))
+    with pytest.raises(OptionError, match=r"not a file of trials: .*\. Delete it"):
+        search(model, data=data, **QUICK, trials_file=file)
+
+
 class _Constant:
     def __init__(self, score: float) -> None:
         self._score = score
@@ -272,6 +286,7 @@ def test_labels_are_of_whole_samples_not_of_pixels(data: Array) -> None:
         ({"time_budget": 0}, "positive number of seconds"),
         ({"time_budget": float("nan")}, "positive number of seconds"),
         ({"time_budget": "10"}, "positive number of seconds"),
+        ({"time_budget": True}, "positive number of seconds"),
         ({"preset": "w4"}, "nothing to vary"),
         ({"target_sqnr": 20.0}, "then quantize with the recipe found and target_sqnr"),
         ({"keep_float": 3}, "cannot be run: keep_float=3"),

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,8 @@ def search(
             "A search looks for the most dB, which target_sqnr would reach with more layers raised. Search without it,"
             " then quantize with the recipe found and target_sqnr."
         )
-    if time_budget is not None and not (isinstance(time_budget, int | float) and time_budget > 0):  # nor is NaN
+    number = isinstance(time_budget, Real) and not isinstance(time_budget, bool)
+    if time_budget is not None and not (number and time_budget > 0):  # nor is NaN
         raise OptionError(f"The time budget must be a positive number of seconds. Got {time_budget!r}.")
     stages = Stages()
     with stages("search"):
@@ -270,10 +272,18 @@ class _Bench:
             release_memory()
 
 
-def _trial(score: Any, sqnr_db: Any, **others: Any) -> Trial:
-    """Return a trial of a file, in which an infinity is a word."""
-    figures = (None if figure is None else float(figure) for figure in (score, sqnr_db))
-    return Trial(score=next(figures), sqnr_db=next(figures), **others)
+def _trial(changes: Any, score: Any, sqnr_db: Any, seconds: Any, refused: Any) -> Trial:
+    """Return a trial of a file, in which an infinity is a word.
+
+    Raises:
+        TypeError: It is none.
+        ValueError: A figure is not a number.
+    """
+    if not isinstance(changes, dict) or not isinstance(refused, str):
+        raise TypeError("a trial needs its changes and a reason if it was refused")
+    if not refused:
+        score, sqnr_db = float(score), float(sqnr_db)
+    return Trial(changes, score, sqnr_db, float(seconds), refused)
 
 
 class _TrialFile:
