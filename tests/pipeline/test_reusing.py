@@ -33,7 +33,8 @@ GATED = proto(
 
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    options = {"preset": "xint8", "data": DATA, "calibration_cache": tmp_path_factory.mktemp("gated") / "stats"}
+    file = tmp_path_factory.mktemp("gated") / "stats"
+    options: dict[str, Any] = {"preset": "xint8", "data": DATA, "calibration_cache": file}
     quantize(GATED, **options)
     return options
 
