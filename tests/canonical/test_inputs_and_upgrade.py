@@ -10,7 +10,7 @@ from onnx import helper
 from equiquant import equalize, io, quantize
 from equiquant.canonical import canonicalize
 from equiquant.errors import ModelError
-from tests.canonical.support import BN, bn, canonical, proto, weights
+from tests.canonical.support import BN, bn, canonical, feed_for, proto, weights
 
 CONV_BN = f"y = Conv<pads=[1,1,1,1]>(x, w) z = BatchNormalization(y, {BN}) r = Relu(z)"
 
@@ -56,6 +56,20 @@ def test_ir_version_3_inputs_are_constants_even_without_optimization() -> None:
     assert outcome.ops == ["Conv", "BatchNormalization", "Relu"]
     assert [v.name for v in outcome.model.graph.inputs] == ["x"]
     assert outcome.model.ir_version >= 7
+
+
+@pytest.mark.parametrize("ir_version", [3, 4])
+@pytest.mark.parametrize("name", ["a8w8", "a16w8", "xint8"])
+def test_what_the_converter_adds_hides_no_habit(ir_version: int, name: str) -> None:
+    """Every Pad gets an initializer of its own; the converted model has another IR version."""
+    nodes = "p = Pad<pads=[0,0,1,1,0,0,1,1]>(x) y = Conv(p, w) q = Pad<pads=[0,0,1,1,0,0,1,1]>(y) r = Conv(q, v)"
+    given = weights(w=(4, 3, 3, 3), v=(4, 4, 3, 3))
+    source = proto(nodes, "float[1,3,4,4] x", "float[1,4,4,4] r", given, opset=9, ir_version=ir_version)
+    outcome = canonical(listed(source))
+    assert [v.name for v in outcome.model.graph.inputs] == ["x"]
+    quantized = quantize(source, data=[feed_for(source)], preset=name).model
+    assert [i.name for i in quantized.graph.input] == ["x"]
+    assert {"w_quantized", "v_quantized"} <= {i.name for i in quantized.graph.initializer}
 
 
 @pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 12])

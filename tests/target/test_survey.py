@@ -43,6 +43,13 @@ def test_an_average_with_dilations_has_no_integer_form() -> None:
     assert found.kept_float["AveragePool_b"] == "onnxruntime has no integer AveragePool with dilations"
 
 
+@pytest.mark.parametrize("name", ["a8w8", "xint8"])
+def test_a_model_whose_weights_are_inputs_is_refused(name: str) -> None:
+    text = "g (float[1, 4, 8, 8] x, float[4, 4, 1, 1] w) => (float[] y) { a = Relu (x)  b = Conv (a, w)  y = Relu (b) }"
+    with pytest.raises(ModelError, match=r"for example 'w' of 'Conv_b': all stay float\. Remove"):
+        target.survey(parse(text, w=WEIGHT), preset(name))
+
+
 @pytest.mark.parametrize(
     ("name", "members", "sources"), [("a8w8", {"c"}, {"c"}), ("xint8", {"a", "b", "c"}, {"a", "b"})]
 )

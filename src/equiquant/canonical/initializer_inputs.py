@@ -1,15 +1,17 @@
 """Initializers that are listed as graph inputs: constants in fact, or defaults the caller may override?
 
-From IR version 4 on, an initializer listed as input is a default value. Exporters of that time listed every initializer
-out of habit (before version 4 they had to), and a weight that can be overridden cannot be folded or quantized.
-The rule: an initializer is a constant in fact if
+Before IR version 4 every initializer had to be listed and could not be overridden: all are constants. From 4 on one
+that is listed is a default value. Exporters of that time still listed every initializer out of habit, and a weight that
+can be overridden cannot be folded or quantized. The rule: an initializer is a constant in fact if
 
 - listing is the model's habit, that is, at least nine in ten of its initializers are listed; and
 - every use of it is a parameter slot of its operator (weight, bias, statistics, axes, shape, bound, table…; either
   operand of arithmetic), not a slot for data or for the initial state of a recurrence; and it is not a graph output.
 
-Otherwise it stays an input, and the report says so.
-Source: ONNX `docs/IR.md`, section Graphs ("an initializer … default value").
+Otherwise it stays an input, and the report says so. All this is read from the model as it came: the version converter
+raises the IR version and adds initializers of its own.
+Source: ONNX `docs/IR.md`, section Graphs ("an initializer … default value"), and `docs/Versioning.md`; the same reading
+as onnxruntime's.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from equiquant.graph.query import label
 __all__ = ["initializer_inputs"]
 
 RULE = "initializer_inputs"
+DEFAULTS = 4  # the first IR version in which the caller can override an initializer
 HABIT = 0.9  # a share of listed initializers that nobody produces on purpose
 
 ANY = frozenset(range(16))
@@ -44,21 +47,29 @@ PARAMETER_SLOTS: dict[str, frozenset[int]] = {
 }
 
 
-def initializer_inputs(model: ir.Model) -> list[Decision]:
-    """Remove from the graph inputs the initializers that are constants in fact; each stays, under its name."""
+def initializer_inputs(model: ir.Model, *, habits: bool = True) -> list[Decision]:
+    """Remove from the graph inputs the initializers that are constants in fact; each stays, under its name.
+
+    Args:
+        model: The model, its IR version and initializers those of the file.
+        habits: False removes only what the IR version says is constant.
+    """
     graph = model.graph
     listed = [v for v in graph.inputs if v.is_initializer()]
-    if not listed:
+    if model.ir_version < DEFAULTS:
+        done = f"no longer an input: a constant in IR version {model.ir_version}"
+        decisions = [Decision(STAGE, RULE, v.name or "", True, done) for v in listed]
+    elif habits:
+        habit = len(listed) >= HABIT * len(graph.initializers)
+        few = f"only {len(listed)} of {len(graph.initializers)} initializers are inputs"
+        decisions = [_decision(v, _why_not(v) if habit else few) for v in listed]
+    else:
         return []
-    habit = len(listed) >= HABIT * len(graph.initializers)
-    reasons = {
-        v: _why_not(v) if habit else f"only {len(listed)} of {len(graph.initializers)} initializers are inputs"
-        for v in listed
-    }
-    kept = [v for v in graph.inputs if reasons.get(v, "kept") is not None]
+    gone = {v for v, decision in zip(listed, decisions, strict=True) if decision.applied}
+    kept = [v for v in graph.inputs if v not in gone]
     graph.inputs.clear()
     graph.inputs.extend(kept)
-    return [_decision(value, reason) for value, reason in reasons.items()]
+    return decisions
 
 
 def _why_not(value: ir.Value) -> str | None:

@@ -60,13 +60,16 @@ FOLDS = (
 )
 
 
-def canonicalize(model: ir.Model, *, optimize: bool = True, kinds: Collection[str] | None = WHOLES) -> list[Decision]:
+def canonicalize(
+    model: ir.Model, *, optimize: bool = True, kinds: Collection[str] | None = WHOLES, needed: int | None = None
+) -> list[Decision]:
     """Bring `model` into canonical form, in place.
 
     Args:
         model: A private copy, its nodes named; its shapes are inferred on return.
         optimize: False leaves the graph as it is, apart from an operator set too old for QDQ.
         kinds: Those of `WHOLES` that may come in, for not every target has them all; None for those the graph has.
+        needed: The least opset, 13 or later; None converts what is below 13 to 17.
 
     Returns:
         What was done and what was refused, with node and reason.
@@ -74,8 +77,10 @@ def canonicalize(model: ir.Model, *, optimize: bool = True, kinds: Collection[st
     Raises:
         ModelError: The operator set is too old and cannot be converted.
     """
-    decisions = inline_calls(model) + settle_constants(model) if optimize else upgrade(model)
-    if optimize:
+    if not optimize:
+        decisions = initializer_inputs(model, habits=False) + upgrade(model, needed)
+    else:
+        decisions = inline_calls(model) + settle_constants(model, needed)
         allowed = {node.op_type for node in model.graph} if kinds is None else kinds
         fuse = (FuseMatMulAdd(),) if "Gemm" in allowed else ()
         decisions += apply_rules(model, (FoldPRelu(allowed), *fuse, *FOLDS))
@@ -84,11 +89,12 @@ def canonicalize(model: ir.Model, *, optimize: bool = True, kinds: Collection[st
     return decisions
 
 
-def settle_constants(model: ir.Model) -> list[Decision]:
+def settle_constants(model: ir.Model, needed: int | None = None) -> list[Decision]:
     """Make initializers of all that is constant, in place, operators and their names left as they are.
 
     Args:
         model: A private copy, its nodes named; its shapes are inferred, its operator set is new enough on return.
+        needed: See `canonicalize`.
 
     Returns:
         What was done and what was refused, with node and reason.
@@ -96,8 +102,8 @@ def settle_constants(model: ir.Model) -> list[Decision]:
     Raises:
         ModelError: The operator set is too old and cannot be converted.
     """
-    decisions = upgrade(model)
-    decisions += initializer_inputs(model)
+    decisions = initializer_inputs(model)
+    decisions += upgrade(model, needed)
     decisions += lift_constants(model)
     infer_shapes(model)  # the folds ask for ranks and channel counts
     while found := fold_shapes(model):

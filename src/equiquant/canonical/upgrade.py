@@ -1,9 +1,7 @@
 """Operator set and IR version, raised to what a QDQ model needs; done whether or not the graph is optimized.
 
-QuantizeLinear and DequantizeLinear take the form we write from opset 13 on. Before IR version 4 every initializer had
-to be listed as a graph input and could not be overridden; from 4 on being listed means it can. So when the IR version
-rises, those initializers leave the inputs: they stay the constants they were.
-Source: ONNX `docs/Versioning.md` and `docs/IR.md`; the same reading as onnxruntime's.
+QuantizeLinear and DequantizeLinear take the form we write from opset 13 on, some of their types from a later one.
+Source: ONNX `docs/Versioning.md`.
 """
 
 from __future__ import annotations
@@ -21,22 +19,20 @@ RULE = "upgrade"
 LEAST_OPSET = 13
 
 
-def upgrade(model: ir.Model) -> list[Decision]:
-    """Convert a model below opset 13 to 17, and raise the IR version where it is too low.
+def upgrade(model: ir.Model, needed: int | None = None) -> list[Decision]:
+    """Convert a model of too old an opset, and raise the IR version where it is too low.
+
+    Args:
+        model: The model; which of its initializers are constants is settled, for the conversion adds some.
+        needed: The least opset, 13 or later; None converts what is below 13 to 17.
 
     Raises:
         ModelError: The conversion failed.
     """
     decisions = []
     version, source = model.ir_version, opset(model)
-    if version < 4:
-        for value in [v for v in model.graph.inputs if v.is_initializer()]:
-            model.graph.inputs.remove(value)
-            decisions.append(
-                Decision(STAGE, RULE, value.name or "", True, f"no longer an input: a constant in IR version {version}")
-            )
-    if source < LEAST_OPSET:
-        upgrade_opset(model, TARGET_OPSET)
+    if source < (needed or LEAST_OPSET):
+        upgrade_opset(model, needed or TARGET_OPSET)
         decisions.append(Decision(STAGE, RULE, model.graph.name or "graph", True, f"opset {source} → {opset(model)}"))
     else:
         raise_ir_version(model)

@@ -10,8 +10,6 @@ import onnx_ir as ir
 from equiquant import canonical, hardware, target
 from equiquant.canonical.rule import Rule
 from equiquant.decisions import Decision
-from equiquant.graph.query import opset
-from equiquant.io import upgrade_opset
 from equiquant.recipe import Recipe
 
 __all__ = ["canonical_form", "hardware_form", "rewritten"]
@@ -29,10 +27,8 @@ def canonical_form(model: ir.Model, recipe: Recipe, *, optimize: bool, quantize:
         optimize: False leaves the graph as it is.
         quantize: False brings in no kind of operator that the graph has not: another tool may not have it.
     """
-    if opset(model) < (needed := target.required_opset(recipe)):
-        upgrade_opset(model, needed)
     kinds = None if not quantize else canonical.WHOLES if recipe.npu else ON_CPU
-    return canonical.canonicalize(model, optimize=optimize, kinds=kinds)
+    return canonical.canonicalize(model, optimize=optimize, kinds=kinds, needed=target.required_opset(recipe))
 
 
 def hardware_form(model: ir.Model, recipe: Recipe) -> Recipe:

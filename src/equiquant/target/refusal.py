@@ -8,7 +8,7 @@ import onnx_ir as ir
 from equiquant.graph.query import attribute, constant, infinite_constant
 from equiquant.target.ops import activation_inputs, data_outputs, row_of
 
-__all__ = ["data_type", "refusal"]
+__all__ = ["data_type", "overridable", "refusal"]
 
 MOST_UNEVEN = 8  # largest over smallest divisor
 
@@ -18,9 +18,8 @@ def refusal(node: ir.Node) -> str | None:
     row = row_of(node)
     if row is None:
         return f"'{node.domain + '.' if node.domain else ''}{node.op_type}' is not a quantizable op"
-    for given in node.inputs:
-        if given is not None and given.is_initializer() and given.is_graph_input():
-            return f"the caller can override its '{given.name}'"
+    if (default := overridable(node)) is not None:
+        return f"the caller can override its '{default.name}'"
     if (infinite := infinite_constant(node)) is not None:
         return f"its constant '{infinite.name}' is not finite"
     if node.op_type == "AveragePool" and any(d != 1 for d in attribute(node, "dilations", ())):
@@ -40,6 +39,11 @@ def refusal(node: ir.Node) -> str | None:
     if all(constant(value) is not None for value in inputs):
         return "all its inputs are constant"
     return None
+
+
+def overridable(node: ir.Node) -> ir.Value | None:
+    """Return an initializer the node reads that the caller may give another value, None if there is none."""
+    return next((v for v in node.inputs if v is not None and v.is_initializer() and v.is_graph_input()), None)
 
 
 def _uneven(divisor: ir.Value | None) -> bool:

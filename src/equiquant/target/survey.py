@@ -8,7 +8,7 @@ sources: the members no op of the group produces.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -23,7 +23,7 @@ from equiquant.target.float_regions import BETWEEN_FLOAT, float_region
 from equiquant.target.indices import BECOMES_INDEX, index_nodes
 from equiquant.target.layers import layers
 from equiquant.target.ops import OpRow, activation_inputs, data_outputs, has_weight, moves_data, row_of
-from equiquant.target.refusal import refusal
+from equiquant.target.refusal import overridable, refusal
 from equiquant.target.select import IN_BODY, deselected, match_names
 from equiquant.target.signs import never_negative
 from equiquant.target.targets import Target, target_of
@@ -110,6 +110,7 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
             kept[node.name or ""] = BETWEEN_FLOAT
     fused = _fuse(computing, chosen, kept, target)
     _drop_lazy(nodes, chosen, fused, kept, target)
+    _check_defaults(nodes)
     if not chosen:
         raise ModelError(_nothing(model, kept))
     groups = _groups(nodes, chosen, fused, target)
@@ -146,6 +147,17 @@ def _widen(model: ir.Model, groups: tuple[Group, ...], nodes: tuple[str, ...], r
 def _values(model: ir.Model) -> dict[str, ir.Value]:
     found = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
     return found | {v.name or "": v for node in model.graph for v in node.outputs}
+
+
+def _check_defaults(nodes: Sequence[ir.Node]) -> None:
+    """Refuse a model of whose layers none is left because weights are inputs: the rest is not worth quantizing."""
+    weighted = [node for node in nodes if has_weight(node)]
+    defaults = [value for node in weighted if (value := overridable(node)) is not None]
+    if weighted and len(defaults) == len(weighted):
+        raise ModelError(
+            f"The caller can override constants of every layer, for example '{defaults[0].name}' of"
+            f" '{weighted[0].name}': all stay float. Remove from the graph inputs what is no input of the model."
+        )
 
 
 def _nothing(model: ir.Model, kept: Mapping[str, str]) -> str:
