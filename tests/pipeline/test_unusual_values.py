@@ -361,3 +361,21 @@ def test_an_output_that_is_nan_is_warned_of() -> None:
     model = network(nodes, [output(TensorProto.FLOAT, [1, 6, 8, 8])], one=np.array([1], np.float32))
     with pytest.warns(UserWarning, match="'y' is NaN or infinite throughout"):
         quantize(model, data=SAMPLES, preset="a8w8", cle=False, bias_correction=False, weight_rounding="nearest")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_only_onnxruntime_can_hold_is_not_compared(preset: str) -> None:
+    nodes = [
+        helper.make_node("Cast", ["s"], ["h"], to=TensorProto.BFLOAT16),
+        helper.make_node("Cast", ["h"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["f", "w3"], ["y"], name="c3"),
+    ]
+    w3 = np.random.default_rng(2).standard_normal((2, 6, 1, 1))
+    assert quality(network(nodes, [output(TensorProto.FLOAT, [1, 2, 8, 8])], w3=w3), preset)["y"] > 15
+
+
+@pytest.mark.parametrize("call", [equalize, quantize])
+def test_an_output_that_only_onnxruntime_can_hold_is_refused_by_name(call: Any) -> None:
+    nodes = [helper.make_node("Cast", ["s"], ["h"], to=TensorProto.BFLOAT16)]
+    with pytest.raises(ModelError, match=r"The output 'h' is bfloat16.* Cast to float"):
+        call(network(nodes, [output(TensorProto.BFLOAT16, [1, 6, 8, 8], "h")]), data=SAMPLES)

@@ -45,6 +45,8 @@ NUMPY_TYPES = {
     "tensor(bool)": "bool",
 }
 
+UNKNOWN_TO_NUMPY = ("bfloat16", "float8", "float4", "int4", "uint4")
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -185,8 +187,19 @@ class Runner:
         try:
             result = self._session.run(list(self.outputs), {**feed, **self._fed})
         except Exception as error:
-            raise ModelError(f"onnxruntime failed on the model: {first_line(error)}") from error
+            raise ModelError(self._failure(error)) from error
         return [_array(value) for value in result]
+
+    def _failure(self, error: Exception) -> str:
+        """Say why a run failed: onnxruntime does not name the output it cannot hand to Python."""
+        for output in self._session.get_outputs():
+            kind = str(output.type).removeprefix("tensor(").removesuffix(")")
+            if kind.startswith(UNKNOWN_TO_NUMPY):
+                return (
+                    f"The output '{output.name}' is {kind}, which onnxruntime's Python interface cannot return."
+                    " End the model with a Cast to float."
+                )
+        return f"onnxruntime failed on the model: {first_line(error)}"
 
 
 def _array(value: Any) -> Array:

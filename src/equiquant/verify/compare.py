@@ -24,7 +24,7 @@ from equiquant.calibrate.feeds import batch_size, of_samples
 from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by
 from equiquant.graph.edit import infer_shapes
-from equiquant.graph.query import TEXT_KINDS, is_float, static_shape
+from equiquant.graph.query import TEXT_KINDS, static_shape
 from equiquant.graph.randomness import refuse_random
 from equiquant.graph.varying import varying
 from equiquant.io.runtime import Runner
@@ -38,6 +38,7 @@ __all__ = ["Comparison", "OutputQuality", "TensorQuality", "compare_models"]
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
 
+RETURNED = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)  # the floats onnxruntime hands to Python
 INDICES = ("int64", "int32", "bool")  # numpy's types of what is the same or is not, like words
 GROUP_BYTES = 128 * 1024 * 1024  # float activations alive at once, both models together
 
@@ -352,8 +353,8 @@ def _pairs(float_model: ir.Model, quantized_model: ir.Model, feed: Feed) -> list
         if v.name
         and v.name not in public
         and v.name in twins
-        and v.type is not None
-        and is_float(v)
+        and isinstance(v.type, ir.TensorType)
+        and v.type.dtype in RETURNED
         and v not in unlike
     ]
 
