@@ -98,6 +98,15 @@ def test_constant_nodes_are_stored_as_integers_too() -> None:
     assert 25 < sqnr(run(model, feed)[0], run(quantized, feed)[0]) < 100
 
 
+def test_what_is_noted_of_an_output_stays_with_it() -> None:
+    model = _graph("y = Conv (x, w)")
+    model.graph.outputs[0].metadata_props["unit"] = "logits"
+    model.graph.outputs[0].doc_string = "one a pixel"
+    (output,) = quantize(model, preset("a8w8"), [FEED])[0].graph.outputs
+    assert _source(output) == "DequantizeLinear"
+    assert (output.metadata_props, output.doc_string) == ({"unit": "logits"}, "one a pixel")
+
+
 def test_values_read_inside_bodies_are_valid() -> None:
     quantized, _ = quantize(branching(), preset("a8w8"), [FEED | {"k": np.array(True)}])
     for choice in (True, False):

@@ -123,13 +123,14 @@ class _Editor:
         return everyone and (row is None or row.weight is None)
 
     def _publish(self, value: ir.Value, result: ir.Value) -> None:
-        """Hand the public name, and the place among the outputs, to the dequantized value."""
+        """Hand the public name, the place among the outputs and what is noted of it to the dequantized value."""
         name = value.name
         for index, output in enumerate(self.graph.outputs):
             if output is value:
                 self.graph.outputs[index] = result
         value.name = self.name(f"{name}_float")
-        result.name = name
+        result.name, result.doc_string = name, value.doc_string
+        result.metadata_props.update(value.metadata_props)
 
     def _parameters(self, base: str, params: QuantParams) -> list[ir.Value]:
         """Add scale and zero point; an int32 bias has zero point 0, which is the default."""
