@@ -6,6 +6,7 @@ name; these helpers take care of both.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+
+LOG = logging.getLogger("onnx_ir.passes.common.shape_inference")
 
 WRAPPING = frozenset(  # ops that make sequences or optional values
     {"SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap", "SplitToSequence"}
@@ -163,7 +166,11 @@ def infer_shapes(model: ir.Model) -> None:
     A shape in the file that is wrong leaves its own node unknown, not the whole model. A sequence or an optional value
     is of no tensor's type, though onnx_ir takes over its element's.
     """
-    passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    silent, LOG.disabled = LOG.disabled, True  # a failure is no news for the user, still less its traceback
+    try:
+        passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    finally:
+        LOG.disabled = silent
     for value in _wrapped(model):
         if isinstance(value.type, ir.TensorType):
             value.type = value.shape = None

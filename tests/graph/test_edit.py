@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import logging
+
+import onnx
+import pytest
+
+from equiquant import io
+from equiquant.graph.edit import infer_shapes
+
+
+def test_a_failed_inference_leaves_shapes_unknown_and_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    text = """
+        <ir_version: 9, opset_import: ["": 18, "my": 1]> g (float[1,2] x) => (float[] y) { y = my.F(x) }
+        <domain: "my", opset_import: ["": 18]> F (a) => (b, c) { c = Neg(a) b = Relu(c) }
+    """
+    model = io.load_model(onnx.parser.parse_model(text)).model
+    with caplog.at_level(logging.WARNING):
+        infer_shapes(model)
+    assert not caplog.records
