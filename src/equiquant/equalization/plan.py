@@ -245,13 +245,14 @@ def spread(classes: ScaleClasses, z: Array) -> list[LayerSpread]:
 def _layer(slot: Slot, classes: ScaleClasses, z: Array) -> LayerSpread:
     coupling = coupling_of(slot, None)
     fade = np.exp(-z[coupling.columns]).astype(np.float32)
+    faded = coupling.magnitude * fade[:, None, :]
     pin = classes.pins.get(slot.node.outputs[0])
     return LayerSpread(
         node=query.label(slot.node),
         op_type=slot.node.op_type,
         channels=coupling.rows.size,
-        before=_ratio(coupling.magnitude.max(axis=2)),
-        after=_ratio((coupling.magnitude * fade[:, None, :]).max(axis=2) * np.exp(z[coupling.rows])),
+        before=_ratio(coupling.magnitude.max(axis=2, initial=0.0)),
+        after=_ratio(faded.max(axis=2, initial=0.0) * np.exp(z[coupling.rows])),
         free=int((coupling.rows != 0).sum()),
         pinned_by=f"{pin.reason} ({pin.node})" if pin is not None else "",
     )

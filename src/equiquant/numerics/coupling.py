@@ -7,6 +7,7 @@ M'[g, o, i] = M[g, o, i] · e^(z[rows[g, o]] − z[columns[g, i]]) and its bias 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +49,11 @@ def magnitudes(weight: Array, groups: int, out_axis: int) -> Array:
     """
     if weight.size == groups:
         return np.abs(weight).reshape(groups, 1, 1).astype(np.float32, copy=False)
-    flat = weight.reshape(weight.shape[0], weight.shape[1], -1)
+    flat = weight.reshape(*weight.shape[:2], math.prod(weight.shape[2:]))
     largest = np.abs(flat[:, :, 0])
     for tap in range(1, flat.shape[2]):  # many times faster than reducing along so short an axis
         np.maximum(largest, np.abs(flat[:, :, tap]), out=largest)
-    grouped = largest.reshape(groups, -1, largest.shape[1]).astype(np.float32, copy=False)
+    grouped = largest.reshape(groups, largest.shape[0] // groups, largest.shape[1]).astype(np.float32, copy=False)
     return grouped if out_axis == 0 else grouped.transpose(0, 2, 1)
 
 
@@ -60,7 +61,7 @@ def grouped(weight: Array, groups: int, out_axis: int) -> Array:
     """Return |W| as (G, O/G, I/G, taps), float32; see `magnitudes` for the arguments."""
     if weight.size == groups:
         return np.abs(weight).reshape(groups, 1, 1, 1).astype(np.float32, copy=False)
-    flat = np.abs(weight.reshape(groups, -1, weight.shape[1], int(np.prod(weight.shape[2:])))).astype(
-        np.float32, copy=False
-    )
+    flat = np.abs(
+        weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], math.prod(weight.shape[2:]))
+    ).astype(np.float32, copy=False)
     return flat if out_axis == 0 else flat.swapaxes(1, 2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.graph.query import attribute, constant, infinite_constant
-from equiquant.target.ops import activation_inputs, data_outputs, row_of
+from equiquant.graph.query import attribute, constant, infinite_constant, static_shape
+from equiquant.target.ops import OpRow, activation_inputs, data_outputs, row_of
 
 __all__ = ["data_type", "overridable", "refusal"]
 
@@ -22,6 +22,8 @@ def refusal(node: ir.Node) -> str | None:
         return f"the caller can override its '{default.name}'"
     if (infinite := infinite_constant(node)) is not None:
         return f"its constant '{infinite.name}' is not finite"
+    if (empty := _empty(node, row)) is not None:
+        return f"'{empty.name}' has no elements"
     if node.op_type == "AveragePool" and any(d != 1 for d in attribute(node, "dilations", ())):
         return "onnxruntime has no integer AveragePool with dilations"
     if node.op_type == "Div" and _uneven(node.inputs[1]):
@@ -44,6 +46,13 @@ def refusal(node: ir.Node) -> str | None:
 def overridable(node: ir.Node) -> ir.Value | None:
     """Return an initializer the node reads that the caller may give another value, None if there is none."""
     return next((v for v in node.inputs if v is not None and v.is_initializer() and v.is_graph_input()), None)
+
+
+def _empty(node: ir.Node, row: OpRow) -> ir.Value | None:
+    """Return the weight or a result without elements, as of channels that were all pruned; None if there is none."""
+    weight = node.inputs[row.weight] if row.weight is not None else None
+    found = (value for value in (weight, *data_outputs(node)) if value is not None)
+    return next((value for value in found if 0 in (static_shape(value) or ())), None)
 
 
 def _uneven(divisor: ir.Value | None) -> bool:
