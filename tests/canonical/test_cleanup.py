@@ -156,10 +156,14 @@ POOL = "MaxPool <kernel_shape = [3, 2], strides = [2, 2]"
 
 
 def padded(
-    fill: float = -np.inf, pads: tuple[int, ...] = (0, 0, 1, 0, 0, 0, 2, 1), pool: str = POOL + ">", more: str = ""
+    fill: float = -np.inf,
+    pads: tuple[int, ...] = (0, 0, 1, 0, 0, 0, 2, 1),
+    pool: str = POOL + ">",
+    more: str = "",
+    size: str = "float[N,3,6,7]",
 ) -> onnx.ModelProto:
     parameters: dict[str, Array] = {"pads": np.array(pads, np.int64), "fill": np.array(fill, np.float32)}
-    return proto(f"p = Pad(x, pads, fill) y = {pool}(p) {more}", "float[N,3,6,7] x", "float[] y", parameters)
+    return proto(f"p = Pad(x, pads, fill) y = {pool}(p) {more}", f"{size} x", "float[] y", parameters)
 
 
 @pytest.mark.parametrize("fill", [-np.inf, float(np.finfo(np.float32).min)])
@@ -174,6 +178,28 @@ def test_a_pool_that_pads_already_pads_more() -> None:
     assert outcome.node("MaxPool").attributes["pads"].value == (2, 0, 1, 1)
 
 
+@pytest.mark.parametrize("height", [6, 7, 8, 9])
+@pytest.mark.parametrize("pads", [(0, 0, 1, 1, 0, 0, 1, 1), (0, 0, 0, 0, 0, 0, 1, 1)])
+@pytest.mark.parametrize("how", ["ceil_mode = 1", 'auto_pad = "SAME_UPPER"', 'auto_pad = "SAME_LOWER"'])
+def test_a_pool_that_chooses_its_size_pads_by_itself(how: str, pads: tuple[int, ...], height: int) -> None:
+    pool = f"MaxPool <kernel_shape = [4, 3], strides = [2, 2], {how}>"
+    assert canonical(padded(pads=pads, pool=pool, size=f"float[N,3,{height},9]")).ops == ["MaxPool"]
+
+
+@pytest.mark.parametrize("fill", [0.0, -1e4, -1e9])
+@pytest.mark.parametrize(
+    ("before", "folds"),
+    [("Relu(x)", True), ("Sigmoid(x)", True), ("Neg(x)", False), ("Clip(x, low)", False), ("Clip(x, zero)", True)],
+)
+def test_a_pad_below_whatever_it_pads_is_the_pools_own(before: str, folds: bool, fill: float) -> None:
+    given = {"low": np.float32(-2e9), "zero": np.float32(0), "fill": np.float32(fill)}
+    used = {name: np.asarray(array) for name, array in given.items() if name in before or name == "fill"}
+    nodes = f"a = {before} t = Transpose<perm=[0,1,3,2]>(a) p = Pad(t, pads, fill) y = {POOL}>(p)"
+    pads = np.array([0, 0, 1, 0, 0, 0, 1, 1], np.int64)
+    outcome = canonical(proto(nodes, "float[N,3,6,7] x", "float[] y", used | {"pads": pads}))
+    assert ("Pad" not in outcome.ops) is folds
+
+
 def test_a_pad_that_others_read_stays() -> None:
     source = padded(float(np.finfo(np.float32).min), more="z = Relu(p)")
     source.graph.output.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None))
@@ -186,8 +212,12 @@ def test_a_pad_that_others_read_stays() -> None:
         (padded(pads=(0, 0, 3, 0, 0, 0, 0, 0)), "as wide as"),
         (padded(float(np.finfo(np.float32).min), pads=(0, 1, 1, 0, 0, 0, 0, 0)), "the channels"),
         (padded(pads=(0, 0, -1, 0, 0, 0, 0, 0)), "crops"),
-        (padded(pool=POOL + ", ceil_mode = 1>"), "chooses its padding"),
-        (padded(pool=POOL + ', auto_pad = "SAME_UPPER">'), "chooses its padding"),
+        (padded(pool=POOL + ", ceil_mode = 1>"), "rounds its size up"),
+        (padded(pool=POOL + ', auto_pad = "SAME_UPPER">'), "as wide as"),
+        (
+            padded(pads=(0, 0, 1, 0, 0, 0, 1, 0), pool=POOL + ', auto_pad = "SAME_UPPER">', size="float[N,3,H,7]"),
+            "size",
+        ),
     ],
 )
 def test_a_pad_that_a_pool_cannot_do_stays(source: onnx.ModelProto, reason: str) -> None:

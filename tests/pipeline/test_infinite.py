@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equiquant import equalize, quantize
+from equiquant import equalize, inspect, quantize
 from equiquant.errors import ModelError
 from equiquant.io import load_model
 from equiquant.verify import equivalence
@@ -65,3 +65,19 @@ def test_a_weight_in_a_constant_node_is_refused() -> None:
 def test_a_mask_of_nan_is_refused() -> None:
     with pytest.raises(ModelError, match="'m' contains NaN"):
         parse("g (float[2] x) => (float[] y) { y = Add(x, m) }", m=np.array([np.nan, 0], np.float32))
+
+
+@pytest.mark.parametrize("fill", [-np.inf, -1e9])
+@pytest.mark.parametrize("preset", ["a8w8", "xint8"])
+def test_what_pads_a_maximum_and_cannot_be_the_pools_own_stays_float(preset: str, fill: float) -> None:
+    """The pool's second result counts what is padded."""
+    pool = "p = Pad(c, pads, fill) m, i = MaxPool<kernel_shape=[3,3], strides=[2,2]>(p)"
+    text = f"g (float[N,3,6,6] x) => (float[] y, int64[] i) {{ c = Conv(x, w) {pool} y = Conv(m, v) }}"
+    given: dict[str, Any] = {"w": noise(4, 3, 1, 1), "v": noise(2, 4, 1, 1, seed=1), "fill": np.float32(fill)}
+    model = parse(text, **given, pads=np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64))
+    data = noise(12, 3, 6, 6, seed=2)
+    equalize(model, data=data)
+    assert inspect(model, data=data).outlook is not None
+    quality = quantize(model, data=data, preset=preset).report.quality
+    assert quality is not None
+    assert quality["outputs"][0]["sqnr_db"] > 20

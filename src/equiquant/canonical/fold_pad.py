@@ -1,23 +1,27 @@
-"""Pad with −∞ before a MaxPool: the pool's own padding.
+"""Pad before a MaxPool, with −∞ or what is no larger than any value: the pool's own padding.
 
-A pool leaves out what it pads, which is what −∞ does to a maximum. As a tensor of its own the padded value could not be
-quantized: its range has no end. Source: ONNX operator specification, MaxPool and Pad.
+A pool leaves out what it pads, which is what such a number does to a maximum. As a tensor of its own the padded value
+could not be quantized: its range would be that of the number, −10⁹ or without an end.
+Source: ONNX operator specification, MaxPool and Pad.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.canonical.rule import Rule, refuse
+from equiquant.graph.bounds import lower_bound
 from equiquant.graph.edit import Names
-from equiquant.graph.query import attribute, constant, rank
+from equiquant.graph.query import attribute, constant, filled_with, rank, static_shape
 
 __all__ = ["FoldPad", "PaddedPool"]
+
+LOWEST = {ir.DataType.FLOAT16: float(np.finfo(np.float16).min), ir.DataType.FLOAT: float(np.finfo(np.float32).min)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,19 +33,21 @@ class PaddedPool:
 
 
 class FoldPad(Rule[PaddedPool, tuple[ir.Value, list[int]]]):
-    """MaxPool of what a Pad made with −∞, or with the lowest finite number."""
+    """MaxPool of what a Pad made with the lowest number, or with one that nothing it pads is below."""
 
     name = "fold_pad"
     op_types = frozenset({"MaxPool"})
 
     def pattern(self, node: ir.Node) -> PaddedPool | None:
-        """Match a Pad with the least number there is."""
+        """Match a Pad that fills in one number."""
         before = node.inputs[0]
         pad = None if before is None else before.producer()
-        if pad is None or pad.op_type != "Pad" or attribute(pad, "mode", "constant") != "constant":
+        if pad is None or pad.op_type != "Pad" or pad.domain != "" or (fill := filled_with(pad)) is None:
             return None
-        fill = constant(pad.inputs[2]) if len(pad.inputs) > 2 else None
-        return PaddedPool(pad, node) if fill is not None and _is_least(fill) else None
+        source = pad.inputs[0]
+        if source is None or source.dtype is None:
+            return None
+        return PaddedPool(pad, node) if fill <= max(LOWEST.get(source.dtype, -math.inf), lower_bound(source)) else None
 
     def check(self, match: PaddedPool) -> tuple[ir.Value, list[int]]:
         """Return what the Pad reads, and the pool's new pads; refuse where the pool cannot pad as much."""
@@ -54,13 +60,15 @@ class FoldPad(Rule[PaddedPool, tuple[ir.Value, list[int]]]):
         pads = given.astype(np.int64).reshape(2, dimensions)
         if pads[:, :2].any() or (pads < 0).any() or kernel.size != dimensions - 2:
             refuse("the Pad crops, or pads the batch or the channels")
-        if attribute(pool, "auto_pad", "NOTSET") not in ("NOTSET", "VALID") or attribute(pool, "ceil_mode", 0):
-            refuse("the pool chooses its padding by itself")
         if len(pool.outputs) > 1:
             refuse("the pool also returns indices, which count what is padded")
-        total = pads[:, 2:] + np.asarray(attribute(pool, "pads", [0] * (2 * kernel.size)), np.int64).reshape(2, -1)
+        total = pads[:, 2:] + _own_pads(match, kernel.size)
         if (total >= kernel).any():
             refuse("the padding is as wide as the pool's window")
+        strides = np.asarray(attribute(pool, "strides", [1] * kernel.size), np.int64)
+        automatic = attribute(pool, "auto_pad", "NOTSET") != "NOTSET"
+        if attribute(pool, "ceil_mode", 0) and (automatic or (total[1] + strides > kernel).any()):
+            refuse("the pool rounds its size up and would leave out a window that lies in the padding")
         return source, total.reshape(-1).tolist()
 
     def rewrite(self, match: PaddedPool, plan: tuple[ir.Value, list[int]], names: Names) -> str:
@@ -72,7 +80,20 @@ class FoldPad(Rule[PaddedPool, tuple[ir.Value, list[int]]]):
         return "pads by itself"
 
 
-def _is_least(fill: npt.NDArray[Any]) -> bool:
-    """True for −∞ and for the lowest finite number of the type."""
-    number = float(fill.astype(np.float64).reshape(-1)[0])
-    return number == -np.inf or (fill.dtype.kind == "f" and number <= float(np.finfo(fill.dtype).min))
+def _own_pads(match: PaddedPool, axes: int) -> npt.NDArray[np.int64]:
+    """Return what the pool pads already, (2, axes): where it chooses that by the size, what it chooses."""
+    pool, auto = match.pool, attribute(match.pool, "auto_pad", "NOTSET")
+    if not auto.startswith("SAME"):
+        given = attribute(pool, "pads", [0] * (2 * axes)) if auto == "NOTSET" else [0] * (2 * axes)
+        return np.asarray(given, np.int64).reshape(2, axes)
+    shape = static_shape(match.pad.outputs[0])
+    if shape is None or None in shape[2:]:
+        refuse("the pool chooses its padding by a size that is not known")
+    size, ones = np.array(shape[2:], np.int64), [1] * axes
+    kernel, strides, dilations = (
+        np.asarray(attribute(pool, name, ones), np.int64) for name in ("kernel_shape", "strides", "dilations")
+    )
+    last = (-(-size // strides) - 1) * strides  # where the last window begins
+    missing = np.maximum(last + (kernel - 1) * dilations + 1 - size, 0)
+    small, large = missing // 2, missing - missing // 2
+    return np.stack((small, large) if auto == "SAME_UPPER" else (large, small))

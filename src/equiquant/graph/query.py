@@ -21,6 +21,7 @@ __all__ = [
     "clip_ends",
     "constant",
     "constant_producer",
+    "filled_with",
     "infinite_constant",
     "integers",
     "is_float",
@@ -227,9 +228,14 @@ def is_gate(node: ir.Node) -> bool:
 
 def pads_own_values(node: ir.Node) -> bool:
     """True for a Pad that fills in values of the tensor it pads, or 0."""
+    return attribute(node, "mode", "constant") != "constant" or filled_with(node) == 0
+
+
+def filled_with(node: ir.Node) -> float | None:
+    """Return the number a Pad fills in; None where it is computed, or one of the tensor's own."""
     if attribute(node, "mode", "constant") != "constant":
-        return True
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        fill = constant(node.inputs[2])
-        return fill is not None and not np.any(fill)
-    return not attribute(node, "value", 0.0)
+        return None
+    if len(node.inputs) < 3 or node.inputs[2] is None:
+        return float(attribute(node, "value", 0.0))
+    fill = constant(node.inputs[2])
+    return None if fill is None or fill.size != 1 else float(fill.astype(np.float64).reshape(()))

@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from equiquant.graph.bounds import clip_bounds
 from equiquant.graph.edit import add_initializer, remove_unread
 from equiquant.graph.query import clip_ends, constant, sole_consumer, static_shape
 from equiquant.numerics.affine import INT_TYPES, QuantParams, quantize
-from equiquant.target.ranges import clip_bounds
 
 __all__ = ["clip_integers"]
 

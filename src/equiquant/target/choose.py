@@ -21,6 +21,7 @@ from equiquant.calibrate.stats import TensorStats
 from equiquant.decisions import Decision
 from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.errors import DataError
+from equiquant.graph.bounds import clip_bounds
 from equiquant.graph.query import attribute, constant, sole_consumer
 from equiquant.hardware import is_hardware_factor
 from equiquant.numerics.affine import QuantParams
@@ -34,7 +35,7 @@ from equiquant.target.limits import Bound, Tensor, enforce, position
 from equiquant.target.noise_costs import Cost, Use, from_table, power, relative_noise, summed
 from equiquant.target.ops import OpRow, activation_inputs, row_of, weight_axis, window_size
 from equiquant.target.plan import QuantPlan
-from equiquant.target.ranges import Evidence, activation_params, clip_bounds, union
+from equiquant.target.ranges import Evidence, activation_params, union
 from equiquant.target.survey import Group, Survey
 from equiquant.target.weights import bias_params, fit_weight_to_bias, weight_params
 

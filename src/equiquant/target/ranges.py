@@ -18,13 +18,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT
 from equiquant.calibrate.methods import HISTOGRAM_METHODS
 from equiquant.calibrate.stats import TensorRecord, Votes
 from equiquant.errors import DataError
-from equiquant.graph.query import clip_ends
 from equiquant.numerics.affine import QuantParams, params_from_range, power_of_two_params
 from equiquant.numerics.entropy import ENTROPY_BINS, entropy_range
 from equiquant.numerics.histogram import DyadicHistogram
@@ -34,7 +32,7 @@ from equiquant.numerics.pow2 import minmse_exponent, minmse_margin, nonoverflow_
 from equiquant.recipe import Recipe
 from equiquant.target.targets import Target
 
-__all__ = ["Evidence", "activation_params", "clip_bounds", "in_doubt", "union"]
+__all__ = ["Evidence", "activation_params", "in_doubt", "union"]
 
 Array = npt.NDArray[Any]
 
@@ -161,16 +159,3 @@ def _most_common(votes: Votes, zero: int, fallback: int) -> int:
     """Return the exponent most samples have, of equals the coarsest."""
     counts = {exponent: count for (voted, exponent), count in votes.items() if voted == zero}
     return max(counts, key=lambda e: (counts[e], e)) if counts else fallback
-
-
-def clip_bounds(node: ir.Node) -> tuple[float, float]:
-    """Return the range a node's output cannot leave, as far as its op tells."""
-    if node.domain != "":
-        return -np.inf, np.inf
-    if node.op_type == "Clip":
-        low, high = clip_ends(node)
-        return (-np.inf if low is None else low), (np.inf if high is None else high)
-    return _BOUNDS.get(node.op_type, (-np.inf, np.inf))
-
-
-_BOUNDS = {"Relu": (0.0, np.inf), "Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}

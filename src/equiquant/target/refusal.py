@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.graph.query import attribute, constant, infinite_constant, static_shape
+from equiquant.graph.query import attribute, constant, filled_with, infinite_constant, static_shape
 from equiquant.target.ops import OpRow, activation_inputs, data_outputs, row_of
 
 __all__ = ["data_type", "overridable", "refusal"]
@@ -22,6 +22,8 @@ def refusal(node: ir.Node) -> str | None:
         return f"the caller can override its '{default.name}'"
     if (infinite := infinite_constant(node)) is not None:
         return f"its constant '{infinite.name}' is not finite"
+    if _stands_for_infinity(node):
+        return "what is padded before the MaxPool stands for minus infinity, which no range of integers has room for"
     if (empty := _empty(node, row)) is not None:
         return f"'{empty.name}' has no elements"
     if node.op_type == "AveragePool" and any(d != 1 for d in attribute(node, "dilations", ())):
@@ -46,6 +48,17 @@ def refusal(node: ir.Node) -> str | None:
 def overridable(node: ir.Node) -> ir.Value | None:
     """Return an initializer the node reads that the caller may give another value, None if there is none."""
     return next((v for v in node.inputs if v is not None and v.is_initializer() and v.is_graph_input()), None)
+
+
+def _stands_for_infinity(node: ir.Node) -> bool:
+    """True for a Pad with a negative number that only MaxPools read, and for these."""
+    value = node.inputs[0]
+    pad = (
+        node if node.op_type == "Pad" else value.producer() if node.op_type == "MaxPool" and value is not None else None
+    )
+    if pad is None or pad.op_type != "Pad" or pad.outputs[0].is_graph_output() or (filled_with(pad) or 0) >= 0:
+        return False
+    return all(reader.op_type == "MaxPool" for reader in pad.outputs[0].consumers())
 
 
 def _empty(node: ir.Node, row: OpRow) -> ir.Value | None:

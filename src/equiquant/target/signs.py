@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from equiquant.graph.bounds import clip_bounds
 from equiquant.graph.query import constant
 from equiquant.target.ops import activation_inputs, data_outputs, moves_data, row_of
-from equiquant.target.ranges import clip_bounds
 
 __all__ = ["never_negative"]
 
