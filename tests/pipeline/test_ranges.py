@@ -148,6 +148,19 @@ def test_every_candidate_has_room_beyond_the_few_values_of_pooled_features(name:
         assert plan.settled.ends["activation", "y"][0] > (1.0 if name == "a8w8" else 0.7) * largest.max()
 
 
+def test_few_values_of_a_layer_have_room_below_0_where_none_was_seen_there() -> None:
+    """Pooled features are bounded by the Relu before them; what a layer makes of them is not."""
+    nodes = "a = Conv(x, w1) r = Relu(a) p = GlobalAveragePool(r) y = Conv(p, w2, b)"
+    given = weights(w1=(8, 3, 1, 1), w2=(4, 8, 1, 1)) | {"b": np.full(4, 4.0, np.float32)}
+    source = proto(nodes, "float[N,3,4,4] x", "float[] y", given)
+    samples = np.random.default_rng(0).normal(size=(24, 3, 4, 4)).astype(np.float32)
+    assert run(source, {"x": samples})[0].min() > 0
+    report = quantize(source, data=samples, preset="a8w8", **PLAIN).report.to_dict()
+    zeros = {t["name"]: t["zero_point"] for t in report["tensors"]}
+    assert zeros["p"] == 0
+    assert 10 < zeros["y"] < 128
+
+
 @pytest.mark.parametrize("options", [{"preset": "a16w8"}, {"preset": "a8w8", "nodes_to_int16": ("*",)}])
 def test_16_bits_have_room_for_more_than_was_seen(
     model: onnx.ModelProto, data: np.ndarray, options: dict[str, Any]

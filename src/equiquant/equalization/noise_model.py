@@ -29,7 +29,7 @@ from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.range_noise import COHERENCE, RangeNoise, WeightRange
 from equiquant.numerics.sketch import MagnitudeSketch
-from equiquant.numerics.tail import beyond
+from equiquant.numerics.tail import beyond, untold
 
 __all__ = ["Sketches", "cut_ends", "noise_terms", "range_terms"]
 
@@ -102,6 +102,7 @@ def range_terms(
     """
     slots = {query.label(s.node): s for s in classes.slots if s.role == "weight"}
     clips = {query.name_of(site.node.outputs[0]): site for site in classes.clips}
+    signed = {query.name_of(slot.node.outputs[0]) for slot in classes.layers}
     weights: list[WeightRange] = []
     tensors: list[RangeNoise] = []
     for term in terms:
@@ -119,7 +120,8 @@ def range_terms(
             site = clips.get(term.name)
             source = term.name if site is None else query.name_of(site.node.inputs[0])
             if source in sketches:
-                tensors.append(_range(term, sketches[source], site, ends[term.name].most))
+                given = sketches[source], ends[term.name].most
+                tensors.append(_range(term, *given, site, signed=term.name in signed))
     return weights, tensors
 
 
@@ -143,9 +145,20 @@ def cut_ends(
     return ends
 
 
-def _range(term: TensorNoise, sketches: Sketches, site: ClipSite | None, level: tuple[float, float]) -> RangeNoise:
-    used = sketches if site is None and sketches[1].high.any() else sketches[:1]
-    sides = [_side(side, end) for side, end in zip(used, level, strict=False)]
+def _range(
+    term: TensorNoise, sketches: Sketches, level: tuple[float, float], site: ClipSite | None, *, signed: bool
+) -> RangeNoise:
+    """Return a tensor with what its range may cut off; if `signed`, its values may have either sign.
+
+    A symmetric range has room on both sides anyway.
+    """
+    crossing = signed and not term.symmetric
+    others = [
+        other if crossing and untold(side) else None for side, other in zip(sketches, sketches[::-1], strict=True)
+    ]
+    sides = [_side(*given) for given in zip(sketches, others, level, strict=True)]
+    if site is not None or not sides[1][2].any():
+        sides = sides[:1]
     if term.symmetric:
         values, share = (np.concatenate([side[k] for side in sides], axis=1) for k in (0, 1))
         sides = [(values, share, np.max([side[2] for side in sides], axis=0))]
@@ -153,14 +166,16 @@ def _range(term: TensorNoise, sketches: Sketches, site: ClipSite | None, level: 
     return RangeNoise(term.name, term.ids, term.gain, term.clip_gain, tuple(sides), term.levels, bound, bound_id)
 
 
-def _side(side: MagnitudeSketch, level: float) -> tuple[Array, Array, Array]:
+def _side(side: MagnitudeSketch, other: MagnitudeSketch | None, level: float) -> tuple[Array, Array, Array]:
     """Return each channel's magnitudes up to its largest and what is to come beyond, their shares, and the largest.
 
-    All that lies beyond where its readers are level counts as if it lay there.
+    All that lies beyond where its readers are level counts as if it lay there. Where the other side has to tell
+    of this one, the largest is that of what is to come.
     """
-    values, (further, rest) = np.minimum(side.values, side.high[:, None]), beyond(side)
+    values, (further, rest) = np.minimum(side.values, side.high[:, None]), beyond(side, other)
     magnitudes = np.minimum(np.column_stack([values, further]), level)
-    return magnitudes, np.column_stack([side.share, rest]), np.minimum(side.high, level)
+    largest = side.high if other is None else further.max(axis=1)
+    return magnitudes, np.column_stack([side.share, rest]), np.minimum(largest, level)
 
 
 def _tensor_term(
