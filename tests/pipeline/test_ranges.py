@@ -15,6 +15,7 @@ from equiquant.calibrate import SampleView, load_stats, open_samples
 from equiquant.canonical import canonicalize
 from equiquant.equalization import find_classes
 from equiquant.io import input_specs, load_model
+from equiquant.pipeline.judging import Judge
 from equiquant.pipeline.solving import solve
 from equiquant.pipeline.splitting import alternate
 from equiquant.recipe import preset
@@ -159,6 +160,32 @@ def test_few_values_of_a_layer_have_room_below_0_where_none_was_seen_there() -> 
     zeros = {t["name"]: t["zero_point"] for t in report["tensors"]}
     assert zeros["p"] == 0
     assert 10 < zeros["y"] < 128
+
+
+@pytest.mark.parametrize(("best", "kept"), [(2, "global"), (3, "global+ranges")])
+def test_room_beyond_few_values_may_cost_something_on_samples_held_back(
+    best: int, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They show what it costs, and hardly ever what it is good for; where it is ruinous, it tells nothing."""
+    nodes = "a = Conv(x, w1) r = Relu(a) p = GlobalAveragePool(r) y = Conv(p, w2)"
+    source = proto(nodes, "float[N,3,12,12] x", "float[] y", weights(w1=(8, 3, 1, 1), w2=(4, 8, 1, 1)))
+    samples = np.random.default_rng(0).normal(size=(24, 3, 12, 12)).astype(np.float32)
+    samples[alternate(24)[1]] += 2.0  # these are held back from the solver
+
+    def scale_of_scores(cost: float) -> Any:
+        measured: list[ir.Model] = []
+
+        def told(_: Judge, model: ir.Model, ranges: Any = None, **__: Any) -> float:
+            first = all(model is not other for other in measured)
+            measured.extend([model] * first)
+            return 50.0 + 30.0 * (len(measured) == best + 1) - (0.0 if first else cost)
+
+        monkeypatch.setattr(Judge, "sqnr_db", told)
+        found, report = scales(source, samples, preset="a8w8")
+        assert report["equalization"]["method"] == kept
+        return found["y"]
+
+    assert scale_of_scores(0.0) == scale_of_scores(5.0) > scale_of_scores(15.0)
 
 
 @pytest.mark.parametrize("options", [{"preset": "a16w8"}, {"preset": "a8w8", "nodes_to_int16": ("*",)}])

@@ -45,7 +45,7 @@ Array = npt.NDArray[Any]
 Noise = dict[str, list[float]]
 """Predicted noise over signal of every term, by plan."""
 
-ROOM_DB = 3.0  # that room for more than the few values seen may cost on samples that need none
+ROOM_DB = 6.0  # that room for more than the few values seen may cost on samples that need none
 CLEAR_DB = 3.0  # predicted from calibration data; the prediction errs by less where both sides are of one network
 
 
@@ -282,12 +282,8 @@ def _try(
             measure = partial(judge.sqnr_db, proof.model, original=Original(model, _factors(classes, proof.z)))
             sqnr = measure(ranges)
             chosen = ranges
-            if settled is not None and ranges is None:
-                roomy = measure(settled)
-                if roomy > sqnr - ROOM_DB:  # too few samples are held back to show what room is good for
-                    chosen, sqnr = settled, roomy
-            elif settled is not None and measure(settled) > sqnr - EQUAL_DB:  # scales fitted to few may want no more
-                chosen = settled
+            if settled is not None and (roomy := measure(settled)) > sqnr - ROOM_DB:
+                chosen, sqnr = settled, roomy  # too few samples are held back to show what room is good for
             if widened is not None and (wide := measure(widened)) > sqnr + EQUAL_DB:
                 chosen, sqnr = widened, wide
             ranges = chosen
