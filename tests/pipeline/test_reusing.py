@@ -101,8 +101,10 @@ def test_what_judges_candidates_is_made_only_where_there_are_some(
         quantize(MODEL, data=data, **options)
 
 
-def test_biases_are_corrected_without_data_by_the_means_of_the_file(tmp_path: Path) -> None:
-    """Not where nobody wants it, nor by a file of an earlier version, that has no means: and that is said."""
+def test_biases_are_corrected_without_data_by_the_means_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where nobody wants it or it does harm, nor by a file of an earlier version, without means: that is said."""
     file, bare = tmp_path / "stats", tmp_path / "bare"
     quantize(MODEL, data=DATA + 1, preset="xint8", calibration_cache=file)
     stats = load_stats(file)
@@ -116,8 +118,11 @@ def test_biases_are_corrected_without_data_by_the_means_of_the_file(tmp_path: Pa
         return float(np.square((y - expected).mean(axis=(0, 2, 3))).sum()), told
 
     corrected, told = outcome(file)
-    assert "corrected by the means" in told
+    assert told.startswith("biases are corrected by the means")
     for cache, options, reason in ((file, {"bias_correction": False}, "go to"), (bare, {}, "holds no means")):
         plain, told = outcome(cache, **options)
         assert reason in told
         assert corrected < 0.5 * plain
+    monkeypatch.setattr("equiquant.pipeline.refining.MEANS_DB", -100.0)
+    assert outcome(file)[0] > 2 * corrected
+    assert "are left without: they stay" in outcome(file)[1]

@@ -17,7 +17,16 @@ from equiquant.graph.query import constant
 from equiquant.io import Runner
 from equiquant.numerics.affine import dequantize, quantize
 from equiquant.recipe import Recipe, preset
-from equiquant.refine import Original, Refined, Refinement, layers_of, mean_inputs, refine, refine_by_means
+from equiquant.refine import (
+    ChannelMeans,
+    Original,
+    Refined,
+    Refinement,
+    layers_of,
+    mean_inputs,
+    refine,
+    refine_by_means,
+)
 from equiquant.target import QuantPlan, target_of
 from tests.qdq.support import noise, parse, run, sqnr
 from tests.qdq.support import quantize as quantized
@@ -113,8 +122,12 @@ def test_means_alone_correct_biases(name: str) -> None:
     before, plan = quantized(model, recipe, feeds)
     names = list(mean_inputs(model))
     runs = [np.concatenate(tensors) for tensors in zip(*(Runner(model, names).run(f) for f in others), strict=True)]
-    means = {name: x.mean(axis=(0, 2, 3), dtype=np.float64) for name, x in zip(names, runs, strict=True)}
+    means = {
+        name: ChannelMeans(x.mean(axis=(0, 2, 3), dtype=np.float64), x[0, 0].size)
+        for name, x in zip(names, runs, strict=True)
+    }
     found = refine_by_means(model, plan, target_of(recipe), means)
+    assert found is not None
     target = outputs(model, others).mean(axis=(0, 2, 3), dtype=np.float64)
     errors = [
         np.square(outputs(m, others).mean(axis=(0, 2, 3), dtype=np.float64) - target).sum()
@@ -123,7 +136,28 @@ def test_means_alone_correct_biases(name: str) -> None:
     assert errors[1] < 0.5 * errors[0]
     del means["s"]
     partly = refine_by_means(model, plan, target_of(recipe), means)
+    assert partly is not None
     assert len(partly.plan.constants) == len(plan.constants) == len(found.plan.constants) - 1
+    assert refine_by_means(model, plan, target_of(recipe), {}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"), [((4, None), [4, 6]), ((None, None), [5, 5]), ((3, 8), [3, 8]), ((None, None, None), [3, 3, 3])]
+)
+def test_open_sizes_are_those_of_as_many_positions(given: tuple[int | None, ...], sizes: list[int]) -> None:
+    assert ChannelMeans(np.zeros(1), 24.0).sizes(given) == sizes
+
+
+def test_a_window_wider_than_what_it_reads_has_no_column() -> None:
+    """The mean number of positions may be less than every sample has."""
+    model, recipe = chain(), A8W8
+    plan = quantized(model, recipe, images(2))[1]
+    tiny = {name: ChannelMeans(np.zeros(3 if name == "x" else 8), 1.0) for name in mean_inputs(model)}
+    for value in (model.graph.inputs[0], *(node.outputs[0] for node in model.graph)):
+        value.shape = None
+    found = refine_by_means(model, plan, target_of(recipe), tiny)
+    assert found is not None  # the first layer pads
+    assert len(found.plan.constants) == len(plan.constants)
 
 
 def test_scales_stay_and_the_integers_are_exact() -> None:

@@ -61,6 +61,11 @@ class Patches:
             target[:, :, index] = window
         return result
 
+    def fit(self, spatial: Sequence[int]) -> bool:
+        """True if an input of these sizes has room for one window at least."""
+        axes = zip(spatial, self.stuffing, self.begins, self.ends, self.kernel, self.dilations, strict=True)
+        return all((n - 1) * t + 1 + b + e > d * (k - 1) for n, t, b, e, k, d in axes)
+
     def mean_column(self, x: Array) -> Array:
         """Return the mean over all output positions of what they read, (N, C, K); no column is made for it."""
         _, windows = self._windows(x, None, 0, 0)

@@ -20,7 +20,16 @@ from equiquant.pipeline.equalizing import Equalized
 from equiquant.pipeline.judging import EQUAL_DB, MOST_FITTED, MOST_HELD, Yardstick, affordable_feeds
 from equiquant.pipeline.splitting import alternate, held_back
 from equiquant.pipeline.state import RunState
-from equiquant.refine import Layer, Original, Refinement, layers_of, refine, refine_by_means, rounding_cost
+from equiquant.refine import (
+    ChannelMeans,
+    Layer,
+    Original,
+    Refinement,
+    layers_of,
+    refine,
+    refine_by_means,
+    rounding_cost,
+)
 from equiquant.target import QuantPlan, target_of
 
 __all__ = ["refined", "refined_by_means", "refinements"]
@@ -30,11 +39,16 @@ FITTED_SECONDS = 0.75  # of float inference that the fitted feeds may cost, unle
 HELD_SECONDS = 0.3  # the same of those held back
 LEAST_FITTED, LEAST_HELD = 16, 8  # where weights are rounded: for fewer, rounding fits what is no one else's
 GLANCE_FEEDS = 12  # that biases alone are corrected on where rounding will correct them on all
+MEANS_DB = 3.0  # that biases corrected by means may cost on made-up inputs, which the real ones are not like
 AUTO_COST = 6e11  # multiplications that `auto` spends on rounding: about 20 s on two cores
 
 WIDE = "it has too many inputs: their second moments would take gigabytes, so its weights go to the nearest step"
 BY_MEANS = "biases are corrected by the means in the file of statistics; without data weights go to the nearest step"
-NO_MEANS = "the file of statistics holds no means, and there are no data: biases and weights were not refined"
+HARMFUL_MEANS = (
+    "biases corrected by the means in the file of statistics left {after:.1f} dB on made-up inputs, where {before:.1f}"
+    " are left without: they stay, and without data weights go to the nearest step"
+)
+NO_MEANS = "the file of statistics holds no means of what layers read, and there are no data: nothing was refined"
 NO_SAMPLES = "the statistics come from a file and there are no data: weights go to the nearest step"
 NONE, BIASES, WEIGHTS, BOTH = "none", "bias correction", "rounding", "bias correction and rounding"
 
@@ -112,13 +126,25 @@ def refined_by_means(
 ) -> tuple[ir.Model, QuantPlan]:
     """Return the model and the plan with biases corrected by the means of statistics; what was given is not changed.
 
-    Weights are not rounded for made-up inputs, nor is anything measured on them: in expectation this can only help.
+    Weights are not rounded for made-up inputs. On these the biases must not do clear harm, as they may where hardly
+    anything is left of the output: what ranges cut off moves the means on the way, which the statistics do not show.
     """
-    means = {name: record.channels.mean for name, record in stats.tensors.items() if record.channels is not None}
-    wanted = state.recipe.bias_correction
+    means = {
+        name: ChannelMeans(record.channels.mean, record.sums.count / max(1, stats.samples))
+        for name, record in stats.tensors.items()
+        if record.sums is not None and record.channels is not None
+    }
+    wanted = state.recipe.bias_correction and any(layer.takes_bias for layer in layers_of(model, plan)[0])
     with state.stages("refine"):
-        found = refine_by_means(model, plan, target_of(state.recipe), means) if wanted and means else None
-    reason = NO_MEANS if not means else BY_MEANS if wanted else NO_SAMPLES
+        found = refine_by_means(model, plan, target_of(state.recipe), means) if wanted else None
+        reason = BY_MEANS if found is not None else NO_MEANS if wanted else NO_SAMPLES
+        if found is not None:
+            most = max(1, affordable_feeds(model, state.stream, HELD_SECONDS))
+            feeds = range(state.stream.count_up_to(min(most, MOST_HELD)))
+            yardstick = Yardstick(model, SampleView.picked(state.stream, feeds))
+            before, after = (_sqnr_db(yardstick, *each) for each in ((model, plan), (found.model, found.plan)))
+            if not after >= before - MEANS_DB:
+                found, reason = None, HARMFUL_MEANS.format(after=after, before=before)
     state.decisions.append(Decision("refine", "no_data", "whole network", found is not None, reason))
     return (model, plan) if found is None else (found.model, found.plan)
 

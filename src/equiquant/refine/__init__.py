@@ -2,11 +2,12 @@
 
 from equiquant.refine.cost import rounding_cost
 from equiquant.refine.layers import Layer, layers_of, mean_inputs
-from equiquant.refine.means import OutputMeans, output_means
+from equiquant.refine.means import ChannelMeans, OutputMeans, output_means
 from equiquant.refine.run import Original, Refined, refine, refine_by_means
 from equiquant.refine.solve import Refinement
 
 __all__ = [
+    "ChannelMeans",
     "Layer",
     "Original",
     "OutputMeans",

@@ -6,7 +6,8 @@ positions, so that samples of different sizes count the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from equiquant.graph.edit import Names
 from equiquant.io import Runner
 from equiquant.refine.forms import Form
 
-__all__ = ["InputMean", "OutputMeans", "output_means"]
+__all__ = ["ChannelMeans", "InputMean", "OutputMeans", "output_means"]
 
 Array = npt.NDArray[Any]
 
@@ -56,6 +57,26 @@ class InputMean:
         samples = sum(count for _, count in self._sums.values())
         images = ((total - zero * count) * (scale / samples) for total, count in self._sums.values())
         return np.asarray(sum(form.mean_column(image[None])[0] for image in images))
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelMeans:
+    """The mean of each channel of a tensor, over samples and positions.
+
+    Attributes:
+        mean: (channels,) the means.
+        positions: Positions of a sample, in the mean.
+    """
+
+    mean: Array
+    positions: float
+
+    def sizes(self, given: Sequence[int | None]) -> list[int]:
+        """Return spatial sizes, those that are open equal, such that there are as many positions."""
+        known = math.prod(size for size in given if size is not None)
+        open_axes = max(1, sum(size is None for size in given))
+        even = max(1, round((self.positions / max(1, known)) ** (1 / open_axes)))
+        return [even if size is None else size for size in given]
 
 
 @dataclass(frozen=True, eq=False)

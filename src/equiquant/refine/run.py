@@ -20,7 +20,7 @@ from equiquant.graph.edit import Names, own_constant, set_initializer
 from equiquant.graph.query import static_shape
 from equiquant.numerics.affine import QuantParams, dequantize, quantize
 from equiquant.refine.layers import Layer, layers_of
-from equiquant.refine.means import OutputMeans, output_means
+from equiquant.refine.means import ChannelMeans, OutputMeans, output_means
 from equiquant.refine.solve import Refinement, Solution, correct, recentre, solve
 from equiquant.refine.walk import Walk
 from equiquant.target.late_bias import fit_bias
@@ -36,7 +36,6 @@ Feeds = Iterable[Mapping[str, Array]]
 MEMORY = 1 << 27  # bytes of activations held, of all samples and both networks; fixed, so that a run can be repeated
 MOST_MEMORY = 1 << 30  # bytes that as few as `ENOUGH` samples may hold
 ENOUGH = 16
-OPEN_SIZE = 32  # of an axis whose size is not known: tells how often a window reaches beyond the border
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,14 +121,19 @@ def refine(
     return Refined(refined, plan, samples)
 
 
-def refine_by_means(model: ir.Model, plan: QuantPlan, target: Target, means: Mapping[str, Array]) -> Refined:
+def refine_by_means(
+    model: ir.Model, plan: QuantPlan, target: Target, means: Mapping[str, ChannelMeans]
+) -> Refined | None:
     """Return the model and the plan with biases that make up for rounded weights, found without a sample.
 
     Args:
         model: The float model; not changed.
         plan: How it is quantized.
         target: What it is quantized for.
-        means: (channels,) the means of tensors in the float model, by name; layers with another input stay as they are.
+        means: Those of tensors in the float model, by name; layers with another input stay as they are.
+
+    Returns:
+        What was refined; None if that is nothing.
     """
     refined = model.clone()
     nodes = _nodes(refined)
@@ -138,6 +142,8 @@ def refine_by_means(model: ir.Model, plan: QuantPlan, target: Target, means: Map
         for layer in layers_of(refined, plan)[0]
         if layer.takes_bias and (column := _even_column(layer, _data(nodes[layer.name]), means)) is not None
     }
+    if not columns:
+        return None
     plan, added = _own_constants(refined, plan, target, Refinement(correct_bias=True, round_weights=False), columns)
     for layer in layers_of(refined, plan)[0]:
         if layer.name in columns:
@@ -149,13 +155,13 @@ def refine_by_means(model: ir.Model, plan: QuantPlan, target: Target, means: Map
     return Refined(refined, plan, 0)
 
 
-def _even_column(layer: Layer, source: ir.Value, means: Mapping[str, Array]) -> Array | None:
-    """Return the layer's mean column from the means of its input's channels; None where they are not known."""
-    mean = means.get(source.name or "")
-    shape = static_shape(source) or ()
-    if mean is None or mean.size != layer.form.channels:
+def _even_column(layer: Layer, source: ir.Value, means: Mapping[str, ChannelMeans]) -> Array | None:
+    """Return the layer's mean column from the means of its input's channels; None where they do not tell it."""
+    known = means.get(source.name or "")
+    if known is None or known.mean.size != layer.form.channels:
         return None
-    return layer.form.even_column(mean, [size or OPEN_SIZE for size in shape[2:]])
+    rank = 0 if layer.form.patches is None else len(layer.form.patches.kernel)
+    return layer.form.even_column(known.mean, known.sizes((static_shape(source) or (None,) * (rank + 2))[2:]))
 
 
 def _with_bias(
