@@ -128,6 +128,35 @@ def test_a_quantized_input_is_compared_too() -> None:
     assert tensor.error.sqnr_db == pytest.approx(10 * math.log10((x**2).sum() / (noise**2).sum()), abs=1e-3)
 
 
+ROUNDED_INPUT = [("QuantizeLinear", ["x", "s", "z"], ["xq"]), ("DequantizeLinear", ["xq", "s", "z"], ["xd"])]
+GRID = {"s": np.float32(0.25), "z": np.int8(0)}
+
+
+@pytest.mark.parametrize("tensors", [True, False])
+def test_outputs_that_all_vary_in_size_leave_nothing_of_the_float_model_to_run(tensors: bool) -> None:
+    """What a mask selects of an input: the input is compared with itself rounded, if anything is."""
+    kept = {"mask": np.array([True, False, True])}
+    reference = model([("Compress", ["x", "mask"], ["c"]), ("Relu", ["c"], ["y"])], kept)
+    rounded = [*ROUNDED_INPUT, ("Compress", ["xd", "mask"], ["c"]), ("Relu", ["c"], ["y"])]
+    comparison = compare_models(reference, model(rounded, kept | GRID), feeds(), tensors=tensors)
+    assert (comparison.samples, comparison.outputs) == (6, ())
+    assert [t.name for t in comparison.tensors] == (["x"] if tensors else [])
+
+
+def test_a_group_may_be_nothing_but_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*names: str) -> list[tuple[str, list[str], list[str]]]:
+        return [("Add", list(names), ["a"]), ("Relu", ["a"], ["y"])]
+
+    other = [
+        (op, [i.replace("x", "v") for i in ins], [o.replace("x", "v") for o in outs]) for op, ins, outs in ROUNDED_INPUT
+    ]
+    quantized = model([*ROUNDED_INPUT, *other, *read("xd", "vd")], GRID, inputs=("x", "v"))
+    pairs = [feed | {"v": feed["x"] + 1} for feed in feeds()]
+    monkeypatch.setattr(module, "GROUP_BYTES", 1)
+    comparison = compare_models(model(read("x", "v"), {}, inputs=("x", "v")), quantized, pairs)
+    assert comparison.order == ("x", "v", "a")
+
+
 @pytest.mark.parametrize("fault", ["doubled weight", "dropped channel", "coarse scale"])
 def test_seeded_faults_are_seen(fault: str) -> None:
     sound = compare_models(float_model(), quantized_model(), feeds()).outputs[0]
