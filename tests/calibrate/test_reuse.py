@@ -151,13 +151,28 @@ def test_ranges_that_were_chosen_serve_what_does_not_decide_them(
     assert not [d for d in with_file.report.decisions if d.rule == "noise"]
 
 
+@pytest.mark.parametrize("name", ["xint8", "a8w8"])
+@pytest.mark.parametrize("corrected", [True, False])
+def test_ranges_that_were_chosen_serve_with_bias_correction_and_without(
+    model: Path, x: np.ndarray, tmp_path: Path, name: str, corrected: bool
+) -> None:
+    """What differs is far less than what ranges without a solver cost."""
+    options: dict[str, Any] = {"preset": name, "calibration_cache": tmp_path / "stats", "cle_accept": "always"}
+    first = quantize(model, data=x, bias_correction=corrected, **options)
+    other = quantize(model, bias_correction=not corrected, **options)
+    activations = [tensor for tensor in scales(first) if "[" not in tensor]
+    assert [scales(other)[tensor] for tensor in activations] == [scales(first)[tensor] for tensor in activations]
+    assert not [d for d in other.report.decisions if d.rule == "noise"]
+
+
+@pytest.mark.parametrize(("name", "option"), [("xint8", "bias_type=int16"), ("a8w8", "per_channel=true")])
 def test_the_console_says_that_ranges_were_dropped(
-    model: Path, x: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, x: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, option: str
 ) -> None:
     np.save(tmp_path / "x.npy", x)
     given = ["quantize", str(model), "-o", str(tmp_path / "o.onnx"), "--data", str(tmp_path / "x.npy")]
-    given += ["--preset", "a8w8", "--stats", str(tmp_path / "stats")]
-    for more, told in (((), False), (("--no-bias-correction",), True)):
+    given += ["--preset", name, "--stats", str(tmp_path / "stats"), "--set", "cle_accept=always"]
+    for more, told in (((), False), (("--set", option), True)):
         assert main([*given, *more]) == 0
         assert ("those of least squared error are taken" in capsys.readouterr().out) == told
 

@@ -26,11 +26,11 @@ __all__ = ["new_scales", "ranges_fit", "recalled_scales", "solves"]
 
 REQUEST = ("cle", "cle_method", "cle_steps", "cle_append_bias", "clip_mode", "replace_clip6_relu", "optimize")
 ACCEPTED = ("cle_accept", "equivalence_tolerance")  # which scales a run takes of those it finds
-RESULT = ("name", "weight_rounding", "avoid_overflow", *ACCEPTED)
+RESULT = ("name", "bias_correction", "weight_rounding", "avoid_overflow", *ACCEPTED)
 SAMPLES = ("calibration_samples", "calibration_memory", "exact_histograms", "image", "seed")
 RAISED = ("keep_float", "int16", "target_sqnr", "raise_to")  # chosen in a network solved as if none were raised
 BESIDES = frozenset((*RESULT, *SAMPLES, *RAISED))
-"""Fields of the recipe that do not decide the solver's ranges, given the scales."""
+"""Fields of the recipe that do not decide the solver's ranges, given the scales; bias correction hardly does."""
 
 
 def solves(recipe: Recipe) -> bool:

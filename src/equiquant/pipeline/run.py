@@ -198,7 +198,9 @@ def _rescaled(state: RunState, recipe: Recipe, model: ir.Model, reference: Refer
     elif recipe.cle or (recipe.calibration == "noise" and state.recalled is None):
         found = equalize(state, model, reference)
     plain = found.ranges is None or state.equalization.get("method") in ("none", "pairwise", "global")
-    if state.quantize and recipe.calibration == "noise" and plain:
+    held = None if scales is None or state.recalled is None else state.recalled.scales
+    dropped = held is not None and held.ranges is not None and found.ranges is None and chooses_ranges(recipe, model)
+    if state.quantize and (dropped or (recipe.calibration == "noise" and plain)):
         reason = _without_ranges(state, recipe, model)
         if found.ranges is not None:
             reason += ", but of tensors that show few values a channel"
@@ -212,7 +214,8 @@ def _without_ranges(state: RunState, recipe: Recipe, model: ir.Model) -> str:
     if state.recalled is not None and not (state.recalled.scales and ranges_fit(state.recalled.scales, recipe)):
         why = NO_RANGES
     made_up = state.stream.synthetic if state.recalled is None else state.recalled.synthetic
-    taken = "the smallest and largest values" if made_up else "those of least squared error"
+    widest = made_up and recipe.calibration == "noise"
+    taken = "the smallest and largest values" if widest else "those of least squared error"
     return f"{why}: {taken} are taken"
 
 

@@ -95,8 +95,9 @@ def _head(name: str, data: Mapping[str, Any]) -> str:
     weights = "per channel" if recipe["per_channel"] else "per tensor"
     samples, made_up = data.get("samples"), data.get("samples_made_up", False)
     seen = "" if samples is None else f" on {calibrated_on(samples, made_up=made_up)}"
-    chosen = not any((d["stage"], d["rule"]) == ("calibrate", "noise") for d in data["decisions"])
-    calibration = recipe["calibration"] if chosen else "minmax" if made_up else "mse"
+    told = any((d["stage"], d["rule"]) == ("calibrate", "noise") for d in data["decisions"])
+    plain = "minmax" if made_up else "mse"
+    calibration = plain if told and recipe["calibration"] == "noise" else recipe["calibration"]
     return (
         f'<h1>{escape(name)}</h1><p class="lead"><span class="pill plain">{escape(recipe["name"])}</span> '
         f"{escape(recipe['activation_type'])} activations, {escape(recipe['weight_type'])} weights {weights}, "
