@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,16 @@ def test_gradient_is_that_of_finite_differences(seed: int) -> None:
     stage = RangeStage(weights, tensors, z, logs)
     at = np.concatenate([z, logs])
     np.testing.assert_allclose(stage(at)[1], differences(stage, at), atol=1e-7)
+
+
+def test_what_reaches_no_output_has_a_finite_value_that_pulls_nowhere() -> None:
+    silent = [replace(t, gain=0 * t.gain, clip_gain=0 * t.clip_gain) for t in network()[1]]
+    z, logs = point(0, ranges([], silent))
+    stage, at = RangeStage([], silent, z, logs), np.concatenate([z, logs])
+    value, gradient = stage(at)
+    assert np.isfinite(value)
+    assert not gradient.any()
+    assert not stage.curvature(at).any()
 
 
 def test_curvature_is_exact_where_nothing_is_clipped() -> None:

@@ -56,8 +56,8 @@ def words(*items: str) -> TensorProto:
     return numpy_helper.from_array(np.array(items, dtype=object), "words")
 
 
-def quality(model: onnx.ModelProto, preset: str) -> dict[str, float]:
-    report = quantize(model, data=SAMPLES, preset=preset).report.to_dict()
+def quality(model: onnx.ModelProto, preset: str, data: np.ndarray = SAMPLES) -> dict[str, float]:
+    report = quantize(model, data=data, preset=preset).report.to_dict()
     return {row["name"]: float(row["sqnr_db"]) for row in report["quality"]["outputs"]}
 
 

@@ -17,6 +17,7 @@ __all__ = ["RangeStage"]
 Array = npt.NDArray[Any]
 
 KEEP = 0.3  # weights below this fraction of the range cannot be clipped within a stage, and are left out of it
+SMALLEST = float(np.finfo(np.float64).tiny)  # J of what reaches no output: its log is finite, and flat
 
 
 class RangeStage:
@@ -48,6 +49,7 @@ class RangeStage:
         if self._tensors is not None:
             part, to_ends[self._split :] = self._tensors.add(faded, ends[self._split :], to_z)
             value += part
+        value = max(value, SMALLEST)
         return float(np.log(value)), gradient / value
 
     def curvature(self, point: Array) -> Array:
