@@ -26,6 +26,34 @@ def test_a_branch_whose_channels_were_all_pruned(preset: str) -> None:
     assert quality(model, preset)["y"] > 15
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("kind", "shape"), [("Conv", (0, 6, 1, 1)), ("ConvTranspose", (6, 0, 1, 1))])
+def test_a_branch_of_layers_without_channels_between_them(preset: str, kind: str, shape: tuple[int, ...]) -> None:
+    nodes = [
+        helper.make_node(kind, ["s", "none"], ["p"], name="pruned"),
+        helper.make_node("Relu", ["p"], ["r"], name="r2"),
+        helper.make_node("Conv", ["r", "empty", "bias"], ["q"], name="c3"),
+        helper.make_node("Add", ["s", "q"], ["y"]),
+    ]
+    given = {"none": np.zeros(shape), "empty": np.zeros((6, 0, 1, 1)), "bias": np.ones(6)}
+    model = network(nodes, [output(TensorProto.FLOAT, [1, 6, 8, 8])], **given)
+    equalize(model, data=SAMPLES)
+    assert quality(model, preset)["y"] > 15
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_branch_of_zeros_that_shows_few_values(preset: str) -> None:
+    """As a block begins that training has left alone: no range of it matters to an output."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["s"], ["p"]),
+        helper.make_node("Conv", ["p", "zeros"], ["q"], name="c3"),
+        helper.make_node("Add", ["s", "q"], ["y"]),
+    ]
+    model = network(nodes, [output(TensorProto.FLOAT, [1, 6, 8, 8])], zeros=np.zeros((6, 6, 1, 1)))
+    data = np.random.default_rng(3).standard_normal((8, 3, 8, 8), np.float32)
+    assert quality(model, preset, data)["y"] > 15
+
+
 def test_layers_without_channels_between_them_are_told() -> None:
     nodes = [helper.make_node("MatMul", ["x", "v"], ["h"], name="first"), helper.make_node("MatMul", ["h", "w"], ["y"])]
     graph = helper.make_graph(

@@ -23,7 +23,7 @@ def conv(builder: ClassBuilder, node: ir.Node) -> None:
     kernel = (1,) * (weight.ndim - 2)
     gain = out.reshape(out_size, 1, *kernel)
     loss = in_ids if groups == 1 else np.repeat(in_ids, out_size // groups, axis=0)
-    builder.slot(node, 1, gain, loss.reshape(-1, per_group, *kernel), "weight", groups)
+    builder.slot(node, 1, gain, loss.reshape(len(loss), per_group, *kernel), "weight", groups)
     builder.set(node.outputs[0], out)
     _bias(builder, node, 2, out.reshape(-1))
     return None
@@ -42,7 +42,7 @@ def conv_transpose(builder: ClassBuilder, node: ir.Node) -> None:
     gain = out.reshape(groups, per_group)
     gain = gain if groups == 1 else np.repeat(gain, in_size // groups, axis=0)
     loss = in_ids.reshape(in_size, 1, *kernel)
-    builder.slot(node, 1, gain.reshape(-1, per_group, *kernel), loss, "weight", groups, 1)
+    builder.slot(node, 1, gain.reshape(len(gain), per_group, *kernel), loss, "weight", groups, 1)
     builder.set(node.outputs[0], out)
     _bias(builder, node, 2, out.reshape(-1))
     return None
