@@ -102,3 +102,17 @@ def test_a_weight_may_be_an_output_or_an_input_that_nothing_reads(
     model.graph.inputs.append(model.graph.initializers["overridable"])
     x = np.zeros((1, 4, 6, 6), np.float32)
     assert np.array_equal(Runner(model, optimize=optimize).run({"x": x})[1], numbers)
+
+
+def test_a_float8_output_is_the_numbers_not_the_bytes_onnxruntime_returns() -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT8E4M3FN)]
+    ends = [
+        [helper.make_tensor_value_info(name, kind, [5])]
+        for name, kind in (("x", TensorProto.FLOAT), ("y", TensorProto.FLOAT8E4M3FN))
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", *ends), opset_imports=[helper.make_opsetid("", 19)], ir_version=9
+    )
+    (y,) = Runner(model).run({"x": np.array([0, -1.5, 1 / 3, 20, -440], np.float32)})
+    assert y.dtype == np.float32
+    assert y.tolist() == [0, -1.5, 0.34375, 20, -448]

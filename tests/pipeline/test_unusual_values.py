@@ -375,7 +375,8 @@ def test_what_only_onnxruntime_can_hold_is_not_compared(preset: str) -> None:
 
 
 @pytest.mark.parametrize("call", [equalize, quantize])
-def test_an_output_that_only_onnxruntime_can_hold_is_refused_by_name(call: Any) -> None:
-    nodes = [helper.make_node("Cast", ["s"], ["h"], to=TensorProto.BFLOAT16)]
-    with pytest.raises(ModelError, match=r"The output 'h' is bfloat16.* Cast to float"):
-        call(network(nodes, [output(TensorProto.BFLOAT16, [1, 6, 8, 8], "h")]), data=SAMPLES)
+@pytest.mark.parametrize("kind", [TensorProto.BFLOAT16, TensorProto.FLOAT8E5M2])
+def test_an_output_that_only_onnxruntime_can_hold_is_refused_by_name(call: Any, kind: int) -> None:
+    nodes = [helper.make_node("Cast", ["s"], ["h"], to=kind)]
+    with pytest.raises(ModelError, match=r"The output 'h' is (bfloat16|float8e5m2).* Cast to float"):
+        call(network(nodes, [output(kind, [1, 6, 8, 8], "h")], opset=19), data=SAMPLES)

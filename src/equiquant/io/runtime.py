@@ -152,6 +152,8 @@ class Runner:
             if i.name not in self._fed
         )
         self.outputs = tuple(outputs) if outputs is not None else tuple(o.name for o in self._session.get_outputs())
+        kinds = {o.name: _kind(o) for o in self._session.get_outputs()}
+        self._float8 = {n: ir.DataType[k.upper()].numpy() for n, k in kinds.items() if k.startswith("float8")}
 
     def _feed_weights(self, model: ir.Model) -> None:
         """Make the large weights inputs of the graph."""
@@ -188,18 +190,27 @@ class Runner:
             result = self._session.run(list(self.outputs), {**feed, **self._fed})
         except Exception as error:
             raise ModelError(self._failure(error)) from error
-        return [_array(value) for value in result]
+        return [self._decoded(name, _array(value)) for name, value in zip(self.outputs, result, strict=True)]
+
+    def _decoded(self, name: str, array: Array) -> Array:
+        """Return an output's numbers: of a float8 type onnxruntime hands over the bytes, if anything."""
+        kind = self._float8.get(name)
+        return array if kind is None else array.view(kind).astype(np.float32)
 
     def _failure(self, error: Exception) -> str:
         """Say why a run failed: onnxruntime does not name the output it cannot hand to Python."""
         for output in self._session.get_outputs():
-            kind = str(output.type).removeprefix("tensor(").removesuffix(")")
-            if kind.startswith(UNKNOWN_TO_NUMPY):
+            if (kind := _kind(output)).startswith(UNKNOWN_TO_NUMPY):
                 return (
                     f"The output '{output.name}' is {kind}, which onnxruntime's Python interface cannot return."
                     " End the model with a Cast to float."
                 )
         return f"onnxruntime failed on the model: {first_line(error)}"
+
+
+def _kind(output: Any) -> str:
+    """Return the element type of a session's output, such as `float`."""
+    return str(output.type).removeprefix("tensor(").removesuffix(")")
 
 
 def _array(value: Any) -> Array:
