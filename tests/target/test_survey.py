@@ -46,8 +46,20 @@ def test_an_average_with_dilations_has_no_integer_form() -> None:
 @pytest.mark.parametrize("name", ["a8w8", "xint8"])
 def test_a_model_whose_weights_are_inputs_is_refused(name: str) -> None:
     text = "g (float[1, 4, 8, 8] x, float[4, 4, 1, 1] w) => (float[] y) { a = Relu (x)  b = Conv (a, w)  y = Relu (b) }"
-    with pytest.raises(ModelError, match=r"for example 'w' of 'Conv_b': all stay float\. Remove"):
-        target.survey(parse(text, w=WEIGHT), preset(name))
+    model = parse(text, w=WEIGHT)
+    with pytest.raises(ModelError, match=r"for example 'w' of 'Conv_b': all stay float\. Remove.*of the model\.$"):
+        target.survey(model, preset(name))
+    with pytest.raises(ModelError, match=r"of the model, or leave optimize on"):
+        target.survey(model, preset(name).replace(optimize=False))
+    assert target.survey(model, preset(name).replace(nodes_to_exclude=("Conv_b",), op_types_to_quantize=("Relu",)))
+
+
+def test_a_batch_normalization_made_a_conv_is_no_layer_left_of_a_model_whose_weights_are_inputs() -> None:
+    text = (
+        "g (float[1, 4, 8, 8] x, float[4, 4, 1, 1] w) => (float[] y) { a = Conv (x, w)  y = Conv <group = 4> (a, s) }"
+    )
+    with pytest.raises(ModelError, match="'w' of 'Conv_a': all stay float"):
+        target.survey(parse(text, w=WEIGHT, s=noise(4, 1, 1, 1)), preset("xint8"))
 
 
 @pytest.mark.parametrize(

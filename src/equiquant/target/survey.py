@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from equiquant.errors import ModelError, OptionError
 from equiquant.graph.decisions import decision_values
-from equiquant.graph.query import constant, origin, sole_consumer
+from equiquant.graph.query import attribute, constant, origin, sole_consumer
 from equiquant.hardware import gemm_factors, is_hardware_factor
 from equiquant.recipe import Recipe
 from equiquant.target.float_regions import BETWEEN_FLOAT, float_region
@@ -110,7 +110,7 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
             kept[node.name or ""] = BETWEEN_FLOAT
     fused = _fuse(computing, chosen, kept, target)
     _drop_lazy(nodes, chosen, fused, kept, target)
-    _check_defaults(nodes)
+    _check_defaults([node for node in nodes if (node.name or "") not in left_out], recipe)
     if not chosen:
         raise ModelError(_nothing(model, kept))
     groups = _groups(nodes, chosen, fused, target)
@@ -149,15 +149,27 @@ def _values(model: ir.Model) -> dict[str, ir.Value]:
     return found | {v.name or "": v for node in model.graph for v in node.outputs}
 
 
-def _check_defaults(nodes: Sequence[ir.Node]) -> None:
-    """Refuse a model of whose layers none is left because weights are inputs: the rest is not worth quantizing."""
-    weighted = [node for node in nodes if has_weight(node)]
+def _check_defaults(asked: Sequence[ir.Node], recipe: Recipe) -> None:
+    """Refuse a model of whose layers none is left because weights are inputs: the rest is not worth quantizing.
+
+    Args:
+        asked: The nodes that the options leave to quantize.
+        recipe: The options.
+    """
+    weighted = [node for node in asked if has_weight(node) and not _scales_channels(node)]
     defaults = [value for node in weighted if (value := overridable(node)) is not None]
     if weighted and len(defaults) == len(weighted):
+        cure = "" if recipe.optimize else ", or leave optimize on: it does so where a model lists all its constants"
         raise ModelError(
             f"The caller can override constants of every layer, for example '{defaults[0].name}' of"
-            f" '{weighted[0].name}': all stay float. Remove from the graph inputs what is no input of the model."
+            f" '{weighted[0].name}': all stay float. Remove from the graph inputs what is no input of the model{cure}."
         )
+
+
+def _scales_channels(node: ir.Node) -> bool:
+    """True of a depthwise Conv of one tap, such as a BatchNormalization becomes for an NPU."""
+    weight = constant(node.inputs[1]) if node.op_type == "Conv" else None
+    return weight is not None and weight.size == weight.shape[0] == attribute(node, "group", 1)
 
 
 def _nothing(model: ir.Model, kept: Mapping[str, str]) -> str:
