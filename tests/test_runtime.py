@@ -105,14 +105,14 @@ def test_a_weight_may_be_an_output_or_an_input_that_nothing_reads(
 
 
 def test_a_float8_output_is_the_numbers_not_the_bytes_onnxruntime_returns() -> None:
-    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT8E4M3FN)]
-    ends = [
-        [helper.make_tensor_value_info(name, kind, [5])]
-        for name, kind in (("x", TensorProto.FLOAT), ("y", TensorProto.FLOAT8E4M3FN))
-    ]
-    model = helper.make_model(
-        helper.make_graph(nodes, "g", *ends), opset_imports=[helper.make_opsetid("", 19)], ir_version=9
+    kind = TensorProto.FLOAT8E4M3FN
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["x"], ["y"], to=kind)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [5])],
+        [helper.make_tensor_value_info("y", kind, [5])],
     )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
     (y,) = Runner(model).run({"x": np.array([0, -1.5, 1 / 3, 20, -440], np.float32)})
     assert y.dtype == np.float32
     assert y.tolist() == [0, -1.5, 0.34375, 20, -448]
