@@ -10,6 +10,8 @@ import pytest
 from equiquant import equalize, inspect, quantize
 from equiquant.errors import ModelError
 from equiquant.io import load_model
+from equiquant.recipe import preset as recipe
+from equiquant.target import survey
 from equiquant.verify import equivalence
 from tests.qdq.support import noise, parse
 
@@ -81,3 +83,12 @@ def test_what_pads_a_maximum_and_cannot_be_the_pools_own_stays_float(preset: str
     quality = quantize(model, data=data, preset=preset).report.quality
     assert quality is not None
     assert quality["outputs"][0]["sqnr_db"] > 20
+
+
+@pytest.mark.parametrize("preset", ["a8w8", "xint8"])
+def test_a_small_negative_number_padded_before_a_maximum_is_a_number(preset: str) -> None:
+    text = "c = Conv(x, w) p = Pad(c, pads, fill) m = MaxPool<kernel_shape=[3,3], strides=[2,2]>(p) y = Conv(m, v)"
+    given: dict[str, Any] = {"w": noise(4, 3, 1, 1), "v": noise(2, 4, 1, 1, seed=1), "fill": np.float32(-1)}
+    pads = np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)
+    model = parse(f"g (float[N,3,6,6] x) => (float[] y) {{ {text} }}", **given, pads=pads)
+    assert {"Pad_p", "MaxPool_m"} <= set(survey(model, recipe(preset)).nodes)

@@ -10,6 +10,7 @@ from equiquant.target.ops import OpRow, activation_inputs, data_outputs, row_of
 
 __all__ = ["data_type", "overridable", "refusal"]
 
+INFINITE = -1e3  # at most this stands for −∞: activations hardly reach it, and 8 bits that do leave them ten steps
 MOST_UNEVEN = 8  # largest over smallest divisor
 
 
@@ -51,12 +52,12 @@ def overridable(node: ir.Node) -> ir.Value | None:
 
 
 def _stands_for_infinity(node: ir.Node) -> bool:
-    """True for a Pad with a negative number that only MaxPools read, and for these."""
+    """True for a Pad, with a number far below what a tensor holds, that only MaxPools read, and for these."""
     value = node.inputs[0]
     pad = (
         node if node.op_type == "Pad" else value.producer() if node.op_type == "MaxPool" and value is not None else None
     )
-    if pad is None or pad.op_type != "Pad" or pad.outputs[0].is_graph_output() or (filled_with(pad) or 0) >= 0:
+    if pad is None or pad.op_type != "Pad" or pad.outputs[0].is_graph_output() or (filled_with(pad) or 0) > INFINITE:
         return False
     return all(reader.op_type == "MaxPool" for reader in pad.outputs[0].consumers())
 
