@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -155,6 +158,10 @@ def test_a_pad_that_is_not_known_keeps_its_axes(inputs: str) -> None:
 POOL = "MaxPool <kernel_shape = [3, 2], strides = [2, 2]"
 
 
+DILATED = "MaxPool <kernel_shape = [2, 2], dilations = ["
+ONE = (0, 0, 1, 1, 0, 0, 1, 1)
+
+
 def padded(
     fill: float = -np.inf,
     pads: tuple[int, ...] = (0, 0, 1, 0, 0, 0, 2, 1),
@@ -189,14 +196,21 @@ def test_a_pool_that_chooses_its_size_pads_by_itself(how: str, pads: tuple[int, 
 @pytest.mark.parametrize("fill", [0.0, -1e4, -1e9])
 @pytest.mark.parametrize(
     ("before", "folds"),
-    [("Relu(x)", True), ("Sigmoid(x)", True), ("Neg(x)", False), ("Clip(x, low)", False), ("Clip(x, zero)", True)],
+    [("Relu(x)", True), ("Sigmoid(x)", True), ("Neg(x)", False), ("Clip(x, low)", False), ("Clip(x, zero)", True)]
+    + [("Clip(x, zero, low)", False), ("Concat<axis=1>(x, zeros)", False), ("Concat<axis=1>(r, zeros)", True)]
+    + [(f'Resize<mode="{mode}">(r, , twice)', mode != "cubic") for mode in ("nearest", "linear", "cubic")]
+    + [("Reshape(r, shape)", True), ("Slice(r, one, three, three)", True), ("MaxPool<kernel_shape=[1,1]>(r)", True)]
+    + [("MaxPool<kernel_shape=[2,2], dilations=[2,2], pads=[1,1,1,1]>(r)", False)],
 )
 def test_a_pad_below_whatever_it_pads_is_the_pools_own(before: str, folds: bool, fill: float) -> None:
-    given = {"low": np.float32(-2e9), "zero": np.float32(0), "fill": np.float32(fill)}
-    used = {name: np.asarray(array) for name, array in given.items() if name in before or name == "fill"}
-    nodes = f"a = {before} t = Transpose<perm=[0,1,3,2]>(a) p = Pad(t, pads, fill) y = {POOL}>(p)"
+    given: dict[str, Any] = {"low": np.float32(-2e9), "zero": np.float32(0), "fill": np.float32(fill)}
+    given |= {"zeros": np.zeros((1, 2, 6, 7), np.float32), "twice": np.array([1, 1, 2, 2], np.float32)}
+    given |= {"shape": np.array([0, 3, 7, 6]), "one": np.ones(1, np.int64), "three": np.full(1, 3)}
+    read = {*re.findall(r"\w+", before), "fill"}
+    used = {name: np.asarray(array) for name, array in given.items() if name in read}
+    nodes = f"r = Relu(x) a = {before} t = Transpose<perm=[0,1,3,2]>(a) p = Pad(t, pads, fill) y = {POOL}>(p)"
     pads = np.array([0, 0, 1, 0, 0, 0, 1, 1], np.int64)
-    outcome = canonical(proto(nodes, "float[N,3,6,7] x", "float[] y", used | {"pads": pads}))
+    outcome = canonical(proto(nodes, "float[1,3,6,7] x", "float[] y", used | {"pads": pads}))
     assert ("Pad" not in outcome.ops) is folds
 
 
@@ -218,6 +232,10 @@ def test_a_pad_that_others_read_stays() -> None:
             padded(pads=(0, 0, 1, 0, 0, 0, 1, 0), pool=POOL + ', auto_pad = "SAME_UPPER">', size="float[N,3,H,7]"),
             "size",
         ),
+        (padded(pads=ONE, pool=DILATED + "7, 2]>"), "not known"),
+        (padded(pads=ONE, pool=DILATED + "2, 2]>", size="float[N,3,H,7]"), "not known"),
+        (padded(pool='MaxPool <kernel_shape = [3, 3], dilations = [2, 2], auto_pad = "SAME_UPPER">'), "its own"),
+        (padded(pool='MaxPool <kernel_shape = [2, 2], strides = [4, 4], auto_pad = "SAME_LOWER">'), "its own"),
     ],
 )
 def test_a_pad_that_a_pool_cannot_do_stays(source: onnx.ModelProto, reason: str) -> None:
@@ -225,6 +243,10 @@ def test_a_pad_that_a_pool_cannot_do_stays(source: onnx.ModelProto, reason: str)
     decisions = canonicalize(model)
     assert [n.op_type for n in model.graph] == ["Pad", "MaxPool"]
     assert reason in "".join(d.reason for d in decisions if d.rule == "fold_pad")
+
+
+def test_a_dilated_pool_pads_by_itself_where_every_window_meets_what_is_there() -> None:
+    assert canonical(padded(pads=ONE, pool=DILATED + "6, 1]>")).ops == ["MaxPool"]
 
 
 def test_a_pad_with_another_number_stays() -> None:

@@ -65,6 +65,7 @@ class FoldPad(Rule[PaddedPool, tuple[ir.Value, list[int]]]):
         total = pads[:, 2:] + _own_pads(match, kernel.size)
         if (total >= kernel).any():
             refuse("the padding is as wide as the pool's window")
+        _check_dilations(pool, static_shape(source))
         strides = np.asarray(attribute(pool, "strides", [1] * kernel.size), np.int64)
         automatic = attribute(pool, "auto_pad", "NOTSET") != "NOTSET"
         if attribute(pool, "ceil_mode", 0) and (automatic or (total[1] + strides > kernel).any()):
@@ -78,6 +79,16 @@ class FoldPad(Rule[PaddedPool, tuple[ir.Value, list[int]]]):
         match.pool.attributes.pop("auto_pad", None)
         match.pool.attributes.add(ir.AttrInt64s("pads", pads))
         return "pads by itself"
+
+
+def _check_dilations(pool: ir.Node, shape: tuple[int | None, ...] | None) -> None:
+    """Refuse a window whose taps may all lie beside what is there: they step over what is shorter than their distance.
+
+    No window lies beside it as a whole, for the padding is narrower than the window.
+    """
+    for size, dilation in zip((shape or ())[2:], attribute(pool, "dilations", ()), strict=False):
+        if dilation > 1 and (size is None or size < dilation):
+            refuse("the taps of its window are as far apart as what it reads is wide, or this is not known")
 
 
 def _own_pads(match: PaddedPool, axes: int) -> npt.NDArray[np.int64]:
@@ -94,6 +105,8 @@ def _own_pads(match: PaddedPool, axes: int) -> npt.NDArray[np.int64]:
         np.asarray(attribute(pool, name, ones), np.int64) for name in ("kernel_shape", "strides", "dilations")
     )
     last = (-(-size // strides) - 1) * strides  # where the last window begins
-    missing = np.maximum(last + (kernel - 1) * dilations + 1 - size, 0)
+    missing = last + kernel - size
+    if (dilations > 1).any() or (missing < 0).any():
+        refuse("onnxruntime pads dilated windows and strides beyond the window in a way of its own")
     small, large = missing // 2, missing - missing // 2
     return np.stack((small, large) if auto == "SAME_UPPER" else (large, small))

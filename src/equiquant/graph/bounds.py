@@ -6,13 +6,14 @@ import math
 
 import onnx_ir as ir
 
-from equiquant.graph.query import clip_ends
+from equiquant.graph.query import attribute, clip_ends, constant
 
 __all__ = ["clip_bounds", "lower_bound"]
 
 _BOUNDS = {"Relu": (0.0, math.inf), "Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
-_WITHIN = frozenset({"AveragePool", "GlobalAveragePool", "Identity", "MaxPool", "Transpose"})
-"""Op types whose results lie between the least and the largest of what they read, or between these and 0."""
+_AVERAGES = ("AveragePool", "GlobalAveragePool", "Resize")
+_MOVES = ("Concat", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Transpose")
+_WITHIN = frozenset((*_AVERAGES, *_MOVES))
 
 
 def clip_bounds(node: ir.Node) -> tuple[float, float]:
@@ -21,14 +22,38 @@ def clip_bounds(node: ir.Node) -> tuple[float, float]:
         return -math.inf, math.inf
     if node.op_type == "Clip":
         low, high = clip_ends(node)
-        return (-math.inf if low is None else low), (math.inf if high is None else high)
+        high = math.inf if high is None else high
+        return (-math.inf if low is None else min(low, high)), high  # the upper end is the stronger one
     return _BOUNDS.get(node.op_type, (-math.inf, math.inf))
 
 
 def lower_bound(value: ir.Value) -> float:
     """Return a number, 0 or less, that no element of a value is below; −∞ where the ops tell none."""
-    node = value.producer()
-    while node is not None and node.op_type in _WITHIN and node.domain == "":
-        source = node.inputs[0]
-        node = None if source is None else source.producer()
-    return -math.inf if node is None else min(0.0, clip_bounds(node)[0])
+    least, pending, seen = 0.0, [value], set[ir.Value]()
+    while pending and least > -math.inf:
+        value = pending.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        node, array = value.producer(), constant(value)
+        if array is not None:
+            least = min(least, float(array.min(initial=0)))
+        elif node is not None and _stays_within(node):
+            sources = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+            pending += [source for source in sources if source is not None]
+        else:
+            least = -math.inf if node is None else min(least, clip_bounds(node)[0])
+    return least
+
+
+def _stays_within(node: ir.Node) -> bool:
+    """True for an op whose results lie between the least and the largest of what it reads, or between these and 0.
+
+    A window with dilations may hold nothing but padding, whose maximum is the lowest number there is.
+    """
+    if node.domain != "" or node.op_type not in _WITHIN:
+        return False
+    if node.op_type == "Resize":
+        outside = attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+        return attribute(node, "mode", "nearest") != "cubic" and not outside
+    return all(d == 1 for d in attribute(node, "dilations", ()))
