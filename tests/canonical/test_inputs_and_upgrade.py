@@ -187,3 +187,14 @@ def test_what_cannot_be_converted_is_refused_clearly() -> None:
         canonicalize(model)
     assert "convert.cc" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_noted_of_inputs_and_outputs_survives_a_new_opset() -> None:
+    source = conv_bn(opset=12)
+    for end in (source.graph.input[0], source.graph.output[0]):
+        helper.set_metadata_props(end, {"unit": end.name})
+        end.doc_string = f"about {end.name}"
+    graph = canonical(source).model.graph
+    assert [(v.metadata_props, v.doc_string) for v in (*graph.inputs, *graph.outputs)] == [
+        ({"unit": name}, f"about {name}") for name in ("x", "r")
+    ]

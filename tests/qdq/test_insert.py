@@ -102,9 +102,12 @@ def test_what_is_noted_of_an_output_stays_with_it() -> None:
     model = _graph("y = Conv (x, w)")
     model.graph.outputs[0].metadata_props["unit"] = "logits"
     model.graph.outputs[0].doc_string = "one a pixel"
-    (output,) = quantize(model, preset("a8w8"), [FEED])[0].graph.outputs
+    quantized, _ = quantize(model, preset("a8w8"), [FEED])
+    (output,) = quantized.graph.outputs
     assert _source(output) == "DequantizeLinear"
     assert (output.metadata_props, output.doc_string) == ({"unit": "logits"}, "one a pixel")
+    (before,) = (v for node in quantized.graph for v in node.outputs if v.name == "y_float")
+    assert (before.metadata_props, before.doc_string) == ({}, None)
 
 
 def test_values_read_inside_bodies_are_valid() -> None:

@@ -32,7 +32,7 @@ def is_operator(op_type: str) -> bool:
 
 
 def upgrade_opset(model: ir.Model, target: int = TARGET_OPSET) -> None:
-    """Convert `model` in place to operator set `target`; names of inputs, outputs and nodes survive.
+    """Convert `model` in place to operator set `target`; names of nodes, and all of inputs and outputs, survive.
 
     The model's own functions become part of the graph: the converter would leave their bodies as they are.
 
@@ -51,6 +51,7 @@ def upgrade_opset(model: ir.Model, target: int = TARGET_OPSET) -> None:
         ) from error
     _restore_weights(converted.graph, model.graph)
     _restore_names(converted.graph, model.graph)
+    _restore_notes(converted.graph, model.graph)
     if source < 11:
         _resize_as_before(converted)
     if source < GROUP_NORM_BY_CHANNEL <= target:
@@ -139,6 +140,13 @@ def _restore_names(converted: ir.Graph, original: ir.Graph) -> None:
     for node in converted.all_nodes():
         if not node.name and node.outputs and node.outputs[0].name in lost:
             node.name = lost[node.outputs[0].name]
+
+
+def _restore_notes(converted: ir.Graph, original: ir.Graph) -> None:
+    """Give inputs and outputs their metadata back, which the converter knows nothing of."""
+    noted = {value.name: value.metadata_props for value in (*original.inputs, *original.outputs)}
+    for value in (*converted.inputs, *converted.outputs):
+        value.metadata_props.update(noted.get(value.name, {}))
 
 
 def _resize_as_before(model: ir.Model) -> None:

@@ -131,6 +131,8 @@ class _Editor:
         value.name = self.name(f"{name}_float")
         result.name, result.doc_string = name, value.doc_string
         result.metadata_props.update(value.metadata_props)
+        value.metadata_props.clear()
+        value.doc_string = None
 
     def _parameters(self, base: str, params: QuantParams) -> list[ir.Value]:
         """Add scale and zero point; an int32 bias has zero point 0, which is the default."""
