@@ -10,7 +10,7 @@ from equiquant.target.ops import OpRow, activation_inputs, data_outputs, row_of
 
 __all__ = ["data_type", "overridable", "refusal"]
 
-INFINITE = -1e3  # at most this stands for −∞: activations hardly reach it, and 8 bits that do leave them ten steps
+INFINITE = -1e3  # stands for −∞, as do lower ones: hardly a value is so low, and 8 bits with it have steps of 4
 MOST_UNEVEN = 8  # largest over smallest divisor
 
 
