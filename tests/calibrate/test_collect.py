@@ -1,12 +1,11 @@
 import importlib
 import weakref
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from equiquant.calibrate import SampleView, TensorStats, collect, open_samples, save_stats
+from equiquant.calibrate import SampleView, collect, open_samples, save_stats
 from equiquant.errors import DataError, ModelError
 from equiquant.io import InputSpec, Runner, input_specs, load_model
 from equiquant.numerics.affine import INT_TYPES
@@ -59,27 +58,6 @@ def test_channel_figures(axis: int) -> None:
         within = tuple(i for i in others if i != 0)
         assert np.allclose(channels.constant_square, (exact.mean(axis=within) ** 2).mean(axis=0), rtol=1e-5)
         assert stats.tensors[name].high == value.max()
-
-
-@pytest.mark.parametrize(("axis", "counted"), [(None, 5), (1, 5), (0, 8)], ids=str)
-def test_what_fills_up_a_static_batch_does_not_count(axis: int | None, counted: int) -> None:
-    """Of 5 samples in batches of 4; axis 0 is cut only where it has no channels."""
-    x, axes = samples(5), {} if axis is None else dict.fromkeys(NAMES, axis)
-
-    def collected(data: object, batch: int | None) -> TensorStats:
-        stream = open_samples(data, [replace(IMAGE, shape=(batch, *IMAGE.shape[1:]))], XINT8)
-        return collect(relu_model(), stream, NAMES, XINT8, channels=axes, sketches=axes)
-
-    found, wanted = collected(x, 4), collected([x[:4], x[4:] if counted == 5 else x[[4, 4, 4, 4]]], None)
-    assert found.samples == 5
-    for name in NAMES:
-        mine, other = found.tensors[name], wanted.tensors[name]
-        assert (mine.count, mine.low, mine.histogram) == (counted * x[0].size, other.low, other.histogram)
-        if mine.channels is not None and mine.sketches is not None:
-            assert other.channels is not None
-            assert other.sketches is not None
-            assert np.array_equal(mine.channels.mean, other.channels.mean)
-            assert mine.sketches[0].count == other.sketches[0].count
 
 
 def test_moving_average_is_the_documented_recursion() -> None:

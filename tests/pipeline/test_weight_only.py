@@ -148,25 +148,6 @@ def test_rounding_for_the_inputs_gains_on_samples_it_has_not_seen(name: str) -> 
     assert errors[1] < 0.8 * errors[0]
 
 
-@pytest.mark.parametrize("turned", [False, True], ids=["x w", "transposed x w"])
-def test_what_fills_up_a_static_batch_does_not_count(turned: bool) -> None:
-    """Weights are rounded for the samples alone, also where their axis is the last of an input as long as the batch."""
-    rng = np.random.default_rng(3)
-    weight = rng.standard_normal((64, 32)).astype(np.float32)
-    data = [rng.standard_normal((1, 64)).astype(np.float32) for _ in range(64 + 1 + 64)]
-    body = "t = Transpose <perm = [1, 0]> (x) y = Gemm <transA = 1> (t, w)" if turned else "y = MatMul (x, w)"
-
-    def measured(batch: str, feeds: list[Array]) -> dict[str, float]:
-        head = f'<ir_version: 8, opset_import: ["" : 17]> g (float[{batch}, 64] x) => (float[{batch}, 32] y)'
-        model = onnx.parser.parse_model(f"{head} {{ {body} }}")
-        model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
-        section = quantize(model, data=feeds, preset="w4").report.refinement
-        return {trial["name"]: trial["sqnr_db"] for trial in section["trials"]}
-
-    whole = [np.concatenate(data[start : start + 64]) for start in (0, 64, 128)]
-    assert measured("64", data) == pytest.approx(measured("N", whole), rel=1e-6)
-
-
 def test_columns_may_have_steps_of_their_own() -> None:
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((6, 40)) * np.geomspace(1, 1e-5, 6)[:, None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from equiquant.calibrate.feeds import CountedFeed
 from equiquant.io import Runner
 from equiquant.refine.forms import Form
 from equiquant.refine.means import InputMean, output_means
@@ -41,22 +40,6 @@ def test_output_means_are_those_of_every_sample_so_far() -> None:
         for index, layer in enumerate((conv, gemm)):
             each = [run[index].reshape(*run[index].shape[:2], -1).mean(axis=2) for run in runs]
             np.testing.assert_allclose(means.of(layer, count), np.concatenate(each).mean(axis=0), rtol=1e-4, atol=1e-5)
-
-
-def test_what_fills_up_a_static_batch_has_no_part_in_output_means() -> None:
-    model = parse(
-        TEXT,
-        w1=noise(4, 3, 3, 3, seed=1),
-        b1=noise(4, seed=2),
-        w2=noise(4, 4, seed=3),
-        w3=noise(5, 4, seed=4),
-        b3=noise(5, seed=5),
-    )
-    names, x = [node.name or "" for node in model.graph], noise(3, 3, 8, 8, seed=6)
-    filled = output_means(model, names, [CountedFeed({"x": x[[0, 1, 2, 0]]}, 3, filling=1)])
-    plain = output_means(model, names, [{"x": x}])
-    for layer in plain.sums:
-        np.testing.assert_allclose(filled.of(layer, 1), plain.of(layer, 1), rtol=1e-5, atol=1e-6)
 
 
 def test_input_mean_takes_the_zero_point_and_the_scale_out() -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from equiquant.calibrate.feeds import CountedFeed
 from equiquant.graph.edit import set_initializer
 from equiquant.io import Runner
 from equiquant.recipe import preset
@@ -63,15 +62,6 @@ def test_a_walk_sees_constants_changed_ahead_of_it() -> None:
     changed = Runner(model(), ["r"], optimize=False)
     for feed, (value,) in zip(feeds(2), walk.read([third.inputs[0]]), strict=True):  # type: ignore[list-item]
         np.testing.assert_array_equal(value, changed.run(feed)[0])  # s = 0 + r; the first layer had run before
-
-
-def test_what_fills_up_a_static_batch_is_not_handed_out() -> None:
-    exact, x = model(), noise(3, 3, 8, 8, seed=10)
-    walk = Walk([exact], [CountedFeed({"x": x[[0, 1, 2, 0]]}, 3, filling=1)], 1 << 30, 1, 1)
-    for place, name in ((layers(exact)[0], "x"), (layers(exact)[1], "r")):
-        ((value,),) = walk.read([place.inputs[0]])  # type: ignore[list-item]
-        expected = x if name == "x" else Runner(exact, [name], optimize=False).run({"x": x})[0]
-        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_memory_limits_the_samples() -> None:

@@ -73,13 +73,10 @@ class Accumulator:
         wanted: What to keep.
         axis: Its channel axis, for per-channel figures; None for none.
         sketch: Also sketch the channels' magnitudes.
-
-    Attributes:
-        axis: The channel axis.
     """
 
     def __init__(self, name: str, wanted: Wanted, axis: int | None, sketch: bool = False) -> None:
-        self._name, self._wanted, self.axis = name, wanted, axis
+        self._name, self._wanted, self._axis = name, wanted, axis
         self._low, self._high, self._count = math.inf, -math.inf, 0
         self._histogram = HistogramBuilder() if wanted.histogram else None
         self._channels = None if axis is None else ChannelBuilder(axis)
@@ -103,16 +100,16 @@ class Accumulator:
             lows, highs = extremes(x.reshape(-1), CACHED)
             low, high = float(lows.min()), float(highs.max())
         if self._channels is not None:
-            low, high = self._channels.add(x, batch if self.axis else 1)
+            low, high = self._channels.add(x, batch if self._axis else 1)
         if not (math.isfinite(low) and math.isfinite(high)):
             raise DataError(
                 f"The float model computes NaN or infinite values in tensor '{self._name}' on the calibration data."
             )
         if self._channels is not None and self._channels.uneven:
             self._sketch = None
-        if self._sketch is not None and self.axis is not None:
-            for part in np.split(x, batch) if self.axis else [x]:
-                self._sketch.add(np.moveaxis(part, self.axis, 0).reshape(x.shape[self.axis], -1))
+        if self._sketch is not None and self._axis is not None:
+            for part in np.split(x, batch) if self._axis else [x]:
+                self._sketch.add(np.moveaxis(part, self._axis, 0).reshape(x.shape[self._axis], -1))
         if self._wanted.votes is not None:
             self._vote(x, batch, *self._wanted.votes)
         if self._wanted.pace is not None and self._count:

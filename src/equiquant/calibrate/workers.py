@@ -17,7 +17,7 @@ from typing import Self
 
 from equiquant.calibrate.accumulate import Accumulator
 from equiquant.calibrate.batches import joined
-from equiquant.calibrate.feeds import Feed, batch_size, of_samples
+from equiquant.calibrate.feeds import Feed, batch_size, filling
 from equiquant.calibrate.stats import TensorRecord
 from equiquant.errors import DataError, ModelError
 from equiquant.io.runtime import Runner
@@ -101,5 +101,5 @@ class Workers:
         with self._counting:
             for name, accumulator in self._figures.items():
                 value = computed.pop(name) if name in computed else feed[name]  # freed as soon as it is done
-                accumulator.add(value if accumulator.axis == 0 else of_samples(value, feed), samples)
+                accumulator.add(value, samples + filling(feed))
         return samples

@@ -15,7 +15,6 @@ import onnx_ir as ir
 
 from equiquant import qdq, target
 from equiquant.calibrate import SampleView
-from equiquant.calibrate.feeds import of_samples
 from equiquant.decisions import Decision
 from equiquant.graph.query import attribute, constant, label, name_of, stored
 from equiquant.io import Runner, release_memory
@@ -113,7 +112,7 @@ def _moments(state: RunState, model: ir.Model, plan: BlockPlan, samples: SampleV
         values = dict(zip(names, runner.run(feed), strict=True))
         for key, found in readers.items():
             for node in found:
-                vectors = _vectors(node, values, feed)
+                vectors = _vectors(node, values)
                 finite = np.isfinite(vectors).all(axis=1)
                 broken[label(node)] = broken.get(label(node), 0) + int(np.count_nonzero(~finite))
                 sums[key] = sums.get(key, 0.0) + vectors[finite].T @ vectors[finite]
@@ -130,12 +129,11 @@ def _input(node: ir.Node) -> str:
     return name_of(node.inputs[0])
 
 
-def _vectors(node: ir.Node, values: Mapping[str, Array], feed: Mapping[str, Array]) -> Array:
-    """Return the vectors of one feed's samples that a node's weight is multiplied with, (vectors, K)."""
+def _vectors(node: ir.Node, values: Mapping[str, Array]) -> Array:
+    """Return the vectors of one feed that a node's weight is multiplied with, (vectors, K)."""
     array = values[_input(node)]
     transposed = node.op_type == "Gemm" and attribute(node, "transA", 0)
-    rows = of_samples(array.T if transposed else np.atleast_2d(array), feed)
-    return rows.reshape(-1, rows.shape[-1]).astype(np.float64)
+    return (array.T if transposed else array.reshape(-1, array.shape[-1])).astype(np.float64)
 
 
 def _stored_twice(float_model: ir.Model, model: ir.Model, plan: BlockPlan) -> list[Decision]:

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import of_samples
 from equiquant.graph.edit import Names
 from equiquant.io import Runner
 from equiquant.refine.forms import Form
@@ -102,8 +101,7 @@ def output_means(model: ir.Model, layers: Iterable[str], feeds: Iterable[Mapping
 
     A layer is a Conv, ConvTranspose, Gemm, or a BatchNormalization, which is a Conv once rewritten for the NPU.
 
-    The means over positions are taken within the graph, so that no activation is held. Rows that fill up a static batch
-    have no part in them.
+    The means over positions are taken within the graph, so that no activation is held.
 
     Raises:
         ModelError: onnxruntime cannot run the model.
@@ -125,7 +123,7 @@ def output_means(model: ir.Model, layers: Iterable[str], feeds: Iterable[Mapping
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(dict.fromkeys(averages))
     runner = Runner(copy, optimize=False, disposable=True)
-    runs = [[of_samples(value, feed) for value in runner.run(feed)] for feed in feeds]
+    runs = [runner.run(feed) for feed in feeds]
     sums, counts = {}, {}
     for index, node in enumerate(nodes):
         results = [run[index].reshape(run[index].shape[:2]) for run in runs]

@@ -20,7 +20,6 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import CountedFeed, batch_size, filling, of_samples
 from equiquant.graph.query import reads
 from equiquant.io import Runner
 from equiquant.numerics.parallel import THREADS
@@ -201,11 +200,11 @@ class Walk:
         self._routes = [Route(model) for model in models]
         self._feeds, self._limit, self._enough, self._most = feeds, limit, enough, most
         self._pool = ThreadPoolExecutor(THREADS)
-        self._samples: list[list[CountedFeed]] = []
+        self._samples: list[list[Values]] = []
         self._sizes: deque[float] = deque(maxlen=RECENT)  # bytes of a sample at the last stops
         self._complete = False  # all samples are on the walk
         for feed in feeds:
-            self._samples.append(self._begun(feed))
+            self._samples.append([dict(feed) for _ in models])
             if self._leave():
                 break
         else:
@@ -217,7 +216,7 @@ class Walk:
         return len(self._samples)
 
     def read(self, wanted: Sequence[ir.Value]) -> Iterator[list[Array]]:
-        """Run every model as far as a value of its own, and yield them sample by sample, without what fills up a batch.
+        """Run every model as far as a value of its own, and yield them sample by sample.
 
         Args:
             wanted: One value of each model; of one behind a DequantizeLinear the integers are returned.
@@ -233,14 +232,10 @@ class Walk:
         self._sizes.append(self._bytes() / self.count)
         self._join()
         for sample in self._samples:
-            yield [of_samples(values[name], values) for values, name in zip(sample, names, strict=True)]
+            yield [values[name] for values, name in zip(sample, names, strict=True)]
 
-    def _begun(self, feed: Mapping[str, Array]) -> list[CountedFeed]:
-        """Return a sample's values before any node has run, of each model."""
-        return [CountedFeed(feed, batch_size(feed), filling(feed)) for _ in self._routes]
-
-    def _run(self, legs: Sequence[Leg], samples: Iterable[list[CountedFeed]]) -> None:
-        def step(sample: list[CountedFeed]) -> None:
+    def _run(self, legs: Sequence[Leg], samples: Iterable[list[Values]]) -> None:
+        def step(sample: list[Values]) -> None:
             for values, leg in zip(sample, legs, strict=True):
                 leg.run(values)
 
@@ -261,7 +256,7 @@ class Walk:
             return
         absent = itertools.islice(self._feeds, self.count, room)
         legs: list[Leg] = []
-        while group := [self._begun(feed) for feed in itertools.islice(absent, THREADS)]:
+        while group := [[dict(feed) for _ in self._routes] for feed in itertools.islice(absent, THREADS)]:
             legs = legs or [route.way() for route in self._routes]
             self._run(legs, group)
             self._samples += group
