@@ -61,10 +61,10 @@ class Patches:
             target[:, :, index] = window
         return result
 
-    def fit(self, spatial: Sequence[int]) -> bool:
-        """True if an input of these sizes has room for one window at least."""
+    def holding_one(self, spatial: Sequence[int]) -> list[int]:
+        """Return the sizes of an input, no less than those that have room for one window."""
         axes = zip(spatial, self.stuffing, self.begins, self.ends, self.kernel, self.dilations, strict=True)
-        return all((n - 1) * t + 1 + b + e > d * (k - 1) for n, t, b, e, k, d in axes)
+        return [max(n, 1 - (b + e - d * (k - 1)) // t) for n, t, b, e, k, d in axes]
 
     def mean_column(self, x: Array) -> Array:
         """Return the mean over all output positions of what they read, (N, C, K); no column is made for it."""

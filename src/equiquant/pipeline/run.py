@@ -215,7 +215,9 @@ def _without_ranges(state: RunState, recipe: Recipe, model: ir.Model) -> str:
         why = NO_RANGES
     made_up = state.stream.synthetic if state.recalled is None else state.recalled.synthetic
     widest = made_up and recipe.calibration == "noise"
-    taken = "the smallest and largest values" if widest else "those of least squared error"
+    voted = recipe.calibration == "minmse" and recipe.minmse_mode == "most_common"
+    taken = "those of least squared error" + (" of most samples" if voted else "")
+    taken = "the smallest and largest values" if widest else taken
     return f"{why}: {taken} are taken"
 
 

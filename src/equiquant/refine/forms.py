@@ -115,21 +115,17 @@ class Form:
             return np.asarray(self.columns(x).mean(axis=3))
         return self.patches.mean_column(x).reshape(len(x), self.groups, -1)
 
-    def even_column(self, means: Array, spatial: Sequence[int]) -> Array | None:
+    def even_column(self, means: Array, spatial: Sequence[int]) -> Array:
         """Return the mean of what the output positions read, (G, K), where every channel is the same all over.
 
         Args:
             means: (C,) of the input's channels.
-            spatial: The input's sizes, which tell how often a window reaches beyond its border.
-
-        Returns:
-            The column; None if the input is too small for the window.
+            spatial: The input's sizes, which tell how often a window reaches beyond its border; what is smaller than
+                a window counts as large as one.
         """
         if self.patches is None:
             return means[None]
-        if not self.patches.fit(spatial):
-            return None
-        inside = self.patches.mean_column(np.ones((1, 1, *spatial)))[0, 0]
+        inside = self.patches.mean_column(np.ones((1, 1, *self.patches.holding_one(spatial))))[0, 0]
         return np.outer(means, inside).reshape(self.groups, -1)
 
 
