@@ -301,6 +301,15 @@ def test_a_node_that_stays_float_is_left_alone() -> None:
     assert rewritten(model, ALL.replace(op_types_to_quantize=("Sigmoid",)))[1] == []  # HardSigmoid is not among them
 
 
+@pytest.mark.parametrize(("node", "done"), [("LeakyRelu <alpha = 0.1> (a)", 1), ("GlobalAveragePool (a)", 0)])
+def test_before_an_excluded_layer_only_what_a_quantized_one_computes_is_rewritten(node: str, done: int) -> None:
+    model = parse(
+        f"g (float[1,4,3,3] x) => (float[] y) {{ a = Conv (x, w)  b = {node}  y = Conv (b, w) }}", w=noise(4, 4, 1, 1)
+    )
+    assert len(rewritten(model, ALL.replace(nodes_to_exclude=("Conv_y",)))[1]) == done
+    assert len(rewritten(model)[1]) == 1
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -104,6 +104,23 @@ def test_the_harmful_layer_stays_float(name: str) -> None:
     onnx.checker.check_model(result.model, full_check=True)
 
 
+@pytest.mark.parametrize("name", ["xint8", "a8w8"])
+def test_the_pool_before_a_float_classifier_stays_float(name: str) -> None:
+    """Of means a thousandth of the largest one, one scale leaves nothing; the classifier needs the small ones."""
+    rng = np.random.default_rng(0)
+    size = np.array([1000.0] + [1.0] * 7)
+    model = _small(
+        "a = Conv (x, v) [pool] p = GlobalAveragePool (a) f = Flatten (p) [last] y = Gemm (f, w)",
+        v=rng.standard_normal((8, 3, 1, 1)) * size.reshape(-1, 1, 1, 1),
+        w=rng.standard_normal((8, 5)) / size.reshape(-1, 1),
+    )
+    result = quantize(model, data=list(_data()), preset=name, keep_float=1, cle=False)
+    assert result.report.mixed_precision["float"] == ["last"]
+    assert not {"p", "f"} & set(_types(result.model))
+    (decision,) = [d for d in result.report.decisions if d.where == "pool" and d.rule == "keep_float"]
+    assert decision.reason == "its result is only read by excluded layers, in float"
+
+
 @pytest.mark.parametrize("options", [{"keep_float": 2}, {"int16": 2}, {"keep_float": 1, "int16": 1}])
 @pytest.mark.parametrize("name", ["xint8", "a8w8"])
 def test_naming_the_chosen_layers_gives_the_same_model(name: str, options: dict[str, Any]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -12,6 +15,7 @@ from equiquant.errors import ModelError
 from equiquant.graph.edit import infer_shapes
 from equiquant.recipe import preset
 from equiquant.target import Survey
+from equiquant.target.float_regions import FOR_EXCLUDED
 from equiquant.target.indices import BECOMES_INDEX
 from tests.qdq.support import Array, noise, parse
 
@@ -114,6 +118,50 @@ def test_moving_float_data_to_a_float_reader_is_left_alone(name: str) -> None:
         "Softmax_b": "'Softmax' stays float on this target",
         "Flatten_y": "its result is only read in float",
     }
+
+
+POOLED = "a = Conv (x, w)  p = GlobalAveragePool (a)"
+
+
+@pytest.mark.parametrize("name", ["a8w8", "xint8"])
+@pytest.mark.parametrize(
+    ("text", "options", "kept"),
+    [
+        (f"{POOLED}  f = Flatten (p)  y = Gemm (f, m)", {"nodes_to_exclude": ["Gemm_y"]}, {"p"}),
+        (f"{POOLED}  f = Flatten (p)  y = Gemm (f, m)", {"subgraphs_to_exclude": [(["Flatten_f"], ["Gemm_y"])]}, {"p"}),
+        (f"{POOLED}  b = Conv (p, w)  y = Conv (p, w)", {"nodes_to_exclude": ["Conv_y", "Conv_b"]}, {"p"}),
+        ("a = Conv (x, w)  s = Add (a, x)  r = Relu (s)  y = Conv (r, w)", {"nodes_to_exclude": ["Conv_y"]}, set("sr")),
+        # nothing to gain: read elsewhere, named to be quantized, no excluded layer, computed with one, or only moved
+        (f"{POOLED}  b = Conv (p, w)  y = Conv (p, w)", {"nodes_to_exclude": ["Conv_y"]}, set()),
+        (
+            f"{POOLED}  y = Conv (p, w)",
+            {"nodes_to_exclude": ["Conv_y"], "op_types_to_quantize": ["Conv", "GlobalAveragePool"]},
+            set(),
+        ),
+        (f"{POOLED}  y = Mul (p, x)", {"nodes_to_exclude": ["Mul_y"]}, set()),
+        ("a = Conv (x, w)  r = Relu (a)  y = Conv (r, w)", {"nodes_to_exclude": ["Conv_y"]}, set()),
+        (
+            "a = Conv (x, w)  p = MaxPool <kernel_shape = [8, 8]> (a)  y = Conv (p, w)",
+            {"nodes_to_exclude": ["Conv_y"]},
+            set(),
+        ),
+    ],
+)
+def test_what_only_excluded_layers_read_stays_float(
+    name: str, text: str, options: dict[str, Any], kept: set[str]
+) -> None:
+    model = parse(f"g (float[1, 4, 8, 8] x) => (float[] y) {{ {text} }}", w=WEIGHT, m=noise(4, 4))
+    found = target.survey(model, preset(name, **options))
+    why = {node.outputs[0].name: found.kept_float.get(node.name or "", "") for node in model.graph}
+    unrounded = {v for v, reason in why.items() if reason == FOR_EXCLUDED}
+    assert unrounded | ({"r"} & kept) == kept  # the CPU has no Relu of its own to leave float
+    assert kept.isdisjoint(chain.from_iterable(group.members for group in found.groups))
+
+
+def test_a_result_of_the_network_is_quantized_though_an_excluded_layer_reads_it() -> None:
+    model = parse(f"g (float[1, 4, 8, 8] x) => (float[] p, float[] y) {{ {POOLED}  y = Conv (p, w) }}", w=WEIGHT)
+    found = target.survey(model, preset("xint8", nodes_to_exclude=("Conv_y",)))
+    assert "GlobalAveragePool_p" in found.nodes
 
 
 @pytest.mark.parametrize(("name", "kept"), [("xint8", True), ("a8w8", False)])

@@ -4,6 +4,8 @@ A normalization or an activation function that an exporter wrote out, node by no
 no target runs on integers: the root, the exponential. Those beside them could be, and rounding them ruins the whole:
 the variance of a flat row is less than one 8-bit step of the largest one, and the inverse of its root explodes; a mask
 of −10000 leaves a softmax one step. Where one part is float, all of it is.
+
+What is computed for excluded layers alone is float as they are: they were excluded for what rounding does to them.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ from collections.abc import Collection, Iterator, Sequence
 
 import onnx_ir as ir
 
-from equiquant.graph.query import constant, is_float, is_public, origin
+from equiquant.graph.query import constant, is_float, is_public, origin, sole_consumer
 from equiquant.recipe import Recipe
 from equiquant.target.ops import has_weight, moves_data, row_of
+from equiquant.target.targets import Target
 
-__all__ = ["BETWEEN_FLOAT", "float_region"]
+__all__ = ["BETWEEN_FLOAT", "FOR_EXCLUDED", "float_region", "for_excluded"]
 
 BETWEEN_FLOAT = "between operators in float, where rounding only adds noise"
+FOR_EXCLUDED = "its result is only read by excluded layers, in float"
 
 LINEAR = frozenset({"Constant", "BatchNormalization"})
 """Op types without a row of their own beside which rounding is what it is elsewhere."""
@@ -49,6 +53,36 @@ def float_region(nodes: Sequence[ir.Node], recipe: Recipe) -> set[ir.Node]:
     while found := [c.node for c in candidates if c.node not in region and c.follows(region)]:
         region.update(found)
     return region - floats
+
+
+def for_excluded(nodes: Sequence[ir.Node], excluded: Collection[str], recipe: Recipe, target: Target) -> set[ir.Node]:
+    """Return the nodes without weights that compute for excluded layers alone; none where `float_region` has none.
+
+    What moves data is looked through: it adds no rounding. An activation computed with a quantized layer stays there.
+
+    Args:
+        nodes: Those of a graph, in topological order; what computes indices left out.
+        excluded: Names of the nodes that the options exclude one by one.
+        recipe: The options.
+        target: What is quantized for.
+    """
+    if recipe.nodes_to_quantize or recipe.op_types_to_quantize:
+        return set()
+    found = {node for node in nodes if node.name in excluded and has_weight(node)}
+    for node in reversed(nodes):
+        if has_weight(node) or any(map(is_public, node.outputs)) or _joins_layer(node, found, target):
+            continue
+        readers = {use.node for value in node.outputs for use in value.uses() if any(map(is_float, use.node.outputs))}
+        if readers and readers <= found:
+            found.add(node)
+    return {node for node in found if not has_weight(node) and not moves_data(node)}
+
+
+def _joins_layer(node: ir.Node, floats: Collection[ir.Node], target: Target) -> bool:
+    """True of an activation that is fused into a layer."""
+    source = node.inputs[0] if node.inputs and node.op_type in target.fused else None
+    host = None if source is None or sole_consumer(source) is not node else source.producer()
+    return host is not None and has_weight(host) and host not in floats
 
 
 class _Candidate:

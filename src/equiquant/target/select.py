@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
@@ -17,13 +17,13 @@ import onnx_ir as ir
 from equiquant.errors import OptionError, nearest
 from equiquant.io import is_operator
 from equiquant.recipe import Recipe
-from equiquant.target.float_regions import float_region
+from equiquant.target.float_regions import float_region, for_excluded
 from equiquant.target.indices import index_nodes
 from equiquant.target.ops import OPS, row_of
 from equiquant.target.refusal import data_type, refusal
 from equiquant.target.targets import Target, target_of
 
-__all__ = ["IN_BODY", "deselected", "left_float", "match_names", "names_matched"]
+__all__ = ["IN_BODY", "deselected", "excluded", "left_float", "match_names", "names_matched"]
 
 IN_BODY = "inside the body of an If, Loop or Scan"
 """Why a node stays float that no option can change."""
@@ -98,11 +98,17 @@ def deselected(model: ir.Model, recipe: Recipe, target: Target) -> dict[str, str
     return result
 
 
+def excluded(left_out: Mapping[str, str]) -> frozenset[str]:
+    """Return the names of those among deselected nodes that the options exclude one by one, or as a subgraph."""
+    options = ("nodes_to_exclude", "subgraphs_to_exclude")
+    return frozenset(name for name, why in left_out.items() if why.startswith(options))
+
+
 def left_float(model: ir.Model, recipe: Recipe) -> frozenset[str]:
     """Return the names of the nodes that stay float whatever the target can run.
 
-    That is by the options, for a reason of their own, as indices, or between nodes in float. A node without a row has
-    none of its own: it counts if it does not compute in float32.
+    That is by the options, for a reason of their own, as indices, or between or before nodes in float. A node without a
+    row has none of its own: it counts if it does not compute in float32.
 
     Raises:
         OptionError: As `deselected`.
@@ -110,9 +116,11 @@ def left_float(model: ir.Model, recipe: Recipe) -> frozenset[str]:
     every = dataclasses.replace(target_of(recipe), quantized=frozenset(n.op_type for n in model.graph.all_nodes()))
     nodes = list(model.graph)
     indices = index_nodes(nodes)
-    between = float_region([node for node in nodes if node not in indices], recipe)
-    kept = [node for node in nodes if node in indices or node in between or _refused(node)]
-    return frozenset(deselected(model, recipe, every)) | {node.name or "" for node in kept}
+    computing = [node for node in nodes if node not in indices]
+    left_out = deselected(model, recipe, every)
+    beside = float_region(computing, recipe) | for_excluded(computing, excluded(left_out), recipe, every)
+    kept = [node for node in nodes if node in indices or node in beside or _refused(node)]
+    return frozenset(left_out) | {node.name or "" for node in kept}
 
 
 def _refused(node: ir.Node) -> bool:

@@ -19,12 +19,12 @@ from equiquant.graph.decisions import decision_values
 from equiquant.graph.query import attribute, constant, origin, sole_consumer
 from equiquant.hardware import gemm_factors, is_hardware_factor
 from equiquant.recipe import Recipe
-from equiquant.target.float_regions import BETWEEN_FLOAT, float_region
+from equiquant.target.float_regions import BETWEEN_FLOAT, FOR_EXCLUDED, float_region, for_excluded
 from equiquant.target.indices import BECOMES_INDEX, index_nodes
 from equiquant.target.layers import layers
 from equiquant.target.ops import OpRow, activation_inputs, data_outputs, has_weight, moves_data, row_of
 from equiquant.target.refusal import overridable, refusal
-from equiquant.target.select import IN_BODY, deselected, match_names
+from equiquant.target.select import IN_BODY, deselected, excluded, match_names
 from equiquant.target.signs import never_negative
 from equiquant.target.targets import Target, target_of
 
@@ -105,10 +105,13 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
         else:
             kept[node.name or ""] = reason or "not in the op table"
     computing = [node for node in nodes if node not in indices]
-    for node in float_region(computing, recipe):
-        if chosen.pop(node, None) is not None:
-            kept[node.name or ""] = BETWEEN_FLOAT
-    fused = _fuse(computing, chosen, kept, target)
+    apart = excluded(left_out)
+    beside = dict.fromkeys(for_excluded(computing, apart, recipe, target), FOR_EXCLUDED)
+    beside |= dict.fromkeys(float_region(computing, recipe), BETWEEN_FLOAT)
+    for node in computing:
+        if node in beside and chosen.pop(node, None) is not None:
+            kept[node.name or ""] = beside[node]
+    fused = _fuse(computing, chosen, kept, apart, target)
     _drop_lazy(nodes, chosen, fused, kept, target)
     _check_defaults([node for node in nodes if (node.name or "") not in left_out], recipe)
     if not chosen:
@@ -185,7 +188,11 @@ def _nothing(model: ir.Model, kept: Mapping[str, str]) -> str:
 
 
 def _fuse(
-    nodes: list[ir.Node], chosen: dict[ir.Node, OpRow], kept: dict[str, str], target: Target
+    nodes: list[ir.Node],
+    chosen: dict[ir.Node, OpRow],
+    kept: dict[str, str],
+    apart: frozenset[str],
+    target: Target,
 ) -> dict[ir.Node, ir.Node]:
     """Return each producer with the activation fused into it; a fused activation follows its producer in or out.
 
@@ -201,7 +208,7 @@ def _fuse(
         host = source.producer()
         if host is None or sole_consumer(source) is not node or not _may_fuse(node, host, chosen, fused, target):
             continue
-        if kept.get(node.name or "", "").startswith(("nodes_to_exclude", "subgraphs_to_exclude")):
+        if node.name in apart:
             continue
         fused[host] = node
         chosen.pop(node, None)
