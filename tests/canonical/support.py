@@ -27,17 +27,25 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def weights(**shapes: tuple[int, ...]) -> dict[str, Array]:
-    """Random float32 parameters; a name that ends in `var` is positive."""
+    """Random float32 parameters; a name that ends in `var` is positive, one that ends in `near` differs little."""
     generator, result = rng(1), {}
     for name, shape in shapes.items():
         array = np.asarray(generator.standard_normal(shape)).astype(np.float32)
         result[name] = np.abs(array) + np.float32(0.3) if name.endswith("var") else array
+        if name.endswith("near"):
+            result[name] = near(array)
     return result
 
 
+def near(array: Array) -> Array:
+    """Return numbers of the same signs and sizes from 1 to 1.25: factors of a graph input that may be folded."""
+    return np.copysign(1 + np.tanh(np.abs(array)) / 4, array).astype(array.dtype)
+
+
 def bn(channels: int, prefix: str = "") -> dict[str, Array]:
-    """Parameters of a BatchNormalization, named to follow `BN`."""
-    return weights(**{f"{prefix}{k}": (channels,) for k in ("gamma", "beta", "mean", "var")})
+    """Parameters of a BatchNormalization, named to follow `BN`, of channels that are much alike."""
+    found = weights(**{f"{prefix}{k}": (channels,) for k in ("gamma", "beta", "mean", "var")})
+    return found | {name: near(found[name]) for name in (f"{prefix}gamma", f"{prefix}var")}
 
 
 BN = "gamma, beta, mean, var"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from equiquant.canonical.absorb import STANDARDIZES
 from tests.canonical.support import BN, Array, Shapes, bn, canonical, proto, weights
 
 RULE = "fold_batch_norm_next"
@@ -75,6 +76,37 @@ def test_refuses(case: str) -> None:
     outcome = canonical(proto(nodes, "float[N,4,3,3] x", outputs, weights(w=(4, 4, 1, 1)) | bn(4)))
     assert "BatchNormalization" in outcome.ops
     assert reason in outcome.refused(RULE)
+
+
+FROM_INPUT: dict[str, tuple[str, str]] = {
+    "at once": ("", "float[N,4,3,3] x"),
+    "transposed": ("p = Transpose<perm=[0,3,1,2]>(x)", "float[N,3,3,4] x"),
+    "concatenated": ("p = Concat<axis=1>(x, k)", "float[N,1,3,3] x, float[N,3,3,3] k"),
+    "bytes": ("p = Cast<to=1>(x)", "uint8[N,4,3,3] x"),
+    "centered": ("p = Sub(x, beta4)", "float[N,4,3,3] x"),
+}
+
+
+@pytest.mark.parametrize("spread", [1.9, 2.1])
+@pytest.mark.parametrize("case", FROM_INPUT, ids=list(FROM_INPUT))
+def test_features_of_an_input_keep_what_makes_them_alike(case: str, spread: float) -> None:
+    before, inputs = FROM_INPUT[case]
+    nodes = f"{before} [bn] a = BatchNormalization({'p' if before else 'x'}, {BN}) [c] y = Conv(a, w)"
+    ones = np.ones(4, np.float32)
+    factors = {"gamma": ones, "var": np.array([1, spread**2, 1, 1], np.float32)}
+    parameters = weights(w=(2, 4, 1, 1), beta4=(4, 1, 1)) | bn(4) | factors
+    outcome = canonical(proto(nodes, inputs, "float[] y", parameters))
+    if spread > 2:
+        assert "BatchNormalization" in outcome.ops
+        assert outcome.refused(RULE) == STANDARDIZES
+    else:
+        assert "BatchNormalization" not in outcome.ops
+
+
+def test_features_that_are_computed_need_no_factors_of_their_own() -> None:
+    nodes = f"p = Tanh(x) a = BatchNormalization(p, {BN}) y = Conv(a, w)"
+    parameters = weights(w=(2, 4, 1, 1)) | bn(4) | {"var": np.array([1, 100, 1, 1], np.float32)}
+    assert canonical(proto(nodes, "float[N,4,3,3] x", "float[] y", parameters)).ops == ["Tanh", "Conv"]
 
 
 def test_transposed_gemm_input_is_refused() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from equiquant.canonical.absorb import STANDARDIZES
 from equiquant.graph.query import constant
 from tests.canonical.support import Shapes, canonical, proto, weights
 
@@ -115,22 +116,26 @@ def test_a_constant_used_elsewhere_keeps_its_numbers() -> None:
 
 
 BEFORE: dict[str, tuple[str, str, Shapes]] = {
-    "mul, padded": ("a = Mul(x, c) y = Conv<pads=[1,1,1,1]>(a, w)", IMAGE, W | {"c": (3, 1, 1)}),
+    "mul, padded": ("a = Mul(x, c_near) y = Conv<pads=[1,1,1,1]>(a, w)", IMAGE, W | {"c_near": (3, 1, 1)}),
     "div scalar, padded": ("a = Div(x, c_var) y = Conv<pads=[1,1,1,1]>(a, w)", IMAGE, W | {"c_var": ()}),
     "preprocessing": (
-        "m = Sub(x, c) a = Div(m, d_var) y = Conv(a, w)",
+        "m = Sub(x, c) a = Div(m, d_near) y = Conv(a, w)",
         IMAGE,
-        W | {"c": (1, 3, 1, 1), "d_var": (3, 1, 1)},
+        W | {"c": (1, 3, 1, 1), "d_near": (3, 1, 1)},
     ),
     "add": ("a = Add(c, x) y = Conv(a, w)", IMAGE, W | {"c": (3, 1, 1)}),
     "conv transpose": (
-        "a = Mul(x, c) y = ConvTranspose<group=3, strides=[2,2]>(a, w)",
+        "a = Mul(x, c_near) y = ConvTranspose<group=3, strides=[2,2]>(a, w)",
         IMAGE,
-        {"w": (3, 2, 2, 2), "c": (3, 1, 1)},
+        {"w": (3, 2, 2, 2), "c_near": (3, 1, 1)},
     ),
-    "gemm": ("m = Mul(x, c) a = Add(m, d) y = Gemm<transB=1>(a, w)", "float[N,3] x", {"w": (4, 3), "c": (3,), "d": ()}),
-    "matmul": ("a = Mul(x, c) y = MatMul(a, w)", "float[N,5,3] x", {"w": (3, 4), "c": (3,)}),
-    "stack of matrices": ("a = Mul(x, c) y = MatMul(a, w)", "float[2,5,3] x", {"w": (2, 3, 4), "c": (3,)}),
+    "gemm": (
+        "m = Mul(x, c_near) a = Add(m, d) y = Gemm<transB=1>(a, w)",
+        "float[N,3] x",
+        {"w": (4, 3), "c_near": (3,), "d": ()},
+    ),
+    "matmul": ("a = Mul(x, c_near) y = MatMul(a, w)", "float[N,5,3] x", {"w": (3, 4), "c_near": (3,)}),
+    "stack of matrices": ("a = Mul(x, c_near) y = MatMul(a, w)", "float[2,5,3] x", {"w": (2, 3, 4), "c_near": (3,)}),
 }
 
 
@@ -157,6 +162,25 @@ def test_refuses_into_the_operator_after(case: str) -> None:
     outcome = canonical(proto(nodes, inputs, "float[] y", weights(**shapes)))
     assert len(outcome.ops) == 2
     assert reason in outcome.refused("fold_scale_next")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "kind", "rule"),
+    [
+        ("t = Sub(x, m) a = Div(t, s) y = MatMul(a, w)", "float", "fold_scale_next"),
+        ("t = Mul(x, s) a = Add(t, m) y = MatMul(a, w)", "float", "fold_scale_next"),
+        ("t = Cast<to=1>(x) a = Div(t, s) y = MatMul(a, w)", "uint8", "fold_scale_next"),
+        ("t = Mul(x, s) a = Unsqueeze(t, axes) y = MatMul(a, w)", "float", "fold_through_next"),
+    ],
+)
+@pytest.mark.parametrize("spread", [1.9, 2.1])
+def test_features_of_an_input_are_divided_by_deviations_that_differ(
+    nodes: str, kind: str, rule: str, spread: float
+) -> None:
+    parameters = weights(w=(3, 2), m=(3,)) | {"s": np.array([1, spread, -1.5], np.float32), "axes": np.array([1])}
+    outcome = canonical(proto(nodes, f"{kind}[N,3] x", "float[] y", parameters))
+    assert (STANDARDIZES in {d.reason for d in outcome.decisions if d.rule == rule}) == (spread > 2)
+    assert bool({"Mul", "Div"} & set(outcome.ops)) == (spread > 2)
 
 
 def test_the_bias_of_one_matmul_does_not_move_to_the_next() -> None:

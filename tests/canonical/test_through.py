@@ -64,8 +64,8 @@ def test_the_bias_of_a_matmul_is_found_behind_a_reshape() -> None:
     ("nodes", "ops"),
     [
         ("a = Relu(x) p = Add(a, t) q = MaxPool<kernel_shape=[2,2]>(p) y = Conv(q, v)", ["Relu", "MaxPool", "Conv"]),
-        ("p = Mul(x, t) q = Pad(p, pads) y = Conv(q, v)", ["Pad", "Conv"]),
-        ("p = Mul(x, s_var) q = Relu(p) y = Conv(q, v) z = Conv(q, v)", ["Relu", "Conv", "Conv"]),
+        ("p = Mul(x, t_near) q = Pad(p, pads) y = Conv(q, v)", ["Pad", "Conv"]),
+        ("a = Tanh(x) p = Mul(a, s_var) q = Relu(p) y = Conv(q, v) z = Conv(q, v)", ["Tanh", "Relu", "Conv", "Conv"]),
         (
             f"p = BatchNormalization(x, {BN}) q = AveragePool<kernel_shape=[2,2]>(p) y = Conv(q, v)",
             ["AveragePool", "Conv"],
@@ -78,6 +78,7 @@ def test_maps_before_what_they_commute_with_go_into_the_operators_after(nodes: s
         "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
         "one": np.ones((), np.float32),
         "u": weights(u=(2, 6, 1, 1))["u"],
+        "t_near": weights(t_near=(4, 1, 1))["t_near"],
     }
     outputs = "float[] y, float[] z" if " z = " in nodes else "float[] y"
     outcome = canonical(proto(nodes, "float[N,4,6,6] x", outputs, constants(nodes, **more)))

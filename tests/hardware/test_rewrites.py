@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from equiquant import hardware, target
+from equiquant.canonical.absorb import STANDARDIZES
 from equiquant.decisions import Decision
 from equiquant.hardware.factors import HARD_SIGMOID_FACTOR, is_hardware_factor, mean_factor, pool_factor
 from equiquant.hardware.rewrites import EXACT, VALUES
@@ -53,10 +54,10 @@ def same(before: list[Array], after: list[Array]) -> bool:
 
 
 BN: dict[str, Any] = {
-    "g": noise(4),
+    "g": 1 + noise(4) / 8,
     "b": noise(4, seed=1),
     "m": noise(4, seed=2),
-    "v": np.abs(noise(4, seed=3)) + 0.3,
+    "v": 1 + noise(4, seed=3) / 8,
 }
 
 
@@ -75,6 +76,8 @@ def test_a_batch_normalization_that_cannot_be_a_conv_is_refused() -> None:
     text = "g (float[2,4,6,6] x, float[4] g) => (float[] y) { y = BatchNormalization(x, g, b, m, v) }"
     rest = {k: v for k, v in BN.items() if k != "g"}
     assert refusals(text, **rest) == ["its parameters are not all constants"]
+    text = "g (float[2,4,6,6] x) => (float[] y) { y = BatchNormalization(x, g, b, m, v) }"
+    assert refusals(text, **BN | {"v": np.array([1, 1, 100, 1], np.float32)}) == [STANDARDIZES]
 
 
 GEMM: dict[str, Any] = {"w": noise(4, 3), "c": noise(2, 3, seed=1)}

@@ -91,6 +91,19 @@ def test_a_result_that_is_an_output_is_quantized_although_only_floats_read_it() 
     assert _between(model, "xint8") == set()
 
 
+@pytest.mark.parametrize(
+    ("body", "scales", "expected"),
+    [
+        ("c = Sub (x, eps)  b = Div (c, s)", [1, 3] * 8, "cb"),
+        ("k = Mul (x, s)  b = Add (k, gamma)", [1, 3] * 8, "kb"),
+        ("c = Sub (x, eps)  b = Div (c, s)", [1, 1.9] * 8, ""),
+        ("b = Div (a, s)", [1, 3] * 8, ""),  # computed, not sent
+    ],
+)
+def test_features_of_an_input_are_made_alike_in_float(body: str, scales: list[float], expected: str) -> None:
+    assert _between(_model(body, s=np.array(scales, np.float32)), "xint8") == set(expected)
+
+
 def test_what_is_asked_for_by_name_is_quantized() -> None:
     model = _model(LAYER_NORM.format(square="Pow (d, two)"))
     assert _between(model, "xint8", op_types_to_quantize=["MatMul", "Add", "Mul"]) == set()

@@ -11,12 +11,17 @@ from equiquant.canonical.commuting import Place, channel_place, commutes
 from equiquant.canonical.linear import Linear, Parameters, linear_at
 from equiquant.canonical.rule import Rule, refuse
 from equiquant.graph.edit import Names, bypass
+from equiquant.graph.input_scales import evens_out, is_from_input
 from equiquant.graph.query import is_public, label
 
-__all__ = ["AfterLinear", "BeforeLinear", "IntoNext", "IntoPrevious", "Step", "linear_readers"]
+__all__ = ["STANDARDIZES", "AfterLinear", "BeforeLinear", "IntoNext", "IntoPrevious", "Step", "linear_readers"]
 
 Step = tuple[ir.Node, int]
 """An operator between a map and a linear operator, and which of its inputs comes from the side of the data."""
+
+
+STANDARDIZES = "it brings features of a graph input to one scale, and without it they would be rounded with one step"
+"""Why a map of a graph input stays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +80,7 @@ class IntoNext(Rule[BeforeLinear, tuple[Parameters, ...]]):
     """Check and rewrite of a fold into the operators after."""
 
     def check(self, match: BeforeLinear) -> tuple[Parameters, ...]:
-        """Refuse if anybody but a linear operator reads the value, or it does not pass; return the new parameters."""
+        """Refuse if others read the value, it does not pass or features need it; return the new parameters."""
         affine = match.affine
         value = match.steps[-1][0].outputs[0] if match.steps else affine.output
         if is_public(value):
@@ -93,6 +98,8 @@ class IntoNext(Rule[BeforeLinear, tuple[Parameters, ...]]):
             if isinstance(affine, Arithmetic) and affine.expands(*place, channels):
                 refuse("the shape of its input is unknown, or its constant widens it")
             _let_through(match.steps, factors)
+            if factors[0] is not None and evens_out(factors[0]) and is_from_input(affine.source):
+                refuse(STANDARDIZES)
             plans.append(reader.before(*factors))
         return tuple(plans)
 

@@ -12,9 +12,11 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant.canonical.absorb import STANDARDIZES
 from equiquant.canonical.affine import BatchNorm, batch_norm_at
 from equiquant.canonical.rule import Rule, refuse
 from equiquant.graph.edit import Names, add_initializer
+from equiquant.graph.input_scales import evens_out, is_from_input
 from equiquant.graph.query import constant, rank
 from equiquant.hardware.replace import described, replace_node
 
@@ -35,7 +37,7 @@ class BatchNormToConv(Rule[BatchNorm, Parameters]):
         return batch_norm_at(node)
 
     def check(self, match: BatchNorm) -> Parameters:
-        """Refuse parameters that are not constants, and tensors a Conv does not take."""
+        """Refuse parameters that are not constants, tensors a Conv does not take, and what an input's features need."""
         dimensions, gamma = rank(match.source), constant(match.node.inputs[1])
         if dimensions is None or dimensions < 3:
             refuse("a Conv needs at least one spatial axis" if dimensions else "its rank is unknown")
@@ -44,6 +46,8 @@ class BatchNormToConv(Rule[BatchNorm, Parameters]):
         scale, shift = match.factors(1, dimensions, gamma.size)
         assert scale is not None
         assert shift is not None
+        if evens_out(scale) and is_from_input(match.source):
+            refuse(STANDARDIZES)
         weight = scale.astype(gamma.dtype).reshape(-1, *[1] * (dimensions - 1))
         return weight, shift.astype(gamma.dtype)
 

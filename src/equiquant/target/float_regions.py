@@ -3,7 +3,8 @@
 A normalization or an activation function that an exporter wrote out, node by node, has operators among its nodes that
 no target runs on integers: the root, the exponential. Those beside them could be, and rounding them ruins the whole:
 the variance of a flat row is less than one 8-bit step of the largest one, and the inverse of its root explodes; a mask
-of −10000 leaves a softmax one step. Where one part is float, all of it is.
+of −10000 leaves a softmax one step. Where one part is float, all of it is. So is what brings the features of a graph
+input to one scale: rounded before that, the small ones are lost.
 
 What is computed for excluded layers alone is float as they are: they were excluded for what rounding does to them.
 """
@@ -14,6 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import onnx_ir as ir
 
+from equiquant.graph.input_scales import evens_out, is_from_input
 from equiquant.graph.query import constant, is_float, is_public, origin, sole_consumer
 from equiquant.recipe import Recipe
 from equiquant.target.ops import has_weight, moves_data, row_of
@@ -34,8 +36,8 @@ APART = frozenset({"Concat", "AveragePool", "Resize"})
 def float_region(nodes: Sequence[ir.Node], recipe: Recipe) -> set[ir.Node]:
     """Return nodes to leave float although a target may run them; none where the recipe says by name what to quantize.
 
-    It starts at the operators no target runs, and at squares, which need twice the bits. A node without weights follows
-    them
+    It starts at the operators no target runs, at squares, which need twice the bits, and at factors that bring the
+    features of a graph input to one scale. A node without weights follows them
 
     - where nothing else reads its result;
     - where one of its operands comes from there, and each of the others does too or is read there as well: the x of
@@ -46,7 +48,7 @@ def float_region(nodes: Sequence[ir.Node], recipe: Recipe) -> set[ir.Node]:
         recipe: The options.
     """
     floats = {node for node in nodes if _is_float_only(node)}
-    region = floats | {node for node in nodes if _is_square(node)}
+    region = floats | {node for node in nodes if _is_square(node) or _standardizes(node)}
     if not region or recipe.nodes_to_quantize or recipe.op_types_to_quantize:
         return set()
     candidates = [_Candidate(node) for node in nodes if node not in region and _may_follow(node)]
@@ -116,6 +118,14 @@ def _may_follow(node: ir.Node) -> bool:
 
 def _is_square(node: ir.Node) -> bool:
     return node.op_type == "Mul" and node.domain == "" and node.inputs[0] is node.inputs[1]
+
+
+def _standardizes(node: ir.Node) -> bool:
+    """True for a Mul or Div by a constant for each channel that makes features of a graph input alike."""
+    if node.op_type not in ("Mul", "Div") or node.domain != "" or not is_from_input(node.outputs[0]):
+        return False
+    factors = [array for array in map(constant, node.inputs) if array is not None]
+    return all(max(array.shape, default=1) == array.size and evens_out(array) for array in factors)
 
 
 def _moved(value: ir.Value) -> Iterator[ir.Value]:
