@@ -44,7 +44,9 @@ def is_from_input(value: ir.Value) -> bool:
             return False
         several = node.op_type in ARITHMETIC or node.op_type == "Concat"
         data = [v for v in node.inputs[: None if several else 1] if v is not None and constant(v) is None]
-        if node.op_type in ARITHMETIC and (len(data) != 1 or (node.op_type == "Div" and data[0] is not node.inputs[0])):
+        if not data or (node.op_type in ARITHMETIC and len(data) > 1):
             return False
-        reached += data
+        if node.op_type == "Div" and data[0] is not node.inputs[0]:
+            return False
+        reached += [v for v in data if v not in reached]
     return True
