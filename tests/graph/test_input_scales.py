@@ -17,12 +17,15 @@ from tests.canonical.support import proto, weights
         ("y = Div(c, x)", False),
         ("y = Add(x, x)", False),
         ("y = Gather(c, k)", False),
-        ("p = Relu(x) y = Transpose(p)", False),
+        ("p = Relu(x) q = Clip(p, low) y = Transpose(q)", True),
+        ("p = Min(x, c) y = Neg(p)", True),
+        ("y = Max(x, x)", False),
+        ("p = Sigmoid(x) y = Transpose(p)", False),
         ("p = Tanh(x) y = Concat<axis=1>(x, p)", False),
     ],
 )
 def test_what_comes_from_an_input(nodes: str, found: bool) -> None:
-    parameters = weights(c=(4,)) | {"one": np.array([1]), "two": np.array([2])}
+    parameters = weights(c=(4,)) | {"one": np.array([1]), "two": np.array([2]), "low": np.array(0, np.float32)}
     model = io.load_model(proto(nodes, "float[4,4] x, int64[2] k", "float[] y", parameters)).model
     assert is_from_input(model.graph.outputs[0]) == found
 

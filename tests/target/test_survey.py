@@ -140,6 +140,7 @@ POOLED = "a = Conv (x, w)  p = GlobalAveragePool (a)"
         ),
         (f"{POOLED}  y = Mul (p, x)", {"nodes_to_exclude": ["Mul_y"]}, set()),
         ("a = Conv (x, w)  r = Relu (a)  y = Conv (r, w)", {"nodes_to_exclude": ["Conv_y"]}, set()),
+        ("a = MatMul (x, v)  s = Add (a, d)  y = MatMul (s, v)", {"nodes_to_exclude": ["MatMul_y"]}, set()),
         (
             "a = Conv (x, w)  p = MaxPool <kernel_shape = [8, 8]> (a)  y = Conv (p, w)",
             {"nodes_to_exclude": ["Conv_y"]},
@@ -150,7 +151,9 @@ POOLED = "a = Conv (x, w)  p = GlobalAveragePool (a)"
 def test_what_only_excluded_layers_read_stays_float(
     name: str, text: str, options: dict[str, Any], kept: set[str]
 ) -> None:
-    model = parse(f"g (float[1, 4, 8, 8] x) => (float[] y) {{ {text} }}", w=WEIGHT, m=noise(4, 4))
+    model = parse(
+        f"g (float[1, 4, 8, 8] x) => (float[] y) {{ {text} }}", w=WEIGHT, m=noise(4, 4), v=noise(8, 8), d=noise(8)
+    )
     found = target.survey(model, preset(name, **options))
     why = {node.outputs[0].name: found.kept_float.get(node.name or "", "") for node in model.graph}
     unrounded = {v for v, reason in why.items() if reason == FOR_EXCLUDED}
@@ -266,7 +269,7 @@ def _number(value: float) -> Array:
 @pytest.mark.parametrize(("divisor", "kept"), [([6.0], False), ([2.0, 3.0, 4.0, 5.0], False), ([0.01, 1, -2, 9], True)])
 def test_uneven_divisors_stay_float(divisor: list[float], kept: bool) -> None:
     """Of 0.01 and 9 with one scale of 8 bits the former is 0, and what it divides infinite."""
-    text = "a = Relu (x)  b = Div (a, d)  y = Conv (b, w)"
+    text = "a = Conv (x, w)  b = Div (a, d)  y = Conv (b, w)"
     found = _survey(text, "xint8", d=np.array(divisor, np.float32).reshape(1, -1, 1, 1))
     assert ("Div_b" in found.kept_float) == kept
     assert ("Div_b" in found.nodes) != kept

@@ -19,10 +19,10 @@ __all__ = ["evens_out", "is_from_input"]
 ALIKE = 2.0
 """Largest over smallest factor that costs at most one bit; ImageNet's 0.229, 0.224 and 0.225 differ by 1.02."""
 
-ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Min", "Max"})
 CARRIERS = ARITHMETIC | {"Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
-CARRIERS |= {"Transpose", "Unsqueeze"}
-"""Op types that hand on what they read, moved, or by constants shifted or scaled."""
+CARRIERS |= {"Transpose", "Unsqueeze", "Abs", "Clip", "LeakyRelu", "Neg", "Relu"}
+"""Op types that hand on what they read, moved, cut off, or by constants shifted or scaled."""
 
 
 def evens_out(scale: npt.NDArray[Any]) -> bool:
@@ -32,7 +32,7 @@ def evens_out(scale: npt.NDArray[Any]) -> bool:
 
 
 def is_from_input(value: ir.Value) -> bool:
-    """True for graph inputs, moved, shifted or scaled by constants, or concatenated."""
+    """True for graph inputs, moved, cut off, shifted or scaled by constants, or concatenated."""
     reached = [value]
     for found in reached:
         node = found.producer()

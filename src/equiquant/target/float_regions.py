@@ -81,9 +81,10 @@ def for_excluded(nodes: Sequence[ir.Node], excluded: Collection[str], recipe: Re
 
 
 def _joins_layer(node: ir.Node, floats: Collection[ir.Node], target: Target) -> bool:
-    """True of an activation that is fused into a layer."""
-    source = node.inputs[0] if node.inputs and node.op_type in target.fused else None
-    host = None if source is None or sole_consumer(source) is not node else source.producer()
+    """True of an activation that is fused into a layer, and of what is added to a layer's result as its bias."""
+    read = node.inputs[:1] if node.op_type in target.fused else node.inputs if node.op_type == "Add" else ()
+    data = [value for value in read if value is not None and constant(value) is None]
+    host = data[0].producer() if len(data) == 1 and sole_consumer(data[0]) is node else None
     return host is not None and has_weight(host) and host not in floats
 
 
