@@ -18,6 +18,7 @@ from equiquant.canonical.rule import Rule, refuse
 from equiquant.graph.bounds import lower_bound
 from equiquant.graph.edit import Names
 from equiquant.graph.query import attribute, constant, filled_with, rank, static_shape
+from equiquant.graph.windows import window
 
 __all__ = ["FoldPad", "PaddedPool"]
 
@@ -100,13 +101,9 @@ def _own_pads(match: PaddedPool, axes: int) -> npt.NDArray[np.int64]:
     shape = static_shape(match.pad.outputs[0])
     if shape is None or None in shape[2:]:
         refuse("the pool chooses its padding by a size that is not known")
-    size, ones = np.array(shape[2:], np.int64), [1] * axes
-    kernel, strides, dilations = (
-        np.asarray(attribute(pool, name, ones), np.int64) for name in ("kernel_shape", "strides", "dilations")
-    )
-    last = (-(-size // strides) - 1) * strides  # where the last window begins
-    missing = last + kernel - size
-    if (dilations > 1).any() or (missing < 0).any():
+    sizes, strides = [size for size in shape[2:] if size is not None], attribute(pool, "strides", [1] * axes)
+    outputs = [-(-size // stride) for size, stride in zip(sizes, strides, strict=True)]
+    found = window(pool, attribute(pool, "kernel_shape", []), sizes, outputs)
+    if any(d > 1 for d in found.dilations) or any(found.left_out):
         refuse("onnxruntime pads dilated windows and strides beyond the window in a way of its own")
-    small, large = missing // 2, missing - missing // 2
-    return np.stack((small, large) if auto == "SAME_UPPER" else (large, small))
+    return np.asarray(found.pads, np.int64).reshape(2, axes)

@@ -113,9 +113,7 @@ def refine(
             weight = dequantize(solution.weight, layer.weight_params)
             _store(places[layer.name], twins[layer.name], 1, weight, layer.weight_params)
         if wanted.correct_bias and layer.takes_bias:
-            bias = solution.bias.astype(np.float32)
-            plan, params = _with_bias(refined, plan, target, layer, bias, solution.bias_params)
-            _store(places[layer.name], twins[layer.name], 2, bias, params)
+            plan = _store_bias(refined, plan, target, layer, solution, (places[layer.name], twins[layer.name]))
         if progress is not None:
             progress(index + 1, len(layers))
     return Refined(refined, plan, samples)
@@ -147,11 +145,9 @@ def refine_by_means(
     plan, added = _own_constants(refined, plan, target, Refinement(correct_bias=True, round_weights=False), columns)
     for layer in layers_of(refined, plan)[0]:
         if layer.name in columns:
-            place, layer = nodes[layer.name], dataclasses.replace(layer, late_bias=layer.name in added)
+            layer = dataclasses.replace(layer, late_bias=layer.name in added)
             solution = recentre(layer, columns[layer.name])
-            bias = solution.bias.astype(np.float32)
-            plan, params = _with_bias(refined, plan, target, layer, bias, solution.bias_params)
-            _store(place, None, 2, bias, params)
+            plan = _store_bias(refined, plan, target, layer, solution, (nodes[layer.name], None))
     return Refined(refined, plan, 0)
 
 
@@ -164,15 +160,22 @@ def _even_column(layer: Layer, source: ir.Value, means: Mapping[str, ChannelMean
     return layer.form.even_column(known.mean, known.sizes((static_shape(source) or (None,) * (rank + 2))[2:]))
 
 
-def _with_bias(
-    model: ir.Model, plan: QuantPlan, target: Target, layer: Layer, bias: Array, params: QuantParams | None
-) -> tuple[QuantPlan, QuantParams | None]:
-    """Return the plan with a corrected bias, and how it is rounded: a late one's scale is chosen only now."""
+def _store_bias(
+    model: ir.Model,
+    plan: QuantPlan,
+    target: Target,
+    layer: Layer,
+    solution: Solution,
+    nodes: tuple[ir.Node, ir.Node | None],
+) -> QuantPlan:
+    """Write a corrected bias as `_store` does, and return the plan with it: a late one's scale is chosen only now."""
+    bias, params = solution.bias.astype(np.float32), solution.bias_params
     if layer.late_bias:
         params = fit_bias(model, plan, target.shifts, (layer.name, 2), _new_bias(layer, bias, target))
+    _store(*nodes, 2, bias, params)
     if params is None:
-        return plan, None
-    return dataclasses.replace(plan, constants={**plan.constants, (layer.name, 2): params}), params
+        return plan
+    return dataclasses.replace(plan, constants={**plan.constants, (layer.name, 2): params})
 
 
 def _rounding(
@@ -255,14 +258,17 @@ def _new_bias(layer: Layer, bias: Array, target: Target) -> QuantParams:
 
 def _store(place: ir.Node, twin: ir.Node | None, index: int, array: Array, params: QuantParams | None) -> None:
     """Write a constant, on its grid, into the float model, and into the quantized one where a walk will read it."""
-    value, seen = place.inputs[index], None if twin is None else twin.inputs[index]
+    places = [node.inputs[index] for node in (place, twin) if node is not None]
+    value, seen = places[0], places[-1]
     assert value is not None
-    integers = None if params is None else quantize(array, params)
-    set_initializer(value, array if integers is None or params is None else dequantize(integers, params))
-    if seen is None:
-        return
-    if integers is None or params is None:
+    assert seen is not None
+    if params is None:
+        set_initializer(value, array)
         set_initializer(seen, array)
+        return
+    integers = quantize(array, params)
+    set_initializer(value, dequantize(integers, params))
+    if twin is None:
         return
     node = seen.producer()
     assert node is not None
