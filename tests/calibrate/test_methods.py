@@ -12,6 +12,7 @@ import pytest
 
 from equiquant import quantize, target
 from equiquant.calibrate import TensorStats, collect, load_stats, open_samples
+from equiquant.calibrate.accumulate import Wanted
 from equiquant.errors import DataError
 from equiquant.numerics.affine import INT_TYPES
 from equiquant.numerics.histogram import DyadicHistogram, HistogramBuilder
@@ -51,6 +52,11 @@ def test_entropy_as_in_onnxruntime_cuts_nothing(name: str) -> None:
     recipe = preset(name, calibration="entropy")
     found, whole = scales(outlying(), recipe), scales(outlying(), recipe.replace(calibration="minmax"))
     assert {tensor: p.scale for tensor, p in found.items()} == {tensor: p.scale for tensor, p in whole.items()}
+
+
+@pytest.mark.parametrize(("name", "bins", "limit"), [("a8w8", None, 8192), ("a8w8", 2048, None), ("a16w8", 2048, 8192)])
+def test_entropy_counts_every_element_only_where_it_cuts(name: str, bins: int | None, limit: int | None) -> None:
+    assert Wanted.by(preset(name, calibration="entropy", histogram_bins=bins), histogram=True).limit == limit
 
 
 def test_symmetric_ranges_hold_for_every_method() -> None:

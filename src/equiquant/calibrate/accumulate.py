@@ -22,6 +22,7 @@ from equiquant.calibrate.channels import ChannelBuilder
 from equiquant.calibrate.stats import TensorRecord
 from equiquant.errors import DataError
 from equiquant.numerics.affine import INT_TYPES, IntType
+from equiquant.numerics.entropy import entropy_cuts
 from equiquant.numerics.extremes import CACHED, extremes
 from equiquant.numerics.histogram import DyadicHistogram, HistogramBuilder
 from equiquant.numerics.pow2 import minmse_exponent
@@ -33,7 +34,6 @@ __all__ = ["HISTOGRAM_LIMIT", "Accumulator", "Wanted"]
 Array = npt.NDArray[Any]
 
 HISTOGRAM_LIMIT = 1 << 13  # elements of a tensor counted per sample, plus a quarter as many of either tail
-COUNT_ALL = ("entropy",)  # of a sample its optimum may lie elsewhere (docs/calibration.md)
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,17 @@ class Wanted:
     @staticmethod
     def by(recipe: Recipe, *, histogram: bool) -> Wanted:
         """Return what a recipe asks for."""
+        kind = INT_TYPES[recipe.activation_type]
         votes = recipe.calibration == "minmse" and recipe.minmse_mode == "most_common"
+        # The best cut of a sample's entropy may lie elsewhere (docs/calibration.md).
+        every = recipe.exact_histograms or (
+            recipe.calibration == "entropy" and entropy_cuts(kind, recipe.histogram_bins)
+        )
         return Wanted(
             histogram,
-            None if recipe.exact_histograms or recipe.calibration in COUNT_ALL else HISTOGRAM_LIMIT,
+            None if every else HISTOGRAM_LIMIT,
             recipe.moving_average_constant if recipe.moving_average else None,
-            (INT_TYPES[recipe.activation_type], recipe.unsigned_relu) if votes else None,
+            (kind, recipe.unsigned_relu) if votes else None,
         )
 
 

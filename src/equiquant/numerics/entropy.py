@@ -19,7 +19,7 @@ import numpy.typing as npt
 from equiquant.numerics.affine import IntType
 from equiquant.numerics.histogram import DyadicHistogram
 
-__all__ = ["ENTROPY_BINS", "entropy_range"]
+__all__ = ["entropy_cuts", "entropy_range"]
 
 Array = npt.NDArray[Any]
 
@@ -28,8 +28,13 @@ CANDIDATES = 128
 SMOOTHING = 1e-4  # count given to an empty bin
 
 
+def entropy_cuts(kind: IntType, bins: int | None) -> bool:
+    """Return whether there is anything to choose for a type: more bins than it has levels, None for the default."""
+    return (bins or ENTROPY_BINS) > _levels(kind)
+
+
 def entropy_range(
-    data: DyadicHistogram, kind: IntType, *, symmetric: bool, bins: int = ENTROPY_BINS
+    data: DyadicHistogram, kind: IntType, *, symmetric: bool, bins: int | None = None
 ) -> tuple[float, float]:
     """Return (low, high), real units, within the smallest and largest value.
 
@@ -37,15 +42,15 @@ def entropy_range(
         data: The values.
         kind: The type they are quantized to.
         symmetric: Its levels are spread over ±max|x| instead of from the smallest to the largest value, 0 included.
-        bins: Bins over ±max|x|; where they are no more than levels there is nothing to choose and the range is min-max.
-            More than the histogram has tell nothing further, and count as so many.
+        bins: Bins over ±max|x|, None for `ENTROPY_BINS`; where they are no more than levels there is nothing to choose
+            and the range is min-max. More than the histogram has tell nothing further, and count as so many.
     """
-    bins = min(bins, data.counts.size)
+    bins = min(bins or ENTROPY_BINS, data.counts.size)
     bound = max(-data.low, data.high)
     if bound <= 0:
         return 0.0, 0.0
     span = 2 * bound if symmetric else max(data.high, 0.0) - min(data.low, 0.0)
-    levels = round((kind.qmax - kind.qmin + 1) * 2 * bound / span)  # over ±max|x|
+    levels = round(_levels(kind) * 2 * bound / span)  # over ±max|x|
     edges = np.linspace(-bound, bound, bins + 1)
     reached = np.rint(np.interp(edges, data.edges(), np.concatenate([[0], np.cumsum(data.counts)])))
     reached[-1] = data.total  # the largest value lies on the last edge
@@ -56,6 +61,10 @@ def entropy_range(
     divergences = [_divergence(counts, widest - half, bins - widest + half, levels) for half in halves]
     limit = float(edges[bins - widest + halves[int(np.argmin(divergences))]])
     return max(data.low, -limit), min(data.high, limit)
+
+
+def _levels(kind: IntType) -> int:
+    return kind.qmax - kind.qmin + 1
 
 
 def _divergence(counts: Array, start: int, stop: int, levels: int) -> float:

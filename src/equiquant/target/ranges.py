@@ -24,7 +24,7 @@ from equiquant.calibrate.methods import HISTOGRAM_METHODS
 from equiquant.calibrate.stats import TensorRecord, Votes
 from equiquant.errors import DataError
 from equiquant.numerics.affine import QuantParams, params_from_range, power_of_two_params
-from equiquant.numerics.entropy import ENTROPY_BINS, entropy_range
+from equiquant.numerics.entropy import entropy_range
 from equiquant.numerics.histogram import DyadicHistogram
 from equiquant.numerics.mse import mse_range
 from equiquant.numerics.percentile import percentile_range
@@ -144,8 +144,9 @@ def _float_range(evidence: Evidence, target: Target, recipe: Recipe, *, symmetri
             evidence.histogram, recipe.percentile, symmetric=symmetric, bins=recipe.histogram_bins
         )
     elif evidence.histogram is not None and target.method == "entropy":
-        bins = recipe.histogram_bins or ENTROPY_BINS
-        low, high = entropy_range(evidence.histogram, target.activation, symmetric=symmetric, bins=bins)
+        low, high = entropy_range(
+            evidence.histogram, target.activation, symmetric=symmetric, bins=recipe.histogram_bins
+        )
     elif evidence.histogram is not None and target.method in ("mse", "noise"):
         low, high = mse_range(evidence.histogram, target.activation, symmetric=symmetric)
     low, high = max(low, min(evidence.low, 0.0)), min(high, max(evidence.high, 0.0))
