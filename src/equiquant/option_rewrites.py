@@ -44,9 +44,10 @@ NPU_OPTIONS = [
             "bool",
             True,
             "separate",
-            f"A {activation} is quantized together with the Conv, Gemm or Add before it; False quantizes both.",
+            f"{whose} {activation} is quantized together with the Conv, Gemm or Add before it; False quantizes both.",
         )
         for activation in FUSED_ACTIVATIONS
+        for whose in ("With `enable_npu_cnn`: a" if activation == "PRelu" else "A",)
     ),
 ]
 """Rewrites of operators, and where activations are rounded."""

@@ -67,6 +67,11 @@ GROUPS = (
         "ranges that need not be symmetric begin at 0 there already",
     ),
     _Group(
+        ("separate",),
+        lambda r: not r.npu and set(r.separate) <= {"PRelu"},
+        "onnxruntime has no integer kernel for a PRelu: what is before it is quantized on its own anyway",
+    ),
+    _Group(
         (
             *("calibration", "scale_kind", "per_channel", "activation_type", "activation_symmetric"),
             *("symmetric_ranges", "separate", "exact_histograms", "moving_average", "calibration_memory"),
