@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from equiquant import quantize
+from equiquant import inspect, quantize
 from equiquant.errors import ModelError
 from equiquant.io import load_model, unload
 from equiquant.io.size import files_bytes, model_files
@@ -179,6 +179,50 @@ def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(ModelError, match=r"weights\.bin, which does not exist; put the file beside"):
         load_model(path)
+
+
+@pytest.mark.parametrize("location", [None, "."])
+def test_a_place_of_weights_that_is_a_folder_is_named(tmp_path: Path, location: str | None) -> None:
+    path = saved(tmp_path, external=True)
+    model = onnx.load(path, load_external_data=False)
+    if location is None:
+        del model.graph.initializer[0].external_data[:]
+    else:
+        model.graph.initializer[0].external_data[0].value = location
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"The weights of 'large' are in .*, which is no file; put the file beside"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("size", [None, 8])
+def test_integers_of_a_model_in_memory_are_looked_for_in_their_file(tmp_path: Path, size: int | None) -> None:
+    model = proto()
+    model.graph.node.append(helper.make_node("Reshape", ["y", "sizes"], ["z"]))
+    model.graph.output[0].name = "z"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1, 128]), "sizes"))
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    held = onnx.load(path, load_external_data=False)
+    for tensor in held.graph.initializer[:-1]:
+        onnx.external_data_helper.load_external_data_for_tensor(tensor, str(tmp_path))
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+    of_file = ir.load(path)
+    of_file.graph.initializers["large"].const_value = ir.tensor(WEIGHTS["large"], name="large")
+    (tmp_path / "weights.bin").unlink()
+    if size is not None:
+        (tmp_path / "weights.bin").write_bytes(bytes(size))
+    for source in (held, of_file):
+        with pytest.raises(
+            ModelError, match=r"Cannot read the data of .*\. Give the model's path, or load it with its"
+        ):
+            inspect(source)
+
+
+def test_a_path_is_whatever_says_where_it_leads(tmp_path: Path) -> None:
+    saved(tmp_path, external=False)
+    with os.scandir(tmp_path) as entries:
+        assert load_model(next(entries)).path == tmp_path / "model.onnx"
 
 
 def test_a_truncated_file_of_weights_is_named(tmp_path: Path) -> None:

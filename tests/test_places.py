@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from equiquant import equalize, quantize
@@ -36,6 +38,30 @@ def test_a_result_is_not_saved_over_the_input_nor_its_weights(model: Path, name:
     with pytest.raises(OutputError, match="is the input model"):
         quantize(model, place, data=DATA, preset="a8w8")
     assert place.read_bytes() == before
+
+
+def _unloaded(path: Path) -> onnx.ModelProto:
+    return onnx.load(path, load_external_data=False)
+
+
+@pytest.mark.parametrize("read", [ir.load, _unloaded])
+def test_a_model_in_memory_keeps_the_weights_it_has_in_a_file(
+    model: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], Any]
+) -> None:
+    monkeypatch.setattr(save, "INLINE_LIMIT", 10)
+    monkeypatch.chdir(model.parent)  # where the places in a proto are looked up
+    out = model.parent / "new.onnx"
+    onnx.save(onnx.load(model), out, save_as_external_data=True, location="new.onnx.data", size_threshold=0)
+    before = _contents(model.parent)
+    held = read(out)
+    found = quantize(held, preset="auto", data=DATA, cle=False, weight_rounding="nearest", time_budget=0.001)
+    result = equalize(held, data=DATA)
+    writes: list[Callable[[Path], Any]] = [result.save, found.save, lambda to: equalize(held, to, data=DATA)]
+    for write in writes:
+        for place in (out, model.parent / "new.onnx.data"):
+            with pytest.raises(OutputError, match="choose another name so that nothing is lost"):
+                write(place)
+    assert _contents(model.parent) == before
 
 
 def test_statistics_that_are_read_are_not_written_over(model: Path) -> None:

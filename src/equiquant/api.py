@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,10 @@ from equiquant.io import (
     check_place,
     check_writable,
     data_file,
+    files_of,
     input_specs,
     is_large,
     load_model,
-    model_files,
     place_of,
     save_model,
     to_proto,
@@ -50,9 +49,10 @@ class Result:
         path: Where the model was written, None if it was not.
     """
 
-    def __init__(self, model: ir.Model, report: Report, path: Path | None = None) -> None:
+    def __init__(self, model: ir.Model, report: Report, path: Path | None = None, read: Iterable[Path] = ()) -> None:
         self._ir = model
         self._proto: onnx.ModelProto | None = None
+        self._read = frozenset(read)  # by a model that was given in memory
         self.report = report
         self.path = path
 
@@ -74,7 +74,7 @@ class Result:
             OutputError: The file cannot be written, or is the input; or `<path>.data` is, or belongs to something else
                 than a model at `path`.
         """
-        self.path = save_model(self._ir, place_of(path), *_files_of(self.report.input_path))
+        self.path = save_model(self._ir, place_of(path), *self._read, *files_of(self.report.input_path))
         return self.path
 
 
@@ -131,8 +131,8 @@ class SearchResult(Result):
             same model.
     """
 
-    def __init__(self, model: ir.Model, report: Report, found: SearchOutcome) -> None:
-        super().__init__(model, report)
+    def __init__(self, best: Result, report: Report, found: SearchOutcome) -> None:
+        super().__init__(best._ir, report, best.path, best._read)
         self.search = found
 
 
@@ -191,8 +191,7 @@ def search(
         )
         best = run_recipe(model, output, found.recipe, data=stream, progress=progress)
     report = dataclasses.replace(best.report, search=found.to_dict(), stages=(*found.stages, *best.report.stages))
-    result = SearchResult(best._ir, report, found)
-    result.path = best.path
+    result = SearchResult(best, report, found)
     if report_dir is not None:
         report.write(os.fspath(report_dir))
     return result
@@ -276,7 +275,8 @@ def run_recipe(
     places = (output, calibration_cache) if made else (output,)
     _check_places(model, data, report_dir, *places, read=() if made else (calibration_cache,))
     outcome = pipeline.run(model, recipe, data, quantize=to_int, progress=progress, stats_file=calibration_cache)
-    result = Result(outcome.model, outcome.report)
+    held = () if isinstance(model, str | os.PathLike) else files_of(model)  # of a path they are looked up when it saves
+    result = Result(outcome.model, outcome.report, read=held)
     if output is not None:
         result.save(output)
     if report_dir is not None:
@@ -368,7 +368,7 @@ def _check_places(
         inside = [place for place in places if place.resolve().is_relative_to(Path(data).resolve())]
         taken += [place for place in inside if place.suffix.lower() in DATA_SUFFIXES]
     if any(place.exists() for place in (*places, *beside)):
-        taken += _files_of(model)
+        taken += files_of(model)
     for place in places:
         check_writable(place, *taken)
     resolved = [place.resolve() for place in places]
@@ -377,15 +377,6 @@ def _check_places(
         resolved += [place.resolve() for place in beside]
     if twice := [place for place in resolved if resolved.count(place) > 1]:
         raise OutputError(f"Two results would be written to {twice[0]}; give each a file of its own.")
-
-
-def _files_of(model: ModelLike | None) -> set[Path]:
-    """Return the files that a model is read from, those of its weights included; none of a model in memory."""
-    if not isinstance(model, str | os.PathLike):
-        return set()
-    with contextlib.suppress(Exception):  # loading says what is wrong with it
-        return model_files(Path(model))
-    return {Path(model)}
 
 
 def _recipe(base: str | Recipe, overrides: dict[str, Any]) -> Recipe:

@@ -6,7 +6,7 @@ from equiquant.io.memory import memory_managed, release_memory
 from equiquant.io.places import check_makeable, check_writable, place_of
 from equiquant.io.runtime import InputSpec, Runner, expose, input_specs
 from equiquant.io.save import check_place, data_file, is_large, model_bytes, save_model, to_proto
-from equiquant.io.size import model_files
+from equiquant.io.size import files_of, model_files
 from equiquant.io.upgrade import TARGET_OPSET, inline_functions, is_operator, raise_ir_version, upgrade_opset
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "check_writable",
     "data_file",
     "expose",
+    "files_of",
     "inline_functions",
     "input_specs",
     "is_large",

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from equiquant.errors import ModelError, first_line
-from equiquant.graph.query import FINITE, label, stored
+from equiquant.graph.query import FINITE, all_graphs, label, stored
 from equiquant.io.mapped import load_mapped
 from equiquant.io.parse import parse
 
 __all__ = ["LoadedModel", "ModelLike", "load_model", "name_nodes"]
 
-ModelLike = str | Path | onnx.ModelProto | ir.Model
+ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 
 QUANTIZED_OPS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"}
@@ -66,7 +69,7 @@ def load_model(source: ModelLike, *, allow_quantized: bool = False) -> LoadedMod
     elif isinstance(source, onnx.ModelProto):
         data = source.SerializeToString()
         model, digest = parse(onnx.ModelProto.FromString(data)), hashlib.sha256(data).hexdigest()
-    elif isinstance(source, str | Path):
+    elif isinstance(source, str | os.PathLike):
         path = Path(source)
         model, digest = _read(path)
     else:
@@ -116,18 +119,28 @@ def _validate(model: ir.Model, allow_quantized: bool) -> None:
     for value in model.graph.initializers.values():
         if value.const_value is None:
             raise ModelError(f"Initializer '{value.name}' has no data.")
+    for value, tensor in chain.from_iterable(map(stored, all_graphs(model))):
+        if isinstance(tensor, ir.ExternalTensor):  # of a model in memory: those of a file are mapped
+            _numbers(value, tensor)
     for value, tensor in chain.from_iterable(map(stored, graphs)):
         if not tensor.dtype.is_floating_point() or not (value.uses() or value.is_graph_output()):
             continue
-        try:
-            array = tensor.numpy()
-        except Exception as error:
-            raise ModelError(f"Cannot read the data of '{value.name}': {first_line(error)}") from error
-        wide = array.astype(np.float32, copy=False)
+        wide = _numbers(value, tensor).astype(np.float32, copy=False)
         if np.isfinite(wide).all():
             continue
         if np.isnan(wide).any() or any(node.op_type in FINITE for node in value.consumers()):
             raise ModelError(f"The constant '{value.name}' contains NaN or infinite values; repair the model first.")
+
+
+def _numbers(value: ir.Value, tensor: ir.TensorProtocol) -> npt.NDArray[Any]:
+    """Return the numbers of a tensor; those in a file are mapped, not read."""
+    try:
+        array: npt.NDArray[Any] = tensor.numpy()
+    except Exception as error:
+        apart = isinstance(tensor, ir.ExternalTensor)
+        cure = " Give the model's path, or load it with its external data." if apart else ""
+        raise ModelError(f"Cannot read the data of '{value.name}': {first_line(error)}.{cure}") from error
+    return array
 
 
 def _reached(model: ir.Model) -> list[ir.Graph]:

@@ -100,10 +100,11 @@ def _map_external(model: ir.Model, path: Path) -> None:
                     f"The weights of '{value.name}' are in {tensor.location}, outside the model's folder; put the file"
                     " beside the model."
                 )
-            if not file.exists():
+            if not file.is_file():
+                what = "is no file" if file.exists() else "does not exist"
                 raise ModelError(
-                    f"The weights of '{value.name}' are in {named / tensor.location}, which does not exist; put the"
-                    " file beside the model."
+                    f"The weights of '{value.name}' are in {named / tensor.location}, which {what}; put the file beside"
+                    " the model."
                 )
             start = tensor.offset or 0
             end = start + (tensor.length or tensor.nbytes)

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from equiquant.graph.query import all_graphs, stored
+from equiquant.io.load import ModelLike
 
-__all__ = ["files_bytes", "model_files"]
+__all__ = ["files_bytes", "files_of", "model_files"]
 
 
-def model_files(path: str | Path) -> set[Path]:
+def model_files(path: str | os.PathLike[str]) -> set[Path]:
     """Return the paths, resolved, of a model file and of the weight files beside it; weights are not read."""
-    files = {Path(path).resolve()}
-    for graph in all_graphs(ir.load(path)):
-        for _, tensor in stored(graph):
-            if isinstance(tensor, ir.ExternalTensor):
-                files.add((Path(path).parent / tensor.location).resolve())
-    return files
+    return {
+        Path(path).resolve(),
+        *((Path(path).parent / tensor.location).resolve() for tensor in _apart(ir.load(path))),
+    }
+
+
+def files_of(model: ModelLike | None) -> set[Path]:
+    """Return the files that a model is read from, as far as can be told; of a model in memory those of its weights."""
+    with contextlib.suppress(Exception):  # loading says what is wrong with it
+        if isinstance(model, str | os.PathLike):
+            return model_files(model)
+        held = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model
+        return set() if held is None else {Path(tensor.path).resolve() for tensor in _apart(held)}
+    return {Path(model)} if isinstance(model, str | os.PathLike) else set()
+
+
+def _apart(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    """Yield the tensors that are in files of their own."""
+    for _, tensor in chain.from_iterable(map(stored, all_graphs(model))):
+        if isinstance(tensor, ir.ExternalTensor):
+            yield tensor
 
 
 def files_bytes(path: str | Path) -> int:
