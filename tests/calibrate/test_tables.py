@@ -116,6 +116,18 @@ def test_a_dataset_without_a_fitting_column_says_which_it_has() -> None:
         open_samples(Table([]), [IMAGE], A8W8)
 
 
+def test_a_dataset_that_feeds_some_of_the_inputs_says_which_it_does_not() -> None:
+    specs = [InputSpec("ids", "int64", (None, 3)), InputSpec("mask", "int64", (None, 3))]
+    with pytest.raises(DataError, match=r"columns 'ids', 'label'; none feeds 'mask'"):
+        open_samples(Table([{"ids": [1, 2, 3], "label": 1}]), specs, A8W8)
+
+
+def test_a_first_row_without_an_image_is_to_be_left_out() -> None:
+    rows: list[dict[str, Any]] = [{"image": None, "label": 1}, {"image": picture(12, 8), "label": 1}]
+    with pytest.raises(DataError, match=r"or leave out the rows that have nothing in 'image', as the first\."):
+        open_samples(Table(rows), [PICTURE], A8W8)
+
+
 def test_letterbox_keeps_proportions_and_fills_with_gray() -> None:
     red = Image.new("RGB", (10, 10), (255, 0, 0))
     got = ImageReader(PICTURE, IMAGE_RECIPES["yolo"]).prepare(red)

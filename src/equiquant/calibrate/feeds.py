@@ -16,7 +16,18 @@ from equiquant.calibrate.sample_axis import sample_count
 from equiquant.errors import DataError, first_line, nearest
 from equiquant.io.runtime import InputSpec
 
-__all__ = ["CountedFeed", "Feed", "batch_size", "checked", "filling", "float_dtype", "of_samples", "shape_text"]
+__all__ = [
+    "CountedFeed",
+    "Feed",
+    "as_array",
+    "batch_size",
+    "checked",
+    "filling",
+    "float_dtype",
+    "is_tensor",
+    "of_samples",
+    "shape_text",
+]
 
 Array = npt.NDArray[Any]
 Feed = dict[str, Array]
@@ -71,6 +82,29 @@ def of_samples(value: Array, feed: Mapping[str, Array]) -> Array:
     return value[:-rows] if rows and value.ndim and len(value) == rows + batch_size(feed) else value
 
 
+def is_tensor(value: Any) -> bool:
+    """True for a torch tensor."""
+    return hasattr(value, "detach") and hasattr(value, "cpu")
+
+
+def as_array(value: Any, what: str) -> Array:
+    """Return an array-like as an array, a torch tensor wherever it is.
+
+    Args:
+        value: What was given.
+        what: What to call it in an error.
+
+    Raises:
+        DataError: numpy cannot hold it.
+    """
+    tensor = is_tensor(value)
+    try:
+        return np.asarray(value.detach().cpu().numpy() if tensor else value)
+    except Exception as error:  # ragged lists, tensors without numbers, files that are closed: anything
+        cure = " Of a bfloat16 tensor give .float(), of a sparse one .to_dense()." if tensor else ""
+        raise DataError(f"{what} cannot be read as an array: {first_line(error)}.{cure}") from error
+
+
 def checked(feed: Mapping[str, Any], specs: Sequence[InputSpec], where: str) -> CountedFeed:
     """Return the feed as contiguous arrays of the model's own types and ranks, in the order of the inputs.
 
@@ -97,11 +131,8 @@ def checked(feed: Mapping[str, Any], specs: Sequence[InputSpec], where: str) -> 
 
 
 def _checked_array(value: Any, spec: InputSpec, where: str) -> Array:
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors on another device
-        raise DataError(f"{where}: cannot be read as an array: {first_line(error)}") from error
-    given, array = array, _checked_dtype(array, spec, where)
+    given = as_array(value, where)
+    array = _checked_dtype(given, spec, where)
     if spec.shape:  # onnxruntime gives () for an unknown rank too
         if array.ndim == len(spec.shape) - 1:
             array = array[None]
@@ -109,8 +140,7 @@ def _checked_array(value: Any, spec: InputSpec, where: str) -> Array:
             want in (None, got) for got, want in zip(array.shape, spec.shape, strict=True)
         )
         if not fits:
-            shape = np.shape(value)
-            raise DataError(f"{where}: got shape {shape_text(shape)}, expected {shape_text(spec.shape)}.")
+            raise DataError(f"{where}: got shape {shape_text(given.shape)}, expected {shape_text(spec.shape)}.")
     if not array.size:
         raise DataError(f"{where}: the array is empty, shape {shape_text(array.shape)}.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():

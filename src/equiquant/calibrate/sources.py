@@ -16,6 +16,7 @@ feeds.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from equiquant.calibrate.feeds import as_array, is_tensor
 from equiquant.calibrate.files import path_source
 from equiquant.calibrate.rows import row_count, rows
 from equiquant.calibrate.source import Source, lone_input, numbered
@@ -44,34 +46,42 @@ def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source
     """
     if isinstance(data, type):
         raise DataError(f"Calibration data must be an object, not the class {data.__name__} itself; make one of it.")
-    if isinstance(data, str | Path):
+    if isinstance(data, str | os.PathLike):
         return path_source(Path(data), specs, recipe.image)
-    if isinstance(data, np.ndarray):
-        named = {lone_input(specs, "an array"): data}
-        return Source(lambda: rows(named, specs), replayable=True, count=row_count(named, specs))
     if isinstance(data, Mapping):
         arrays = {str(name): _array(value, str(name)) for name, value in data.items()}
         return Source(lambda: rows(arrays, specs), replayable=True, count=row_count(arrays, specs))
+    if isinstance(data, np.ndarray | memoryview) or is_tensor(data):
+        name = lone_input(specs, "an array")
+        named = {name: _array(data, name)}
+        return Source(lambda: rows(named, specs), replayable=True, count=row_count(named, specs))
     if hasattr(data, "get_next"):
         _check_reader(data)
         return Source(lambda: numbered(_named(item, specs) for item in _from_reader(data)), replayable=False)
     if is_table(data):
         return table_source(data, specs, recipe.image)
     if isinstance(data, Iterable) and not isinstance(data, bytes | bytearray):
-        return Source(lambda: numbered(_named(item, specs) for item in data), replayable=isinstance(data, list | tuple))
+        return Source(
+            lambda: numbered(_named(item, specs) for item in _items(data)), replayable=isinstance(data, list | tuple)
+        )
+    hint = " Wrap a Dataset in a DataLoader." if hasattr(data, "__getitem__") and not isinstance(data, Iterable) else ""
     raise DataError(
         "Calibration data are an array, an iterable of arrays or feed dicts, a reader with get_next(), a .npy or .npz"
-        f" file or a folder, not {type(data).__name__}."
+        f" file or a folder, not {type(data).__name__}.{hint}"
     )
 
 
 def _array(value: Any, name: str) -> Array:
     if is_table(value):
         raise DataError(f"The dataset has several splits: give one of them, e.g. dataset['{name}'].")
+    return as_array(value, f"Calibration data for '{name}'")
+
+
+def _items(data: Iterable[Any]) -> Iterator[Any]:
     try:
-        return np.asarray(_at_home(value))
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"Calibration data for '{name}' cannot be read as an array: {first_line(error)}") from error
+        return iter(data)
+    except TypeError as error:
+        raise DataError(f"The calibration data cannot be iterated: {first_line(error)}.") from error
 
 
 def _check_reader(reader: Any) -> None:
@@ -104,23 +114,16 @@ def _named(item: Any, specs: Sequence[InputSpec]) -> Mapping[str, Any]:
     A tuple may be longer than the inputs, as a data loader's (image, label) is: the rest is not for the model.
     """
     if isinstance(item, Mapping):
-        return {name: _at_home(value) for name, value in item.items()}
+        return item
     if isinstance(item, list) and len(item) > len(specs) + 1 and _alike(item, len(specs[0].shape) - 1):
         raise DataError(f"A sample is a list of {len(item)} arrays of one shape: stack those of a batch (np.stack).")
     several = isinstance(item, tuple) or (isinstance(item, list) and all(hasattr(i, "shape") for i in item))
     if several and len(item) >= len(specs):
-        return {s.name: _at_home(value) for s, value in zip(specs, item, strict=False)}
-    return {lone_input(specs, "arrays"): _at_home(item)}
+        return {s.name: value for s, value in zip(specs, item, strict=False)}
+    return {lone_input(specs, "arrays"): item}
 
 
 def _alike(items: Sequence[Any], rank: int) -> bool:
     """True if all are arrays of that many axes, more than one, and of one shape and type: no labels among them."""
     kinds = {(getattr(i, "shape", None), str(getattr(i, "dtype", ""))) for i in items}
     return len(kinds) == 1 and len(getattr(items[0], "shape", ())) == rank > 1
-
-
-def _at_home(value: Any) -> Any:
-    """Return a torch tensor as an array, wherever it is; anything else as it is."""
-    if hasattr(value, "detach") and hasattr(value, "cpu"):
-        return value.detach().cpu().numpy()
-    return value

@@ -34,11 +34,14 @@ def table_source(data: Any, specs: Sequence[InputSpec], options: ImageOptions) -
     if column is not None:
         reader = ImageReader(specs[0], options)
         return Source(lambda: _pictures(data, column, names[0], reader), replayable=False, count=count, images=True)
-    if all(name in first for name in names):
+    lacking = next((name for name in names if name not in first), None)
+    if lacking is None:
         return Source(lambda: _columns(data, names), replayable=False, count=count)
+    nothing = " or ".join(repr(column) for column, value in first.items() if value is None)  # of images, perhaps
+    leave = f", or leave out the rows that have nothing in {nothing}, as the first" if nothing else ""
     raise DataError(
-        f"The dataset has columns {', '.join(map(repr, first))}; none feeds '{names[0]}'."
-        " Rename one to the input's name (dataset.rename_column)."
+        f"The dataset has columns {', '.join(map(repr, first))}; none feeds '{lacking}'."
+        f" Rename one to the input's name (dataset.rename_column){leave}."
     )
 
 
