@@ -6,14 +6,15 @@ float64 by default); a sample without the batch dimension gets one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from equiquant.calibrate.sample_axis import sample_count
-from equiquant.errors import DataError, first_line, nearest
+from equiquant.errors import DataError, ModelError, first_line, nearest
 from equiquant.io.runtime import InputSpec
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "is_tensor",
     "of_samples",
     "shape_text",
+    "told_feeds",
 ]
 
 Array = npt.NDArray[Any]
@@ -74,6 +76,23 @@ def batch_size(feed: Mapping[str, Array]) -> int:
 def filling(feed: Mapping[str, Array]) -> int:
     """Return how many rows of a feed only fill up a static batch."""
     return feed.filling if isinstance(feed, CountedFeed) else 0
+
+
+@contextmanager
+def told_feeds(first: int | None, last: int | None = None) -> Iterator[None]:
+    """Say in an error of what runs within on which feeds it ran.
+
+    Args:
+        first: The number in the data of the first of them, from 0; None where it is not known, and nothing is said.
+        last: That of the last; None where it is one.
+    """
+    try:
+        yield
+    except (DataError, ModelError) as error:
+        if first is None:
+            raise
+        feeds = f"feed {first}" if last in (None, first) else f"feeds {first} to {last}"
+        raise type(error)(f"Calibration {feeds}: {error}") from error
 
 
 def of_samples(value: Array, feed: Mapping[str, Array]) -> Array:

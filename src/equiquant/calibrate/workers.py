@@ -17,9 +17,8 @@ from typing import Self
 
 from equiquant.calibrate.accumulate import Accumulator
 from equiquant.calibrate.batches import joined
-from equiquant.calibrate.feeds import Feed, batch_size, filling
+from equiquant.calibrate.feeds import Feed, batch_size, filling, told_feeds
 from equiquant.calibrate.stats import TensorRecord
-from equiquant.errors import DataError, ModelError
 from equiquant.io.runtime import Runner
 
 __all__ = ["Workers"]
@@ -88,12 +87,8 @@ class Workers:
         self._done(self._waiting.popleft().result())
 
     def _work(self, group: Sequence[Feed], first: int) -> int:
-        try:
+        with told_feeds(self._number(first), self._number(first + len(group) - 1)):
             return self._count_in(joined(group))
-        except (DataError, ModelError) as error:
-            start, end = self._number(first), self._number(first + len(group) - 1)
-            feeds = f"feed {start}" if len(group) == 1 else f"feeds {start} to {end}"
-            raise type(error)(f"Calibration {feeds}: {error}") from error
 
     def _count_in(self, feed: Feed) -> int:
         samples = batch_size(feed)

@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleStream, SampleView
-from equiquant.calibrate.feeds import Feed, batch_size, of_samples
+from equiquant.calibrate.feeds import Feed, batch_size, of_samples, told_feeds
 from equiquant.equalization import Ranges
 from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.graph.cost import multiplications
@@ -83,7 +83,10 @@ class Yardstick:
         self.names = tuple(computed_values(model))
         self._samples = samples
         runner = Runner(model, self.names, optimize=False)
-        found = [_outputs(runner, feed) for feed in samples]
+        found = []
+        for index, feed in enumerate(samples):
+            with told_feeds(samples.number(index)):
+                found.append(_outputs(runner, feed))
         self._infinite = frozenset(
             name for i, name in enumerate(self.names) if not all(np.isfinite(outputs[i]).all() for outputs in found)
         )

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from equiquant import qdq, target
 from equiquant.calibrate import SampleView
+from equiquant.calibrate.feeds import told_feeds
 from equiquant.decisions import Decision
 from equiquant.graph.query import attribute, constant, label, name_of, stored
 from equiquant.io import Runner, release_memory
@@ -109,7 +110,8 @@ def _moments(state: RunState, model: ir.Model, plan: BlockPlan, samples: SampleV
     broken: dict[str, int] = {}
     for done, feed in enumerate(samples):
         state.progress("refine", done, len(samples))
-        values = dict(zip(names, runner.run(feed), strict=True))
+        with told_feeds(samples.number(done)):
+            values = dict(zip(names, runner.run(feed), strict=True))
         for key, found in readers.items():
             for node in found:
                 vectors = _vectors(node, values)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import batch_size, of_samples
+from equiquant.calibrate.feeds import batch_size, of_samples, told_feeds
 from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by
 from equiquant.graph.edit import infer_shapes
@@ -183,7 +183,7 @@ def compare_models(
             f"Comparing this model's tensors takes {len(groups)} passes over the data; an iterator can be read once."
             " Give a list, an array or a folder, or compare outputs only (tensors=False)."
         )
-    judge = _Judge(float_model, quantized_model, None if tensors else expected)
+    judge = _Judge((float_model, quantized_model), stream, None if tensors else expected)
     samples = 0
     for index, group in enumerate(groups):
         seen = 0
@@ -204,12 +204,13 @@ class _Judge:
     """Holds the running sums while the groups pass by."""
 
     def __init__(
-        self, float_model: ir.Model, quantized_model: ir.Model, expected: Iterable[Sequence[Array]] | None
+        self, models: tuple[ir.Model, ir.Model], stream: Iterable[Feed], expected: Iterable[Sequence[Array]] | None
     ) -> None:
-        self._float, self._quantized, self._expected = float_model, quantized_model, expected
-        self._ends = _ends(float_model, quantized_model)
+        (self._float, self._quantized), self._expected = models, expected
+        self._number = getattr(stream, "number", lambda _: None)  # of a list of feeds nobody knows
+        self._ends = _ends(*models)
         self._outputs = list(self._ends)
-        if self._outputs != [v.name for v in float_model.graph.outputs]:
+        if self._outputs != [v.name for v in self._float.graph.outputs]:
             self._expected = None  # are of other values
         self._sums: dict[str, ErrorAccumulator] = {name: ErrorAccumulator() for name in self._outputs}
         self._tensor_sums: dict[str, ErrorAccumulator] = {}
@@ -226,9 +227,10 @@ class _Judge:
         candidate = Runner(self._quantized, compared, optimize=False).run if compared else lambda _: []
         for pair in group:
             self._tensor_sums[pair.name] = ErrorAccumulator(channel_axis=1)
-        for feed in feeds:
-            expected = {name: of_samples(x, feed) for name, x in zip(wanted, results(feed), strict=True)}
-            got = [of_samples(x, feed) for x in candidate(feed)]
+        for index, feed in enumerate(feeds):
+            with told_feeds(self._number(index)):
+                expected = {name: of_samples(x, feed) for name, x in zip(wanted, results(feed), strict=True)}
+                got = [of_samples(x, feed) for x in candidate(feed)]
             for name, output in zip(names, got, strict=False):
                 self._add_output(name, expected[name], output)
             references = [expected[p.name] if p.name in expected else of_samples(feed[p.name], feed) for p in group]
