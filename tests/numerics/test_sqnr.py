@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from equiquant.numerics import sqnr
-from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
+from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures, mean_db, mean_noise_db
 
 
 def f32(values: Any) -> Any:
@@ -96,6 +96,24 @@ def test_a_masked_value_that_stays_masked_is_no_noise() -> None:
     masked = f32([1, -np.inf, 3])
     assert figures(masked, masked).sqnr_db == math.inf
     assert figures(masked, f32([1, 2, 3])).sqnr_db == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("ratios", "of_db", "of_noise"),
+    [
+        ([31.7], 31.7, 31.7),
+        ([], 200.0, 200.0),
+        ([math.inf], 200.0, 200.0),
+        ([-math.inf], -200.0, -200.0),
+        ([10.0, math.inf], 105.0, 10 + 10 * math.log10(2)),
+        ([40.0, 10.0, 40.0], 30.0, 10 + 10 * math.log10(3 / 1.002)),
+        ([300.0, -math.inf], 0.0, -200 + 10 * math.log10(2)),
+    ],
+)
+def test_means_of_several_tensors(ratios: list[float], of_db: float, of_noise: float) -> None:
+    assert mean_db(ratios) == of_db
+    assert mean_noise_db(iter(ratios)) == pytest.approx(of_noise, rel=1e-12)
+    assert len(ratios) != 1 or mean_noise_db(ratios) == of_noise
 
 
 def test_channel_axis_beyond_the_rank_means_no_channels() -> None:

@@ -8,6 +8,7 @@ import pytest
 from equiquant.calibrate import SampleView, open_samples
 from equiquant.graph.edit import infer_shapes
 from equiquant.io import input_specs, load_model
+from equiquant.numerics.sqnr import mean_noise_db
 from equiquant.pipeline.judging import Judge, Yardstick
 from equiquant.pipeline.splitting import alternate, held_back
 from equiquant.recipe import Recipe, preset
@@ -60,6 +61,18 @@ def test_outputs_that_are_exact_or_infinite_drown_no_other(other: str) -> None:
             figures.append(Judge(model, stream, recipe).sqnr_db(model))
     assert 25 < figures[0] < 60
     assert figures[1] == pytest.approx(figures[0])
+
+
+def test_an_infinite_output_that_rounding_made_another_drowns_no_float_figure() -> None:
+    figures = []
+    for outputs in ("float[] y", "float[] y, float[] z"):
+        text = ("y = Conv(x, w) {} z = Log(r)", "float[N,3,8,8] x", outputs, weights(w=(4, 3, 1, 1)))
+        text = [(text[0].format(cut), *text[1:]) for cut in ("r = Relu(y)", "r = Abs(y)")]
+        whole, other = (load_model(proto(*each)).model for each in text)
+        samples = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+        with open_samples(samples, input_specs(whole), preset("a8w8")) as stream:
+            figures.append(Yardstick(whole, SampleView(stream, 0, 8), mean_noise_db).sqnr_db(other))
+    assert figures[0] == figures[1] > 100
 
 
 def test_a_masked_output_is_heard_beside_others() -> None:

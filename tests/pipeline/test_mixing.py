@@ -16,6 +16,7 @@ from equiquant.api import Result
 from equiquant.errors import DataError, OptionError
 from equiquant.recipe import Recipe, preset
 from equiquant.report import Report
+from tests.canonical.support import proto, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # whether it helps is not what most of these ask
 
@@ -152,6 +153,23 @@ def test_int16_widens_what_the_layer_reads_and_writes(name: str, kind: int) -> N
     assert types_of[makers[layer.input[1]].input[2]] == onnx.TensorProto.INT8
     (reader,) = [n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0].startswith("r")]
     assert types_of[reader.input[2]] == kind
+
+
+@pytest.mark.parametrize("options", [{"keep_float": 2}, {"target_sqnr": 30.0}])
+def test_an_output_that_is_exact_cannot_pay_for_one_that_is_lost(options: dict[str, Any]) -> None:
+    given = weights(v=(4, 3, 1, 1), u=(4, 4, 1, 1), w=(4, 4, 1, 1))
+    given["u"][0] /= 100  # a channel that one scale rounds away, and the last layer wants
+    given["w"][:, 0] = 100
+    nodes = "[trunk] a = Conv(x, v) y = Relu(a) [before] b = Conv(y, u) t = Tanh(b) [lost] z = Conv(t, w)"
+    model = proto(nodes, "float[N,3,6,6] x", "float[] y, float[] z", given)
+    samples = np.random.default_rng(1).standard_normal((16, 3, 6, 6)).astype(np.float32)
+    plain = {"bias_correction": False, "weight_rounding": "nearest", "cle": False, "preset": "a8w8"}
+    report = quantize(model, data=samples, **plain, **options).report
+    mixed = report.mixed_precision
+    assert set(mixed["float"]) == {"before", "lost"}
+    assert mixed["sqnr_before_db"] < 15
+    assert report.quality is not None
+    assert all(row["sqnr_db"] > 27 for row in report.quality["outputs"])
 
 
 @pytest.mark.parametrize(("name", "raise_to"), [("a8w8", "float"), ("a8w8_per_channel", "int16")])

@@ -8,13 +8,16 @@ Equalization multiplies the channels of an intermediate tensor by positive facto
 aligned SQNR first divides every channel of q by the factor found by regressing q on r, g_c = Σ r q / Σ r². Noise
 independent of r leaves g_c = 1, so alignment does not flatter a noisy channel, as fitting r to q would. What remains in
 channel c is Σ (r − q / g_c)² = Σ r² (Σ r² Σ q² / (Σ r q)² − 1).
+Of several tensors there are two means. That of their dB lets none drown the others: a gain anywhere counts, so it tells
+which of two ways of rounding everything is better. That of their noise over signal, in dB, is near the worst one's: an
+exact tensor cannot pay for one that is lost, so it tells what is left and what a part of the rounding costs.
 Source: Nagel et al., arXiv:2106.08295, section 2 (quantization noise); the alignment is ordinary least squares.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -22,10 +25,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ErrorAccumulator", "ErrorFigures", "decibels"]
+__all__ = ["ErrorAccumulator", "ErrorFigures", "decibels", "mean_db", "mean_noise_db"]
 
 Array = npt.NDArray[Any]
 
+BEST_DB = 200.0  # in a mean, where there is no noise at all: beyond what float32 can tell
 BLOCK = 1 << 15  # elements converted to float64 at a time: both arrays stay in the second-level cache
 
 
@@ -40,6 +44,29 @@ def decibels(signal: float, noise: float) -> float:
     if not math.isfinite(noise) or signal <= 0:
         return -math.inf
     return 10 * math.log10(signal / noise)
+
+
+def mean_db(ratios: Iterable[float]) -> float:
+    """Return the mean of the dB of several tensors, each within ±200; 200 of none.
+
+    >>> mean_db([20.0, math.inf])
+    110.0
+    """
+    ratios = list(ratios)
+    return float(np.mean(np.clip(ratios, -BEST_DB, BEST_DB))) if ratios else BEST_DB
+
+
+def mean_noise_db(ratios: Iterable[float]) -> float:
+    """Return the mean noise over signal of several tensors as dB, each within ±200; 200 of none, of one its own.
+
+    >>> round(mean_noise_db([20.0, math.inf]), 3)
+    23.01
+    """
+    found = np.clip(list(ratios), -BEST_DB, BEST_DB)
+    if not found.size:
+        return BEST_DB
+    worst = found.min()
+    return float(worst - 10 * np.log10(np.mean(10 ** ((worst - found) / 10))))
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ chosen by the noise they make, those of the first kind, they come from it too: e
 not seen.
 
 The figure is the signal-to-noise ratio of the outputs, before a final Softmax or Sigmoid, against the model the user
-gave: the mean of the outputs' dB, so that none is drowned by another. Outputs that rounding does not reach, and those
-that are infinite for the user's model and not for the first candidate, as a logarithm of 0 may be, would drown all
-others and are left out.
+gave; of several outputs a mean (`numerics.sqnr`): candidates that round the same are compared by the outputs' dB, what
+raised layers leave is told by the outputs' noise. Outputs that rounding does not reach, and those that are infinite for
+the user's model and not for the first candidate, as a logarithm of 0 may be, would drown all others and are left out.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.graph.cost import multiplications
 from equiquant.graph.decisions import computed_values, rounded_values
 from equiquant.io import Runner, release_memory
-from equiquant.numerics.sqnr import ErrorAccumulator
+from equiquant.numerics.sqnr import ErrorAccumulator, mean_db
 from equiquant.pipeline.solving import chooses_ranges
 from equiquant.pipeline.splitting import alternate, held_back
 from equiquant.recipe import Recipe
@@ -40,12 +40,12 @@ from equiquant.refine import Original, OutputMeans, Refinement, layers_of, outpu
 __all__ = ["EQUAL_DB", "MOST_FITTED", "MOST_HELD", "Judge", "Yardstick", "affordable_feeds"]
 
 Array = npt.NDArray[Any]
+Mean = Callable[[Iterable[float]], float]
 
 SECONDS = 1.5  # of float inference that the solvers' statistics may cost
 TRIAL_SECONDS = 0.5  # of float inference, of which a candidate may cost half when it is measured
 EQUAL_DB = 0.7  # one draw of the rounding is worth as much
 MOST_FITTED, MOST_HELD = 128, 32  # feeds that weights are rounded by, at most, and those held back
-BEST_DB = 200.0  # where there is no noise at all: beyond what float32 can tell
 CORRECTED_FEEDS = 12  # that a candidate's biases are corrected on
 CORRECTION_SHARE = 4  # a correction may take half of a candidate's time
 CORRECTION = Refinement(correct_bias=True, round_weights=False)
@@ -74,14 +74,15 @@ class Yardstick:
     Args:
         model: The reference: a float model.
         samples: What to run it on.
+        mean: Makes one figure of the dB of several outputs.
 
     Attributes:
         names: The values compared: outputs, before a final Softmax or Sigmoid; none that hands on an input.
     """
 
-    def __init__(self, model: ir.Model, samples: SampleView) -> None:
+    def __init__(self, model: ir.Model, samples: SampleView, mean: Mean = mean_db) -> None:
         self.names = tuple(computed_values(model))
-        self._samples = samples
+        self._samples, self._mean = samples, mean
         runner = Runner(model, self.names, optimize=False)
         found = []
         for index, feed in enumerate(samples):
@@ -98,8 +99,13 @@ class Yardstick:
         self._expected = [self._told_apart(outputs) for outputs in found]
 
     def sqnr_db(self, model: ir.Model, feeds: int | None = None) -> float:
-        """Return the signal-to-noise ratio of a model, run as it is written, on the first `feeds` of the samples."""
-        return _mean(self._ratios(model, feeds).values())
+        """Return the signal-to-noise ratio of a model, run as it is written, on the first `feeds` of the samples.
+
+        Outputs that are infinite for the float model and that this one makes others are left out, unless all are.
+        """
+        ratios = self._ratios(model, feeds)
+        lost = self._lost(ratios)
+        return self._mean([ratio for name, ratio in ratios.items() if name not in lost] or ratios.values())
 
     def quantized_sqnr_db(self, model: ir.Model) -> float:
         """Return the same of a candidate, without the outputs that rounding does not reach or that it makes infinite.
@@ -109,10 +115,13 @@ class Yardstick:
         """
         ratios = self._ratios(model)
         if self._compared is None:
-            lost = {name for name in self._infinite if ratios.get(name) == -np.inf}
             rounded = frozenset(rounded_values(model))
-            self._compared = rounded - lost or rounded
-        return _mean(ratio for name, ratio in ratios.items() if name in self._compared)
+            self._compared = rounded - self._lost(ratios) or rounded
+        return self._mean(ratio for name, ratio in ratios.items() if name in self._compared)
+
+    def _lost(self, ratios: Mapping[str, float]) -> set[str]:
+        """Return the outputs that are infinite for the float model and were not repeated."""
+        return {name for name in self._infinite if ratios.get(name) == -np.inf}
 
     def _ratios(self, model: ir.Model, feeds: int | None = None) -> dict[str, float]:
         """Return the ratio of each value that has a signal."""
@@ -130,11 +139,6 @@ class Yardstick:
         """Return the values, those beyond where a final Sigmoid is level moved there: ranges need not hold them."""
         ends = zip(outputs, self._ends, strict=True)
         return [x if e == UNLIMITED else np.clip(x, -e[1], e[0]) for x, e in ends]
-
-
-def _mean(ratios: Iterable[float]) -> float:
-    ratios = list(ratios)
-    return float(np.mean(np.clip(ratios, -BEST_DB, BEST_DB))) if ratios else BEST_DB
 
 
 def _outputs(runner: Runner, feed: Feed) -> list[Array]:
@@ -155,6 +159,7 @@ class Judge:
         model: The reference: the float model as the user gave it, folded.
         stream: The samples.
         recipe: The quantization that will follow.
+        mean: Makes one figure of the dB of several outputs.
 
     Attributes:
         fitted: The samples candidates are calibrated on.
@@ -163,8 +168,8 @@ class Judge:
         affordable: Feeds that float inference can run in the time the solvers' statistics may cost.
     """
 
-    def __init__(self, model: ir.Model, stream: SampleStream, recipe: Recipe) -> None:
-        self._recipe = recipe
+    def __init__(self, model: ir.Model, stream: SampleStream, recipe: Recipe, mean: Mean = mean_db) -> None:
+        self._recipe, self._mean = recipe, mean
         self.affordable = affordable_feeds(model, stream, SECONDS)
         times = _times(stream)
         feeds = max(FEWEST_FEEDS, min(times * MOST_FEEDS, self.affordable // 2))
@@ -226,7 +231,7 @@ class Judge:
 
     @functools.cached_property
     def _yardstick(self) -> Yardstick:
-        return Yardstick(self._reference, self.held)
+        return Yardstick(self._reference, self.held, self._mean)
 
     def _output_means(self, model: ir.Model, layers: list[str]) -> OutputMeans:
         """Return the mean outputs of a network's layers; candidates that aim at the same one share them."""

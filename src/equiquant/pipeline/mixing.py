@@ -6,6 +6,9 @@ Two figures a layer, each the signal-to-noise ratio of the network's decisions i
 - measured: the float model with only this layer's weight, bias and inputs rounded (and its output, if that would stay
   float without it), run on held-back samples; for 16-bit activations, with only what it reads and writes rounded.
 
+Of several decisions the figure is that of their mean noise over signal, near the worst one's: a layer that reaches only
+one of them is weighed by that one, and `target_sqnr` is not reached while one is far below it.
+
 Errors of different layers are independent, so their powers add and the layers that are worst alone are those to raise.
 `target_sqnr` finds the number by bisection, each candidate quantized with one part of the samples and measured on the
 other, refined where that may decide. What a measurement may cost is counted, not timed.
@@ -26,7 +29,7 @@ from equiquant.equalization import Ranges, find_classes, noise_terms, share_rang
 from equiquant.errors import DataError, OptionError
 from equiquant.io import release_memory
 from equiquant.numerics.affine import INT_TYPES
-from equiquant.numerics.sqnr import decibels
+from equiquant.numerics.sqnr import decibels, mean_noise_db
 from equiquant.pipeline.judging import Judge
 from equiquant.pipeline.refining import refinements
 from equiquant.pipeline.solving import channel_gains, channel_statistics, quantizer_model
@@ -93,7 +96,7 @@ def mix_precision(state: RunState, model: ir.Model, reference: ir.Model, ranges:
         survey = target.survey(model, recipe)
         layers = target.layers(model, survey.nodes, {name for g in survey.groups for name in g.members})
         _check_counts(recipe, len(layers))
-        judge = Judge(reference, state.stream, recipe)
+        judge = Judge(reference, state.stream, recipe, mean_noise_db)
         scale = _Scale(state, model, ranges, judge, survey, layers)
         to_float = scale.rank("float") if recipe.raise_to == "float" and not _only_int16(recipe) else None
         to_int16 = scale.rank("int16") if recipe.raises_to_int16 else None

@@ -26,7 +26,8 @@ __all__ = ["mixed_precision", "mixing_cost"]
 SHOWN = 12  # layers listed in the open
 NOTE = (
     "SQNR of the decisions if this layer alone were rounded. Estimated: by the noise model. Measured: on held-back"
-    " samples, with its weight, bias and inputs rounded; for int16, with only the activations it reads and writes."
+    " samples, with its weight, bias and inputs rounded; for int16, with only the activations it reads and writes. Of"
+    " several decisions: of their mean noise over signal."
 )
 
 

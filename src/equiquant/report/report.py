@@ -62,8 +62,9 @@ class Report:
             output is left by it alone, None where the function is kept; the last row, `together`, is all of them.
         mixed_precision: Empty unless layers of another precision were chosen. `layers` (one `{layer, op_type,
             precision, multiplications, weights}` each, with `estimated_float_db`, `measured_float_db` and the same for
-            `int16` where it was weighed), `float` and `int16` (names), `sqnr_before_db`, `sqnr_db`,
-            `share_of_multiplications`, `share_of_weights_float` and `extra_bytes`.
+            `int16` where it was weighed), `float` and `int16` (names), `sqnr_before_db`, `sqnr_db` (what is
+            measured is of the mean noise over signal where there are several outputs), `share_of_multiplications`,
+            `share_of_weights_float` and `extra_bytes`.
         tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel; of a
             weight in blocks also `block_size` and the number of `scales`, `scale` being the smallest and the largest.
         target: `LimitReport.to_dict()`: what the limits of the target did; empty where it has none.
