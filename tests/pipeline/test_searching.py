@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,28 @@ def test_trials_of_another_metric_are_refused(
     assert result.search.metric.startswith(name)
     with pytest.raises(OptionError, match="other data or options"):
         search(model, data=data, metric=other, **QUICK, trials_file=file)
+
+
+@pytest.mark.parametrize("name", ["sqnr_db", "top1"])
+def test_a_metric_of_the_users_is_none_of_ours_whatever_its_name(
+    model: onnx.ModelProto, data: Array, tmp_path: Path, name: str
+) -> None:
+    figures = itertools.count(50)
+
+    def metric(_: onnx.ModelProto) -> float:
+        return float(next(figures))
+
+    metric.__qualname__ = name
+    file = tmp_path / "trials.json"
+    given = {"metric": None} if name == "sqnr_db" else {"labels": [1] * 9}
+    search(model, data=data, **given, **QUICK, time_budget=1e-9, trials_file=file)
+    with pytest.raises(OptionError, match="other data or options"):
+        search(model, data=data, metric=metric, **QUICK, trials_file=file)
+    result = search(model, data=data, metric=metric, **QUICK)
+    assert result.search.best is result.search.trials[-1]
+    page = result.report.to_html()
+    assert f">{name}</th>" in page
+    assert f">{result.search.best.score:.0f}</td>" in page
 
 
 def test_a_partial_metric_is_known_again(model: onnx.ModelProto, data: Array, tmp_path: Path) -> None:

@@ -38,12 +38,12 @@ def read_labels(path: str) -> Any:
 def show_trials(found: SearchOutcome) -> None:
     """Show every trial, the kept one marked."""
     console = output()
-    scored = found.metric != "sqnr_db"
-    titles = ("Trial", *(("Top-1" if found.metric == "top1" else found.metric,) if scored else ()), "SQNR", "Took", "")
+    scored = found.kind != "sqnr_db"
+    titles = ("Trial", *(("Top-1" if found.kind == "top1" else found.metric,) if scored else ()), "SQNR", "Took", "")
     table = result_table(*titles)
     for trial in found.trials:
         name = changes_text(trial.changes) if trial.changes else f"{found.recipe.name} as it is"
-        score = score_text(trial.score, found.metric)
+        score = score_text(trial.score, found.kind)
         note = trial.refused or ("kept" if trial is found.best else "")
         row = [name, *((score,) if scored else ()), graded(trial.sqnr_db), seconds_text(trial.seconds), note]
         table.add_row(*row)

@@ -37,7 +37,8 @@ class Scorer:
         labels: The class of every sample.
 
     Attributes:
-        name: `sqnr_db`, `top1`, or the name of the user's function.
+        kind: `sqnr_db`, `top1`, or `own`: the user's function, whatever that is called.
+        name: The kind, or the name of the user's function.
         labels: (samples,) the classes, None without.
 
     Raises:
@@ -52,9 +53,8 @@ class Scorer:
             raise OptionError(f"The metric must be a function of a model. Got {metric!r} instead.")
         self._metric = metric
         self.labels = None if labels is None else _classes(labels)
-        self.name = "sqnr_db" if labels is None else "top1"
-        if metric is not None:
-            self.name = _name(getattr(metric, "__wrapped__", metric))
+        self.kind = "own" if metric is not None else "sqnr_db" if labels is None else "top1"
+        self.name = self.kind if metric is None else _name(getattr(metric, "__wrapped__", metric))
 
     def match(self, samples: int, *, limited: bool) -> None:
         """Check that there is a label for each sample; of samples that were limited the first labels count.

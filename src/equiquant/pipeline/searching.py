@@ -82,6 +82,7 @@ class SearchOutcome:
         best: Its trial.
         trials: All trials in the order of the walk.
         metric: What the score is: `sqnr_db`, `top1`, or the name of the user's function.
+        kind: `sqnr_db`, `top1` or, for a function of the user's, `own`.
         complete: False if the time budget ended the walk.
         stages: What it took, the making of the best apart.
     """
@@ -90,14 +91,15 @@ class SearchOutcome:
     best: Trial
     trials: tuple[Trial, ...]
     metric: str
+    kind: str
     complete: bool
     stages: tuple[StageCost, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trials as plain data, `kept` being what the best one changes."""
         trials = [asdict(trial) for trial in self.trials]
-        kept = dict(self.best.changes)
-        return {"metric": self.metric, "trials": trials, "kept": kept, "complete": self.complete}
+        told = {"metric": self.metric, "kind": self.kind, "complete": self.complete}
+        return {**told, "trials": trials, "kept": dict(self.best.changes)}
 
 
 def search(
@@ -154,7 +156,7 @@ def search(
             if name not in fixed and bench.concerns(name):
                 walk.try_all(name, values)
     best = recipe.replace(**walk.best.changes)
-    return SearchOutcome(best, walk.best, tuple(walk.done), bench.metric_name, walk.complete, stages.costs)
+    return SearchOutcome(best, walk.best, tuple(walk.done), scorer.name, scorer.kind, walk.complete, stages.costs)
 
 
 class _Walk:
@@ -201,7 +203,7 @@ class _Walk:
         """True if the score is higher, or the same and the signal-to-noise ratio clearly higher."""
         if trial.score is None or trial.sqnr_db is None or self.best.score is None or self.best.sqnr_db is None:
             return False
-        if self._bench.metric_name != "sqnr_db" and trial.score != self.best.score:
+        if self._bench.scored and trial.score != self.best.score:
             return trial.score > self.best.score
         return trial.sqnr_db > self.best.sqnr_db + CLEAR_DB
 
@@ -230,7 +232,7 @@ class _Bench:
         canonical_form(folded, recipe, optimize=recipe.optimize)
         self._has_clips = any(node.op_type == "Clip" for node in folded.graph)
         self._held, self._yardstick = held, Yardstick(folded, held)
-        self.metric_name = scorer.name
+        self.scored = scorer.kind != "sqnr_db"
         self.key = self._identity(recipe, stream)
 
     def concerns(self, name: str) -> bool:
@@ -243,7 +245,7 @@ class _Bench:
         labels = b"" if self._scorer.labels is None else self._scorer.labels.astype(np.int64).tobytes()
         samples = FeedHash.of(stream).value()
         told = [json.dumps(part) for part in (recipe.to_dict(), versions())]
-        for part in (model_hash(self._source), samples, *told, self.metric_name):
+        for part in (model_hash(self._source), samples, *told, self._scorer.kind, self._scorer.name):
             digest.update(str(part).encode())
         digest.update(labels)
         return digest.hexdigest()

@@ -72,8 +72,9 @@ class Report:
             fitted to them; None when nothing was compared.
         warnings: What the user must know.
         stages: Time and memory per stage.
-        search: Empty unless options were searched for: `metric` (`sqnr_db`, `top1` or a function's name), `trials` (one
-            `{changes, score, sqnr_db, seconds, refused}` each), `kept` (the changes of the best) and `complete`.
+        search: Empty unless options were searched for: `metric` (`sqnr_db`, `top1` or a function's name), `kind` (the
+            same, `own` for a function), `trials` (one `{changes, score, sqnr_db, seconds, refused}` each), `kept` (the
+            changes of the best) and `complete`.
         input_shapes: Shape of each input in the first sample.
         samples: How many samples ranges were calibrated on, None where none were.
         samples_made_up: These were made up; of a file's that is what the file says, whatever the comparison ran on.

@@ -20,26 +20,26 @@ def changes_text(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in changes.items()) or "as it is"
 
 
-def score_text(score: Any, metric: str) -> str:
+def score_text(score: Any, kind: str) -> str:
     """Return a trial's score: a share of samples, dB, or the user's own figure."""
-    return {"top1": percent, "sqnr_db": decibels}.get(metric, figure)(score)
+    return {"top1": percent, "sqnr_db": decibels}.get(kind, figure)(score)
 
 
 def search(found: Mapping[str, Any]) -> str:
     """Return the section for `Report.search` as plain data; empty where nothing was searched."""
     if not found:
         return ""
-    metric = found["metric"]
-    own = metric != "sqnr_db"
+    kind = found.get("kind", found["metric"])  # reports written before had the name alone
+    scored = kind != "sqnr_db"
     rows: list[list[Cell | str]] = []
     for trial in found["trials"]:
         kept = trial["changes"] == found["kept"]
         name = escape(changes_text(trial["changes"]))
         row: list[Cell | str] = [f"<strong>{name}</strong>" if kept else name]
-        row += [score_text(trial["score"], metric)] if own else []
+        row += [score_text(trial["score"], kind)] if scored else []
         row += [decibels(trial["sqnr_db"]), seconds_text(trial["seconds"])]
         rows.append([*row, escape(trial["refused"] or ("kept" if kept else ""))])
-    head = [("Trial", ""), *([(escape("Top-1" if metric == "top1" else metric), "num")] if own else [])]
+    head = [("Trial", ""), *([(escape("Top-1" if kind == "top1" else found["metric"]), "num")] if scored else [])]
     head += [("SQNR", "num"), ("Took", "num"), ("", "")]
     note = NOTE if found["complete"] else f"{NOTE} The time budget ended the search early."
     return section("Search", note, table(head, rows))
