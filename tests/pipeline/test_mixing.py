@@ -96,6 +96,7 @@ def test_the_harmful_layer_stays_float(name: str) -> None:
     mixed = result.report.mixed_precision
     worst = min(mixed["layers"], key=lambda row: row["measured_float_db"])["layer"]
     assert mixed["float"] == [worst]
+    assert {row["precision"] for row in mixed["layers"]} == {"float", "int16" if name == "a16w8" else "int8"}
     if name == "a8w8":
         assert worst == "harmful"
     assert mixed["sqnr_db"] > mixed["sqnr_before_db"]

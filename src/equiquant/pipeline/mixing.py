@@ -126,7 +126,7 @@ def mix_precision(state: RunState, model: ir.Model, reference: ir.Model, ranges:
         sixteen = _sixteen(model, mix.recipe)
         named = _sixteen(model, recipe) & sixteen if recipe.nodes_to_int16 else set()
         wide = (*wide, *(layer for layer in layers if layer.name in named and layer not in wide))
-        state.mixed_precision = _described(layers, kept, wide, sixteen, (to_float, to_int16)) | {
+        state.mixed_precision = _described(recipe, layers, kept, wide, sixteen, (to_float, to_int16)) | {
             "sqnr_before_db": before,
             "sqnr_db": after,
             "made_up": state.stream.synthetic,
@@ -345,6 +345,7 @@ def _rounded(layer: Layer, precision: str) -> tuple[str, ...]:
 
 
 def _described(
+    recipe: Recipe,
     layers: Sequence[Layer],
     kept: Sequence[Layer],
     wide: Sequence[Layer],
@@ -354,6 +355,7 @@ def _described(
     """Return the report's section: every layer in graph order, and what the choice costs.
 
     Args:
+        recipe: Says how wide the activations of the others are.
         layers: All of them.
         kept: Those chosen to stay float.
         wide: Those for 16-bit activations, chosen or named.
@@ -362,12 +364,13 @@ def _described(
     """
     total = sum(layer.multiplications for layer in layers)
     weights = sum(layer.weights for layer in layers)
+    usual = f"int{INT_TYPES[recipe.activation_type].bits}"
     rows = []
     for layer in layers:
         row: dict[str, Any] = {
             "layer": layer.name,
             "op_type": layer.op_type,
-            "precision": "float" if layer in kept else "int16" if layer.name in sixteen else "int8",
+            "precision": "float" if layer in kept else "int16" if layer.name in sixteen else usual,
             "multiplications": layer.multiplications,
             "weights": layer.weights,
         }
