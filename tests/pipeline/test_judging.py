@@ -66,9 +66,10 @@ def test_outputs_that_are_exact_or_infinite_drown_no_other(other: str) -> None:
 def test_an_infinite_output_that_rounding_made_another_drowns_no_float_figure() -> None:
     figures = []
     for outputs in ("float[] y", "float[] y, float[] z"):
-        text = ("y = Conv(x, w) {} z = Log(r)", "float[N,3,8,8] x", outputs, weights(w=(4, 3, 1, 1)))
-        text = [(text[0].format(cut), *text[1:]) for cut in ("r = Relu(y)", "r = Abs(y)")]
-        whole, other = (load_model(proto(*each)).model for each in text)
+        rest = "float[N,3,8,8] x", outputs, weights(w=(4, 3, 1, 1))
+        whole, other = (
+            load_model(proto(f"y = Conv(x, w) r = {kind}(y) z = Log(r)", *rest)).model for kind in ("Relu", "Abs")
+        )
         samples = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
         with open_samples(samples, input_specs(whole), preset("a8w8")) as stream:
             figures.append(Yardstick(whole, SampleView(stream, 0, 8), mean_noise_db).sqnr_db(other))

@@ -164,8 +164,8 @@ def test_an_output_that_is_exact_cannot_pay_for_one_that_is_lost(options: dict[s
     nodes = "[trunk] a = Conv(x, v) y = Relu(a) [before] b = Conv(y, u) t = Tanh(b) [lost] z = Conv(t, w)"
     model = proto(nodes, "float[N,3,6,6] x", "float[] y, float[] z", given)
     samples = np.random.default_rng(1).standard_normal((16, 3, 6, 6)).astype(np.float32)
-    plain = {"bias_correction": False, "weight_rounding": "nearest", "cle": False, "preset": "a8w8"}
-    report = quantize(model, data=samples, **plain, **options).report
+    plain: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest", "cle": False}
+    report = quantize(model, data=samples, preset="a8w8", **plain, **options).report
     mixed = report.mixed_precision
     assert set(mixed["float"]) == {"before", "lost"}
     assert mixed["sqnr_before_db"] < 15
