@@ -83,6 +83,37 @@ def test_a_pole_where_no_value_lies_is_no_matter(readers: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("nodes", "below"),
+    [
+        ("y = Exp(a)", np.inf),
+        ("y = Softplus(a)", np.inf),
+        ("e = Exp(a) m = Mul(e, each) t = Transpose(m) y = Concat<axis = 0>(t, t)", np.inf),
+        ("e = Softplus(a) y = Add(e, half)", 8.3),  # half of it more
+        ("n = Neg(a) e = Exp(n) f = Add(e, one) y = Div(one, f)", 7.6),  # a Sigmoid tells by differences
+        ("e = Exp(a) r = ReduceSum(e) y = Div(e, r)", -SPAN[1] + 7.6),  # a Softmax, too
+        ("e = Exp(a) y = Conv(e, w2)", -SPAN[1] + 7.6),
+    ],
+)
+def test_an_exponential_that_is_handed_out_is_heard_whole(nodes: str, below: float) -> None:
+    weights = {"each": noise(3, 1, 1), "w1": noise(3, 4, 1, 1), "w2": noise(2, 3, 1, 1), **NUMBERS}
+    used = {name: np.array(value, np.float32) for name, value in weights.items() if name in f"{nodes} w1"}
+    model = parse(f"g (float[N,4,6,6] x) => (float[] y) {{ a = Conv(x, w1) {nodes} }}", opset=20, **used)
+    found = _found(model).get("a", (np.inf, np.inf))
+    assert found[1] == pytest.approx(max(below, 0.0), rel=0.05, abs=0.1)
+
+
+def test_small_values_of_an_exponential_output_are_told_apart() -> None:
+    model = parse(
+        "g (float[N,1,6,6] x) => (float[] y) { a = Conv(x, w1) y = Exp(a) }", w1=np.full((1, 1, 1, 1), 3, np.float32)
+    )
+    data = np.abs(noise(16, 1, 6, 6)) - 1.0
+    data[:, :, 0, 0] = 3.0  # a largest value of exp(9)
+    result = quantize(model, data=data, preset="a8w8")
+    expected, found = (np.log(Runner(m, ["y"]).run({"x": data})[0]) for m in (model, result.model))
+    assert np.abs(found - expected).max() < 0.1
+
+
+@pytest.mark.parametrize(
     ("options", "ends"),
     [({}, True), ({"cle_method": "pairwise"}, True), ({"calibration": "minmax"}, False)],  # which is what its name says
 )

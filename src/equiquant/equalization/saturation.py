@@ -4,12 +4,15 @@ What a range cuts off there is no noise. Between a tensor and the operators that
 time lie functions of single values, Sigmoid or Add(3), Clip(0, 6) and Mul, and they are computed, whatever their
 operators, for magnitudes between the least and the largest that were seen. A function counts as level where it changes
 by less than the rounding of what it makes.
+
+Nothing rounds an exponential that becomes an output of the graph, a depth, a variance or the size of a box: its small
+values are the message as its large ones are, and it is level only where it changes by little of what it is there.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,30 +21,36 @@ import onnx_ir as ir
 
 from equiquant.errors import ModelError
 from equiquant.graph import query
+from equiquant.graph.decisions import COPYING, MOVING
 from equiquant.io import Runner
 
-__all__ = ["UNLIMITED", "saturation"]
+__all__ = ["SINGLE_VALUED", "UNLIMITED", "saturation"]
 
 Array = npt.NDArray[np.float32]
 
 ARITHMETIC = {"Abs", "Add", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Sqrt", "Sub"}
 SMOOTH = {"Celu", "Elu", "Erf", "Exp", "Gelu", "Mish", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh"}
 BROKEN = {"HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "ThresholdedRelu"}
+SINGLE_VALUED = frozenset(ARITHMETIC | SMOOTH | BROKEN)
+"""Op types each of whose results depends on one value of each tensor they read."""
+
+EXPONENTIAL = {"Exp", "Softplus"}  # their results tell by their ratios
+SCALING = {"Add", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Sqrt", "Sub"}  # and may still after these
 MOST_NODES = 24  # that a function is made of: a form of GELU has 8
 POINTS = 256  # magnitudes of a side that a function is computed for
 SMALLEST = 1 / 1024  # of these, as a part of the largest, where values of both signs are seen
-LEVEL = 1 / 2048  # of the largest value of a function: an eighth of a step of 8 bits
+LEVEL = 1 / 2048  # of the largest value of a function: an eighth of a step of 8 bits; of its own where ratios tell
 UNLIMITED = np.inf, np.inf
 """Of a tensor that is heard whole, on either side of 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Function:
-    """What is computed of single values of a tensor, and the values that others read."""
+    """What is computed of single values of a tensor, and the values that others read; whether these tell by ratios."""
 
     source: ir.Value
     nodes: tuple[ir.Node, ...]
-    results: tuple[ir.Value, ...]
+    results: Mapping[ir.Value, bool]
 
 
 def saturation(values: Iterable[ir.Value], spans: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
@@ -65,7 +74,8 @@ def saturation(values: Iterable[ir.Value], spans: Mapping[str, tuple[float, floa
         return {}
     found = {}
     for function, grid, results in zip(functions, grids, computed, strict=True):
-        ends = [max(sides) for sides in zip(*(_levels(result, grid) for result in results), strict=True)]
+        found_of = zip(results, function.results.values(), strict=True)
+        ends = [max(sides) for sides in zip(*(_levels(r, grid, by_ratio=ratio) for r, ratio in found_of), strict=True)]
         if np.isfinite(ends).any():
             found[function.source.name or ""] = (ends[0], ends[1])
     return found
@@ -93,12 +103,33 @@ def _function(value: ir.Value, place: Mapping[ir.Node, int]) -> _Function | None
                     heapq.heappush(pending, (place[reader], reader))
         else:
             results.update(dict.fromkeys(v for v in node.inputs if v in members))
-    return _Function(value, tuple(nodes), tuple(results)) if results and value not in results else None
+    if not results or value in results:
+        return None
+    told = {v: _exponential(v, nodes) and query.becomes_output(v, _keeps_ratios) for v in results}
+    return _Function(value, tuple(nodes), told)
+
+
+def _exponential(result: ir.Value, nodes: Collection[ir.Node]) -> bool:
+    """True for an exponential, scaled and shifted by constants at most; 1/(1 + exp(-x)) is none."""
+    node = result.producer()
+    while node is not None and node in nodes and node.op_type in SCALING:
+        computed = [v for v in node.inputs if v is not None and query.constant(v) is None]
+        if len(computed) != 1 or (node.op_type == "Div" and node.inputs[0] is not computed[0]):
+            return False
+        node = computed[0].producer()
+    return node is not None and node in nodes and node.op_type in EXPONENTIAL
+
+
+def _keeps_ratios(node: ir.Node, value: ir.Value) -> bool:
+    """True if a node moves a value, or scales it by constants: behind an exponential these stay float."""
+    scales = node.op_type == "Mul" or (node.op_type == "Div" and value is node.inputs[0])
+    constants = all(v is value or query.constant(v) is not None for v in node.inputs if v is not None)
+    return node.domain == "" and (node.op_type in MOVING | COPYING or (scales and constants))
 
 
 def _of_single_values(node: ir.Node, members: set[ir.Value]) -> bool:
     """True if every value the node makes depends on a single one of those it reads."""
-    if node.domain != "" or node.op_type not in ARITHMETIC | SMOOTH | BROKEN:
+    if node.domain != "" or node.op_type not in SINGLE_VALUED:
         return False
     others = [query.constant(v) for v in node.inputs if v is not None and v not in members]
     return all(array is not None and array.size == 1 for array in others)
@@ -146,12 +177,13 @@ def _compute(functions: list[_Function], grids: list[Array], opsets: Mapping[str
     return [[next(computed) for _ in function.results] for function in functions]
 
 
-def _levels(result: Array, grid: Array) -> Iterator[float]:
+def _levels(result: Array, grid: Array, *, by_ratio: bool) -> Iterator[float]:
     """Yield the least magnitudes from which a function stays where it ends, above and below 0; infinite if none."""
     seen = grid[:, -1] > 0
-    small = LEVEL * np.abs(result[seen]).max(initial=0.0)
+    largest = np.abs(result[seen]).max(initial=0.0)
     for side in (0, 1):
         level = np.inf
+        small = LEVEL * (np.abs(result[side, -1]) if by_ratio else largest)
         if seen[side] and np.isfinite(small):
             start = int(np.flatnonzero(np.abs(result[side] - result[side, -1]) > small).max(initial=-1)) + 1
             level = float(grid[side, start]) if start < POINTS - 1 else np.inf

@@ -19,11 +19,14 @@ import onnx_ir as ir
 from equiquant.graph.query import constant, is_float, origin, reads
 from equiquant.graph.varying import SIZES, varying
 
-__all__ = ["computed_values", "decided_by", "decision_values", "rounded_values"]
+__all__ = ["COPYING", "MOVING", "computed_values", "decided_by", "decision_values", "rounded_values"]
 
 SQUASHING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 MOVING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
+"""Op types that only give a tensor another shape or order."""
+
 COPYING = frozenset({"Concat", "Expand", "Gather", "Slice", "Split", "Tile"})
+"""Those whose results hold some values of what they read, or of several."""
 
 
 def decision_values(model: ir.Model) -> list[str]:

@@ -17,6 +17,7 @@ __all__ = [
     "TEXT_KINDS",
     "all_graphs",
     "attribute",
+    "becomes_output",
     "bodies",
     "clip_ends",
     "constant",
@@ -181,6 +182,17 @@ def is_public(value: ir.Value) -> bool:
         return True
     home = value.graph
     return any(use.node.graph is not home for use in value.uses())
+
+
+def becomes_output(value: ir.Value, through: Callable[[ir.Node, ir.Value], bool]) -> bool:
+    """True if the value is a graph output, or becomes one by nodes that `through` lets it pass, the input given."""
+    pending = [value]
+    for reached in pending:  # which grows
+        if reached.is_graph_output():
+            return True
+        passed = [v for node in reached.consumers() if through(node, reached) for v in node.outputs]
+        pending += [v for v in passed if v not in pending]
+    return False
 
 
 def reads(node: ir.Node) -> Iterator[ir.Value]:
