@@ -24,6 +24,7 @@ from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.joining import join_in_float
 from equiquant.pipeline.judging import MOST_FITTED, MOST_HELD
 from equiquant.pipeline.kernels import fit_kernels
+from equiquant.pipeline.lost_channels import warn_of_lost_channels
 from equiquant.pipeline.mixing import Mix, mix_precision
 from equiquant.pipeline.naming import follow_names, made_by
 from equiquant.pipeline.opening import begun, known_inputs, recalled_statistics
@@ -144,6 +145,7 @@ def run(
         else:
             model, plan = refined(state, folded or model, equalized, plan)
         plan = target.cpu_form(model, plan, target.target_of(recipe))
+        warn_of_lost_channels(state, equalized.model, model, plan)
         state.decisions += plan.remarks
         quantized = model.clone()
         with state.stages("insert"):
