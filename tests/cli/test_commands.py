@@ -194,6 +194,16 @@ def test_nothing_is_shown_where_standard_output_is_closed(model: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("shown", [[], ["--json"]])
+def test_a_reader_that_has_seen_enough_is_no_failure(model: Path, shown: list[str]) -> None:
+    command = [sys.executable, "-m", "equiquant", "inspect", str(model), "--brief", *shown]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reading:
+        assert reading.stdout
+        assert reading.stderr
+        reading.stdout.close()
+        assert (reading.stderr.read(), reading.wait()) == (b"", 0)
+
+
 def test_the_callers_signals_are_left_alone(model: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     assert main(["inspect", str(model), "--brief"]) == 0

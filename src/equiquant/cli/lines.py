@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +22,10 @@ class LineConsole(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         """Print each text on one line, without control characters; tables as they are."""
         super().print(*map(_one_line, objects), **options)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave it to the command, which is done once nobody reads; `rich` would end it as a failure."""
+        raise BrokenPipeError
 
 
 class LineTable(Table):
