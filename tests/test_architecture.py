@@ -44,6 +44,7 @@ ORDER = (
     ("option_rewrites",),
     ("option_table",),
     ("options",),
+    ("results",),
     ("api",),
     ("config",),
     ("demo",),
@@ -61,7 +62,7 @@ ONLY_IN = {
     "torch": set[str](),
     "onnxscript": set[str](),
 }
-TYPES_ONLY_IN = {"onnx": {"api", "config"}}
+TYPES_ONLY_IN = {"onnx": {"api", "config", "results"}}
 NUMERICS_MAY_IMPORT = {"numpy", "scipy", "threadpoolctl", "equiquant"}
 
 

@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
 
-    from equiquant.api import Result, SearchResult, compare, equalize, inspect, quantize, search
+    from equiquant.api import compare, equalize, inspect, quantize, search
     from equiquant.config import Config, ModelQuantizer, PowerOfTwoMethod, QuantizationConfig, get_default_config
     from equiquant.errors import DataError, EquiQuantError, ModelError, OptionError, OutputError
     from equiquant.recipe import ImageOptions, Recipe, preset
     from equiquant.report import Report
+    from equiquant.results import Result, SearchResult
     from equiquant.verify import Comparison
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "equiquant.api": ("Result", "SearchResult", "compare", "equalize", "inspect", "quantize", "search"),
+    "equiquant.api": ("compare", "equalize", "inspect", "quantize", "search"),
     "equiquant.config": ("Config", "ModelQuantizer", "PowerOfTwoMethod", "QuantizationConfig", "get_default_config"),
     "equiquant.errors": ("DataError", "EquiQuantError", "ModelError", "OptionError", "OutputError"),
     "equiquant.recipe": ("ImageOptions", "Recipe", "preset"),
     "equiquant.report": ("Report",),
+    "equiquant.results": ("Result", "SearchResult"),
     "equiquant.verify": ("Comparison",),
     "onnxruntime.quantization": ("CalibrationDataReader", "CalibrationMethod", "QuantFormat", "QuantType"),
 }

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import onnx_ir as ir
 
 from equiquant import pipeline
 from equiquant.calibrate import DATA_SUFFIXES, open_samples
@@ -25,57 +23,20 @@ from equiquant.io import (
     is_large,
     load_model,
     place_of,
-    save_model,
     to_proto,
 )
-from equiquant.pipeline import Progress, SearchOutcome
+from equiquant.pipeline import Progress
 from equiquant.recipe import Recipe, preset
-from equiquant.report import REPORT_FILES, Inspection, Report, inspect_model
+from equiquant.report import REPORT_FILES, Inspection, inspect_model
+from equiquant.results import Result, SearchResult
 from equiquant.verify import INTEGER_FEEDS, Comparison, IntegerAgreement, compare_models, integer_agreement
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Result", "SearchResult", "compare", "equalize", "inspect", "quantize", "run_recipe", "search"]
+__all__ = ["compare", "equalize", "inspect", "quantize", "run_recipe", "search"]
 
 PathLike = str | os.PathLike[str]
-
-
-class Result:
-    """A finished model and its report.
-
-    Attributes:
-        report: What was decided and measured.
-        path: Where the model was written, None if it was not.
-    """
-
-    def __init__(self, model: ir.Model, report: Report, path: Path | None = None, read: Iterable[Path] = ()) -> None:
-        self._ir = model
-        self._proto: onnx.ModelProto | None = None
-        self._read = frozenset(read)  # by a model that was given in memory
-        self.report = report
-        self.path = path
-
-    @property
-    def model(self) -> onnx.ModelProto:
-        """The model as a proto, made on first use; above 2 GB its weights stay in the file beside `path`.
-
-        Raises:
-            OutputError: It is larger than 2 GB and was not written; use `save`.
-        """
-        if self._proto is None:
-            self._proto = to_proto(self._ir, self.path)
-        return self._proto
-
-    def save(self, path: PathLike) -> Path:
-        """Write the model, whole or not at all; above 2 GB its weights go to `<path>.data`.
-
-        Raises:
-            OutputError: The file cannot be written, or is the input; or `<path>.data` is, or belongs to something else
-                than a model at `path`.
-        """
-        self.path = save_model(self._ir, place_of(path), *self._read, *files_of(self.report.input_path))
-        return self.path
 
 
 def quantize(
@@ -123,19 +84,6 @@ def quantize(
     )
 
 
-class SearchResult(Result):
-    """The best model of a search, and the search.
-
-    Attributes:
-        search: The trials, and the recipe that won: `quantize(model, preset=result.search.recipe, data=data)` gives the
-            same model.
-    """
-
-    def __init__(self, best: Result, report: Report, found: SearchOutcome) -> None:
-        super().__init__(best._ir, report, best.path, best._read)
-        self.search = found
-
-
 def search(
     model: ModelLike,
     output: PathLike | None = None,
@@ -167,7 +115,8 @@ def search(
         **overrides: Fields of `Recipe`; these are not varied.
 
     Raises:
-        EquiQuantError: Bad model, data, option or output path; no model is written then.
+        EquiQuantError: Bad model, data, option or output path; no model is written then, unless it is the
+            report that cannot be.
     """
     if data is None:
         raise DataError("A search needs calibration data: it judges on some of them.")

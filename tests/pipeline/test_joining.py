@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from equiquant import quantize
-from equiquant.api import Result
 from equiquant.graph.decisions import decision_values
 from equiquant.numerics.sqnr import decibels
+from equiquant.results import Result
 from tests.canonical.support import run
 from tests.qdq.support import noise, parse
 

@@ -12,10 +12,10 @@ import onnx
 import pytest
 
 from equiquant import quantize
-from equiquant.api import Result
 from equiquant.errors import DataError, OptionError
 from equiquant.recipe import Recipe, preset
 from equiquant.report import Report
+from equiquant.results import Result
 from tests.canonical.support import proto, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # whether it helps is not what most of these ask
