@@ -17,6 +17,7 @@ from equiquant.errors import ModelError, OptionError
 from equiquant.numerics.affine import INT_TYPES
 from equiquant.numerics.blocks import block_steps, restore_rows, round_blocks
 from equiquant.numerics.rounding import round_rows
+from tests.canonical.support import proto, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:As onnxruntime runs the model")  # tests/test_kernels.py is about that
 
@@ -146,6 +147,14 @@ def test_rounding_for_the_inputs_gains_on_samples_it_has_not_seen(name: str) -> 
         pairs = [(_run(_block(), x), _run(result.model, x)) for x in samples[16:]]
         errors.append(sum(float(np.square(a - b).sum()) for a, b in pairs))
     assert errors[1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize(("count", "on"), [(1, "the same"), (2, "1 other")])
+def test_the_page_says_what_was_fitted_to_whose_inputs(count: int, on: str) -> None:
+    model = proto("y = MatMul(x, w)", "float[N,8] x", "float[N,4] y", weights(w=(8, 4)))
+    page = quantize(model, data=np.eye(8, dtype=np.float32)[:count], preset="w8").report.to_html()
+    assert f"Weights of 1 layer were fitted to 1 feed and measured on {on}. " in page
+    assert "Each layer sees the inputs of the float network." in page
 
 
 def test_columns_may_have_steps_of_their_own() -> None:

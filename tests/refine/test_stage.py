@@ -49,16 +49,18 @@ def test_the_default_corrects_and_rounds_and_the_report_says_what_each_gave() ->
 
 
 @pytest.mark.parametrize(
-    ("options", "names"),
+    ("options", "names", "told"),
     [
-        ({"bias_correction": False, "weight_rounding": "nearest"}, []),
-        ({"weight_rounding": "nearest"}, ["none", "bias correction"]),
-        ({"bias_correction": False}, ["none", "rounding"]),
+        ({"bias_correction": False, "weight_rounding": "nearest"}, [], None),
+        ({"weight_rounding": "nearest"}, ["none", "bias correction"], "Biases of"),
+        ({"bias_correction": False}, ["none", "rounding"], "Weights of"),
+        ({}, ["none", "bias correction", "bias correction and rounding"], "Weights and biases of"),
     ],
 )
-def test_options_choose_what_is_tried(options: dict[str, Any], names: list[str]) -> None:
-    section = quantize(chain(), data=data(), **SETTINGS, **options).report.refinement
-    assert [t["name"] for t in section.get("trials", [])] == names
+def test_options_choose_what_is_tried(options: dict[str, Any], names: list[str], told: str | None) -> None:
+    report = quantize(chain(), data=data(), **SETTINGS, **options).report
+    assert [t["name"] for t in report.refinement.get("trials", [])] == names
+    assert (f"{told} 3 layers were fitted to 9 feeds and measured on 3 others." in report.to_html()) is bool(told)
 
 
 def test_a_layer_of_too_many_inputs_goes_to_the_nearest_step_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

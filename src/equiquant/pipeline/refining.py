@@ -110,10 +110,16 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
     if best.name == NONE:
         reason = f"nothing measured better than the {best.sqnr_db:.2f} dB without; weights and biases stay as they were"
         state.decisions.append(Decision("refine", "do_no_harm", "whole network", False, reason))
+    wanted = {
+        "weights": any(c.round_weights for c in candidates.values()),
+        "biases": any(c.correct_bias for c in candidates.values()),
+    }
     state.refinement = {
         "trials": [{"name": trial.name, "sqnr_db": trial.sqnr_db} for trial in trials],
         "kept": best.name,
         "layers": len(layers),
+        "refined": [what for what, some in wanted.items() if some],
+        "inputs": "quantized",
         "fitted": best.samples or trials[-1].samples,
         "held": len(held),
         "apart": apart,

@@ -69,8 +69,11 @@ def store_weights(state: RunState, model: ir.Model) -> tuple[ir.Model, list[dict
         "trials": [{"name": name, "sqnr_db": sqnr} for name, sqnr in measured.items()],
         "kept": kept,
         "layers": done,
+        "refined": ["weights"],
+        "inputs": "float",
         "fitted": len(fitted),
         "held": len(held),
+        "apart": fitted.number(0) != held.number(0),
     }
     return (optimal if kept == OPTIMAL else nearest), rows
 

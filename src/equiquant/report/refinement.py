@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from equiquant.report.markup import decibels, escape, figure, grade_pill, number, section, table
+from equiquant.report.markup import counted, decibels, escape, grade_pill, number, section, table
 
 __all__ = ["refinement"]
+
+INPUTS = {
+    "quantized": " Each layer sees the inputs that the quantized layers before it give.",
+    "float": " Each layer sees the inputs of the float network.",
+}
 
 
 def refinement(data: Mapping[str, Any]) -> str:
@@ -25,11 +30,10 @@ def refinement(data: Mapping[str, Any]) -> str:
         ]
         for index, trial in enumerate(trials)
     ]
-    on = f"{figure(data.get('held'))} others" if data.get("apart", True) else "the same"
-    note = (
-        f"Weights and biases of {figure(data.get('layers'))} layers were fitted to {figure(data.get('fitted'))} feeds"
-        f" and measured on {on}. Each layer sees the inputs that the quantized layers"
-        " before it give."
-    )
+    what = " and ".join(data.get("refined") or ("weights", "biases")).capitalize()
+    fitted, held = counted(data.get("fitted"), "feed"), counted(data.get("held"), "other")
+    on = held if data.get("apart", True) else "the same"
+    note = f"{what} of {counted(data.get('layers'), 'layer')} were fitted to {fitted} and measured on {on}."
+    note += INPUTS.get(str(data.get("inputs")), "")
     head = [("Candidate", ""), ("SQNR measured", ""), ("Gain", "num"), ("", "")]
     return section("Refinement", note, table(head, rows))

@@ -57,7 +57,9 @@ class Report:
             (channels that move under one, and how many of them one half of the samples drives much farther than the
             other).
         refinement: Empty when nothing was to be refined. Keys, all optional: `trials` (one `{name, sqnr_db}` per
-            candidate, first the one without), `kept` (its name), `layers`, `fitted` and `held` (samples).
+            candidate, first the one without), `kept` (its name), `layers`, `refined` (`weights`, `biases` or both),
+            `inputs` (whose the layers were fitted to: of the `float` network, or the `quantized`), `fitted` and `held`
+            (samples), `apart` (False if these are the same).
         hardware: One `{rule, nodes, sqnr_db}` for each kind of rewrite for the NPU: how much of the signal of the worst
             output is left by it alone, None where the function is kept; the last row, `together`, is all of them.
         mixed_precision: Empty unless layers of another precision were chosen. `layers` (one `{layer, op_type,
