@@ -168,6 +168,36 @@ def test_a_signal_amid_an_import_is_no_error_of_the_module(name: str, code: int,
     assert (done.returncode, done.stderr) == (code, "interrupted\n" if name == "SIGINT" else "")
 
 
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        (["--stats", "s.npz"], "s.npz.partial"),
+        (["--stats", "s.npz"], "s.npz"),
+        (["--preset", "auto"], "o.onnx.trials.json"),
+        (["--auto", "--trials", "t.json"], "t.json"),
+    ],
+)
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_interrupted_command_goes_on_only_from_a_file(
+    words: list[str],
+    file: str,
+    kept: bool,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(model.parent)
+    monkeypatch.setattr(api, "quantize", stopped)
+    monkeypatch.setattr(api, "search", stopped)
+    if kept:
+        Path(file).touch()
+    assert main(["quantize", str(model), "-o", "o.onnx", *words]) == 130
+    assert ("the same command goes on from there" in capsys.readouterr().err) is kept
+
+
 def test_a_pipe_that_cannot_show_an_arrow_gets_a_question_mark(model: Path, data: Path, tmp_path: Path) -> None:
     words = ["quantize", str(model), "-o", str(tmp_path / "out.onnx"), "--data", str(data)]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
+from equiquant.cli import quantize
 from equiquant.cli.console import printable
 from equiquant.cli.parser import parse
 from equiquant.errors import EquiQuantError
@@ -92,8 +93,8 @@ def _leave(number: int, _: object) -> NoReturn:
 
 
 def _interrupted(args: argparse.Namespace) -> int:
-    goes_on = getattr(args, "stats", None) or getattr(args, "auto", False)
-    print("interrupted" + ("; the same command goes on from there" if goes_on else ""), file=sys.stderr)
+    kept = args.command == quantize.NAME and quantize.goes_on(args)
+    print("interrupted" + ("; the same command goes on from there" if kept else ""), file=sys.stderr)
     return INTERRUPTED
 
 

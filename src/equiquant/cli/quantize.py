@@ -11,7 +11,7 @@ from equiquant.cli.options import CLE_FLAGS, Flag, add_image_flags, add_recipe_f
 from equiquant.errors import OptionError
 from equiquant.recipe import PRESETS
 
-__all__ = ["NAME", "add_parser", "run"]
+__all__ = ["NAME", "add_parser", "goes_on", "run"]
 
 NAME = "quantize"
 
@@ -144,7 +144,7 @@ def _add_search_flags(group: argparse._ActionsContainer) -> None:
 def run(args: argparse.Namespace) -> int:
     """Quantize, then show what came out."""
     overrides = recipe_overrides(args)
-    if args.auto or args.preset == "auto":
+    if _searches(args):
         return _search(args, overrides)
     for name in ("labels", "time_budget", "trials"):
         if getattr(args, name) is not None:
@@ -168,6 +168,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def goes_on(args: argparse.Namespace) -> bool:
+    """True if there is a file from which the same command goes on where it was cut off."""
+    if _searches(args):
+        return Path(_trials_file(args)).is_file()
+    return args.stats is not None and any(Path(args.stats + end).is_file() for end in ("", ".partial"))
+
+
+def _searches(args: argparse.Namespace) -> bool:
+    return bool(args.auto or args.preset == "auto")
+
+
+def _trials_file(args: argparse.Namespace) -> str:
+    return args.trials or f"{args.output}.trials.json"
+
+
 def _search(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
     """Search, then show the trials and what came out of the best."""
     if args.stats is not None:
@@ -189,7 +204,7 @@ def _search(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
             preset=args.preset,
             labels=None if args.labels is None else read_labels(args.labels),
             time_budget=args.time_budget,
-            trials_file=args.trials or f"{args.output}.trials.json",
+            trials_file=_trials_file(args),
             report_dir=args.report,
             progress=progress,
             **overrides,
