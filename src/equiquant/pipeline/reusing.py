@@ -94,8 +94,8 @@ def recalled_scales(state: RunState, model: ir.Model, recipe: Recipe) -> Applied
         rewrites = scales.recipe and _rewrites(json.loads(scales.recipe), recipe)  # merged ones may have none
         if rewrites:
             raise DataError(
-                f"The statistics in {file} are of the model with {rewrites}, where its graph is written otherwise"
-                " (docs/hardware.md). Ask for the same, or name another file and give the data."
+                f"The statistics in {file} are of another model, or of this one with {rewrites}, where its graph is"
+                " written otherwise (docs/hardware.md). Ask for the same, or name another file and give the data."
             )
         raise DataError(
             f"The statistics in {file} are of another model: {scales.model_hash[:12]} instead of {digest[:12]}. Name"
