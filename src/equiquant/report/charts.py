@@ -16,11 +16,15 @@ WIDTH = 1000
 SPREAD_ROWS = 40  # rows a person still reads; the rest is in report.json
 NOISE_ROWS = 25
 LABEL_CHARS, LABEL_WIDTH = 44, 7  # of a name, and of each in pixels
+MOST_DB = 80.0  # drawn: one tensor that is all but exact would flatten all others
+FIGURE_WIDTH = 30  # of a figure above a bar in pixels
 MOST_MARKS = 8  # labels along an axis before they touch
 
 
 def sqnr_chart(tensors: Sequence[Mapping[str, Any]]) -> str:
-    """Return a column per tensor, left to right as the data flow, its height the SQNR in dB.
+    """Return a column per tensor, left to right as the data flow, its height the SQNR in dB, up to `MOST_DB`.
+
+    Above one that would be higher its figure is written, as far as there is room.
 
     Args:
         tensors: Entries of `Comparison.to_dict()["tensors"]`, in any order.
@@ -28,7 +32,7 @@ def sqnr_chart(tensors: Sequence[Mapping[str, Any]]) -> str:
     ordered = sorted(tensors, key=lambda t: t.get("position", 0))
     values = [number(t.get("aligned_sqnr_db")) for t in ordered]
     finite = [v for v in values if math.isfinite(v)]
-    top = max(30.0, 10 * math.ceil(max(finite, default=30.0) / 10))
+    top = min(MOST_DB, max(30.0, 10 * math.ceil(max(finite, default=30.0) / 10)))
     left, height, base = 54, 250, 214
     plot, step = WIDTH - left - 6, (WIDTH - left - 6) / max(1, len(ordered))
     width = max(1.0, min(26.0, step * 0.72))
@@ -42,6 +46,7 @@ def sqnr_chart(tensors: Sequence[Mapping[str, Any]]) -> str:
         parts.append(f'<line class="{kind}" x1="{left}" x2="{left + plot}" y1="{y(mark):.1f}" y2="{y(mark):.1f}"/>')
         label = f"{mark} dB" if mark == top or mark == 0 else str(mark)
         parts.append(f'<text x="{left - 8}" y="{y(mark) + 4:.1f}" text-anchor="end">{label}</text>')
+    room = 0.0  # where the next figure may begin
     for i, (tensor, value) in enumerate(zip(ordered, values, strict=True)):
         x = left + i * step + (step - width) / 2
         tall = max(base - y(value if not math.isnan(value) else 0.0), 2.0)  # a stub: a poor tensor must be seen
@@ -50,6 +55,10 @@ def sqnr_chart(tensors: Sequence[Mapping[str, Any]]) -> str:
             f'<rect class="{grade(value)}" x="{x:.1f}" y="{base - tall:.1f}" width="{width:.1f}" height="{tall:.1f}"'
             f' rx="1.5"><title>{escape(title)}</title></rect>'
         )
+        middle = x + width / 2
+        if top < value < math.inf and middle - FIGURE_WIDTH / 2 >= room:
+            parts.append(f'<text x="{middle:.1f}" y="10" text-anchor="middle">{value:.0f}</text>')
+            room = middle + FIGURE_WIDTH / 2
     parts.append(f'<text x="{left}" y="{base + 24}">input</text>')
     parts.append(f'<text x="{left + plot}" y="{base + 24}" text-anchor="end">last tensor</text></svg>')
     return f'<div class="scroll">{"".join(parts)}</div>'
