@@ -37,6 +37,13 @@ SECTION: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("measured", [True, False])
+def test_what_was_not_measured_has_no_column(measured: bool) -> None:
+    tried = equalization(SECTION if measured else SECTION | {"trials": []}, RECIPE).partition("What was tried")[2]
+    assert ("SQNR measured" in tried, "Measured:" in tried) == (measured, measured)
+    assert "18.6 dB" in tried
+
+
 def test_trials_noise_and_damage_are_shown() -> None:
     text = equalization(SECTION, RECIPE)
     for shown in (

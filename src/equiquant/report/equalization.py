@@ -38,6 +38,7 @@ NOTE = (
     "Channels of one tensor share one scale, so a channel much smaller than its neighbours is rounded away. "
     "Equalization evens them out{}; spread is the largest channel range over the median one."
 )
+MEASURED = "Measured: quantized with some of the samples, run on others. "
 KEPT, CHANGED = (
     " and leaves the float function as it was",
     "; ReLU6 was changed as asked, and with it the float function",
@@ -106,17 +107,17 @@ def _trials(cle: Mapping[str, Any]) -> str:
     rows = [
         [
             escape(method_text(name)),
-            grade_pill(measured[name]) if name in measured else DASH,
+            *([grade_pill(measured[name])] if measured else []),
             decibels(predicted.get(name)),
             '<span class="pill plain">kept</span>' if name == kept else "",
         ]
         for name in methods
     ]
-    head = [("Candidate", ""), ("SQNR measured", ""), ("SQNR predicted", "num"), ("", "")]
+    head = [("Candidate", ""), *([("SQNR measured", "")] if measured else []), ("SQNR predicted", "num"), ("", "")]
     note = (
-        "Measured: quantized with some of the samples, run on others. Predicted: the noise model that the global solver"
-        " minimises, before biases are corrected; of candidates with ranges of their own, with what these cut off."
-        " Both before a final Softmax or Sigmoid."
+        f"{MEASURED if measured else ''}Predicted: the noise model that the global solver minimises, before biases are"
+        " corrected; of candidates with ranges of their own, with what these cut off."
+        f" {'Both before' if measured else 'Before'} a final Softmax or Sigmoid."
     )
     return f'<h3>What was tried</h3>{table(head, rows)}<p class="soft note">{note}</p>'
 
