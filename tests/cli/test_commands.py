@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -129,17 +130,32 @@ def test_the_float_model_comes_first(
     assert "give the float model first" in capsys.readouterr().err
 
 
-def test_narrow_tables_keep_their_figures(
-    model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("command", "width", "row"),
+    [
+        ("compare", 40, r"a_tenso…output_0  identical  Relu"),
+        ("inspect", 80, r"network/f\S*…\S*/conv_1 +Conv +4/4 .*\d$"),
+    ],
+)
+def test_narrow_tables_keep_their_figures_and_both_ends_of_a_name(
+    command: str,
+    width: int,
+    row: str,
+    model: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     named = onnx.load(model)
+    named.graph.node[0].name = "network/features/stage1/conv_1"
     for node in named.graph.node:
         for names in (node.input, node.output):
             names[:] = ["a_tensor_with_a_rather_long_name/relu/output_0" if n == "r" else n for n in names]
     onnx.save(named, model)
-    monkeypatch.setattr("equiquant.cli.console.UNLIMITED", 40)
-    assert main(["compare", str(model), str(model), "--data", str(data), "--worst", "3"]) == 0
-    assert "\N{HORIZONTAL ELLIPSIS}" not in capsys.readouterr().out
+    monkeypatch.setattr("equiquant.cli.console.UNLIMITED", width)
+    models = [str(model)] * (2 if command == "compare" else 1)
+    assert main([command, *models, "--data", str(data), "--worst", "3"]) == 0
+    assert any(re.match(row, line.rstrip()) for line in capsys.readouterr().out.splitlines())
 
 
 def test_termination_ends_the_command_as_an_error_does(model: Path, data: Path, tmp_path: Path) -> None:

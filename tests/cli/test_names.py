@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import onnx
 import pytest
 
 from equiquant.cli import main
+from equiquant.cli.lines import LineConsole, LineTable, Name
 from tests.cli.test_outlook import DATA, UNEVEN, network
 
+WIDE = "".join(map(chr, range(0x5C42, 0x5C42 + 20)))  # of letters that take two columns
 QUIRKS = ("feat[bold]", "out[/x]", "y:on:z")
 
 
@@ -43,6 +46,18 @@ def test_no_markup_is_read_from_names(name: str, data: str, tmp_path: Path, caps
     assert quantized in shown
     assert main(["compare", model, quantized, "--data", data]) == 0
     assert f"{name}.y" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"), [(80, WIDE), (9, f"{WIDE[:2]}…{WIDE[-2:]}"), (8, f"{WIDE[:1]}…{WIDE[-2:]}"), (1, "…")]
+)
+def test_a_wide_name_is_cut_to_the_columns_there_are(width: int, shown: str) -> None:
+    file = io.StringIO()
+    console = LineConsole(width=width, file=file)
+    table = LineTable(box=None, show_header=False, padding=0)
+    table.add_row(Name(WIDE))
+    console.print(table)
+    assert file.getvalue().strip() == shown
 
 
 def test_names_send_no_commands_to_the_terminal(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

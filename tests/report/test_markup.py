@@ -62,6 +62,7 @@ def test_shorten_keeps_both_ends() -> None:
     assert len(markup.shorten("x" * 50 + "end", 20)) == 20
     assert markup.shorten("x" * 50 + "end", 20).endswith("end")
     assert markup.shorten("short", 20) == "short"
+    assert [markup.shorten("name", length) for length in (1, 2, 3)] == ["…", "…e", "n…e"]
 
 
 def test_line_breaks_never_split_an_entity() -> None:

@@ -1,16 +1,22 @@
-"""A console and tables that show text as it is: no markup is read from a name, and no name moves the cursor."""
+"""A console and tables that show text as it is: no markup is read from a name, and no name moves the cursor.
+
+A name too long for its column is cut in its middle: both ends tell it apart.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from equiquant.cli.console import printable
+from equiquant.report.markup import shorten
 
-__all__ = ["LineConsole", "LineTable"]
+__all__ = ["LineConsole", "LineTable", "Name"]
 
 
 class LineConsole(Console):
@@ -34,6 +40,23 @@ class LineTable(Table):
     def add_row(self, *cells: Any, **options: Any) -> None:
         """Add a row, without control characters in its texts."""
         super().add_row(*map(_one_line, cells), **options)
+
+
+class Name:
+    """A name in a table, as long as its column has room for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = printable(name)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Return the columns it can do with, and those it has use for."""
+        return Measurement(1, max(1, cell_len(self._name)))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Give the name, or what there is room for: characters of the far East take two columns."""
+        lengths = range(len(self._name), 0, -1)
+        fitting = (short for short in (shorten(self._name, n) for n in lengths) if cell_len(short) <= options.max_width)
+        yield Text(next(fitting, ""), no_wrap=True)
 
 
 def _one_line(shown: Any) -> Any:

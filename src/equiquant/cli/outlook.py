@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from equiquant.cli.console import output
+from equiquant.cli.lines import Name
 from equiquant.cli.summary import COLORS, graded, result_table
 from equiquant.report.markup import DASH, MINUS, grade, shorten, spread_text
 
@@ -64,7 +65,7 @@ def _layers(console: Console, layers: tuple[LayerOutlook, ...]) -> None:
     for layer in layers:
         known = layer.sqnr_before_db is not None
         table.add_row(
-            _named(console, layer.name),
+            Name(layer.name),
             layer.op_type,
             f"{layer.free}/{layer.channels}",
             Text(spread_text(layer.spread_before), style="yellow" if layer.spread_before > WIDE else ""),
@@ -107,7 +108,7 @@ def _tensors(console: Console, tensors: tuple[TensorOutlook, ...], worst: int) -
     table = result_table("Activation", "SQNR", "SQNR\nequalized", "Gain")
     for tensor in shown:
         before, after = tensor.sqnr_before_db, tensor.sqnr_after_db
-        table.add_row(_named(console, tensor.name), graded(before), graded(after), _gain(before, after))
+        table.add_row(Name(tensor.name), graded(before), graded(after), _gain(before, after))
     console.line()
     console.print(f"The {len(shown)} worst of {len(tensors)} activation tensors", style="bold")
     console.print(table)

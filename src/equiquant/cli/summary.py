@@ -12,7 +12,7 @@ from rich.text import Text
 
 from equiquant.cli.console import output, warn
 from equiquant.cli.latency import latencies
-from equiquant.cli.lines import LineTable
+from equiquant.cli.lines import LineTable, Name
 from equiquant.report.equalization import method_text
 from equiquant.report.hardware import TITLES
 from equiquant.report.markup import (
@@ -27,7 +27,6 @@ from equiquant.report.markup import (
     number,
     percent,
     seconds_text,
-    shorten,
     spread_text,
 )
 from equiquant.report.mixing import mixing_cost
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from equiquant.verify.compare import Comparison
     from equiquant.verify.integer import IntegerAgreement
 
-__all__ = ["COLORS", "NAME_CHARS", "graded", "result_table", "show_comparison", "show_inspection", "show_run"]
+__all__ = ["COLORS", "graded", "result_table", "show_comparison", "show_inspection", "show_run"]
 
 COLORS = {"good": "green", "fair": "yellow", "poor": "red"}
 DECIDED = "before a final Softmax or Sigmoid"  # where candidates are measured
@@ -50,7 +49,6 @@ CALIBRATED = (
     ("Ranges", "noise"),
     ("Ranges", "no_data"),
 )  # what the summary tells of the decisions of calibration: its title and their rule
-NAME_CHARS = 60
 NAME_COLUMN = 11
 LEAST_NAME = 12  # columns that a name keeps on a narrow terminal
 NUMERIC = frozenset(
@@ -206,22 +204,20 @@ def show_comparison(comparison: Comparison, worst: int) -> None:
     for o in comparison.outputs:
         e = o.error
         outputs.add_row(
-            shorten(o.name, NAME_CHARS),
+            Name(o.name),
             graded(e.sqnr_db, e.max_abs_error),
             percent(o.top1_agreement),
             figure(e.max_abs_error),
             f"{e.cosine:.5f}",
         )
         for name, sqnr_db in o.parts.items():
-            outputs.add_row(shorten(f"of its part {name}", NAME_CHARS), graded(sqnr_db), "", "", "")
+            outputs.add_row(Name(f"of its part {name}"), graded(sqnr_db), "", "", "")
     console.print(outputs)
     shown = comparison.tensors[:worst]
     if shown:
         tensors = result_table("Tensor", "SQNR", "Produced by")
         for t in shown:
-            tensors.add_row(
-                shorten(t.name, NAME_CHARS), graded(t.error.aligned_sqnr_db, t.error.max_abs_error), t.op_type
-            )
+            tensors.add_row(Name(t.name), graded(t.error.aligned_sqnr_db, t.error.max_abs_error), t.op_type)
         console.line()
         console.print(f"The {len(shown)} worst of {len(comparison.tensors)} tensors", style="bold")
         console.print(tensors)
