@@ -1,46 +1,19 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from equiquant import __version__, api
 from equiquant.cli import main
 from equiquant.errors import DataError
 from tests.calibrate.support import trained
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    graph = helper.make_graph(
-        [
-            helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
-            helper.make_node("Relu", ["c"], ["r"], name="relu"),
-            helper.make_node("Conv", ["r", "v"], ["d"], name="conv2"),
-            helper.make_node("GlobalAveragePool", ["d"], ["p"], name="pool"),
-            helper.make_node("Flatten", ["p"], ["y"], name="flatten"),
-        ],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5])],
-        [
-            numpy_helper.from_array(rng.standard_normal((4, 3, 3, 3)).astype(np.float32), "w"),
-            numpy_helper.from_array(rng.standard_normal((5, 4, 1, 1)).astype(np.float32), "v"),
-        ],
-    )
-    path = tmp_path / "model.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
 
 
 def test_without_data_the_summary_says_how_well_the_inputs_fit(
@@ -52,13 +25,6 @@ def test_without_data_the_summary_says_how_well_the_inputs_fit(
     shown = capsys.readouterr()
     assert "32 made-up inputs were moved" in " ".join(shown.out.split())
     assert "No calibration data" in shown.err
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "data.npy"
-    np.save(path, np.random.default_rng(1).standard_normal((6, 3, 8, 8)).astype(np.float32))
-    return path
 
 
 def test_quantize_writes_model_and_report(
@@ -156,104 +122,6 @@ def test_narrow_tables_keep_their_figures_and_both_ends_of_a_name(
     models = [str(model)] * (2 if command == "compare" else 1)
     assert main([command, *models, "--data", str(data), "--worst", "3"]) == 0
     assert any(re.match(row, line.rstrip()) for line in capsys.readouterr().out.splitlines())
-
-
-def test_termination_ends_the_command_as_an_error_does(model: Path, data: Path, tmp_path: Path) -> None:
-    code = (
-        "import os, signal, sys; from equiquant import api; from equiquant.cli import main\n"
-        "api.quantize = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "try: main(sys.argv[1:])\n"
-        "finally: print('tidied')"
-    )
-    words = ["quantize", str(model), "-o", str(tmp_path / "out.onnx"), "--data", str(data)]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (143, "tidied\n")
-
-
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_a_signal_amid_an_import_is_no_error_of_the_module(name: str, code: int, model: Path) -> None:
-    program = (
-        "import os, signal, sys; from equiquant import api; from equiquant.cli import main\n"
-        "def inspect(*_, **__):\n"
-        f"    try: os.kill(os.getpid(), signal.{name})\n"
-        "    except BaseException as error: raise ImportError('initialization failed') from error\n"
-        "api.inspect = inspect; sys.exit(main(sys.argv[1:]))"
-    )
-    words = [sys.executable, "-c", program, "inspect", str(model)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (code, "interrupted\n" if name == "SIGINT" else "")
-
-
-@pytest.mark.parametrize(
-    ("words", "file"),
-    [
-        (["--stats", "s.npz"], "s.npz.partial"),
-        (["--stats", "s.npz"], "s.npz"),
-        (["--preset", "auto"], "o.onnx.trials.json"),
-        (["--auto", "--trials", "t.json"], "t.json"),
-    ],
-)
-@pytest.mark.parametrize("kept", [False, True])
-def test_an_interrupted_command_goes_on_only_from_a_file(
-    words: list[str],
-    file: str,
-    kept: bool,
-    model: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def stopped(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.chdir(model.parent)
-    monkeypatch.setattr(api, "quantize", stopped)
-    monkeypatch.setattr(api, "search", stopped)
-    if kept:
-        Path(file).touch()
-    assert main(["quantize", str(model), "-o", "o.onnx", *words]) == 130
-    assert ("the same command goes on from there" in capsys.readouterr().err) is kept
-
-
-def test_a_pipe_that_cannot_show_an_arrow_gets_a_question_mark(model: Path, data: Path, tmp_path: Path) -> None:
-    words = ["quantize", str(model), "-o", str(tmp_path / "out.onnx"), "--data", str(data)]
-    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", "equiquant", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
-    assert "?" in done.stdout
-
-
-def test_json_keeps_names_that_a_pipe_cannot_encode(model: Path) -> None:
-    named = onnx.load(model)
-    named.graph.node[0].name = "\N{CJK UNIFIED IDEOGRAPH-5C42}"
-    onnx.save(named, model)
-    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
-    command = [sys.executable, "-m", "equiquant", "inspect", str(model), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert "\N{CJK UNIFIED IDEOGRAPH-5C42}" in [layer["name"] for layer in json.loads(done.stdout)["outlook"]["layers"]]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="closes a file descriptor in a shell")
-def test_nothing_is_shown_where_standard_output_is_closed(model: Path) -> None:
-    command = [sys.executable, "-m", "equiquant", "inspect", str(model), "--brief"]
-    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("shown", [[], ["--json"]])
-def test_a_reader_that_has_seen_enough_is_no_failure(model: Path, shown: list[str]) -> None:
-    command = [sys.executable, "-m", "equiquant", "inspect", str(model), "--brief", *shown]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reading:
-        assert reading.stdout
-        assert reading.stderr
-        reading.stdout.close()
-        assert (reading.stderr.read(), reading.wait()) == (b"", 0)
-
-
-def test_the_callers_signals_are_left_alone(model: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    assert main(["inspect", str(model), "--brief"]) == 0
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_float_model_has_no_integers(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
