@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.canonical.rule import Rule, refuse
-from equiquant.graph.bounds import lower_bound
+from equiquant.graph.bounds import value_bounds
 from equiquant.graph.edit import Names
 from equiquant.graph.query import attribute, constant, filled_with, rank, static_shape
 from equiquant.graph.windows import window
@@ -48,7 +48,8 @@ class FoldPad(Rule[PaddedPool, tuple[ir.Value, list[int]]]):
         source = pad.inputs[0]
         if source is None or source.dtype is None:
             return None
-        return PaddedPool(pad, node) if fill <= max(LOWEST.get(source.dtype, -math.inf), lower_bound(source)) else None
+        least = max(LOWEST.get(source.dtype, -math.inf), value_bounds(source)[0])
+        return PaddedPool(pad, node) if fill <= least else None
 
     def check(self, match: PaddedPool) -> tuple[ir.Value, list[int]]:
         """Return what the Pad reads, and the pool's new pads; refuse where the pool cannot pad as much."""

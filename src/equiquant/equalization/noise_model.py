@@ -23,6 +23,7 @@ from equiquant.equalization.layer_noise import constant_term, layer_terms, opera
 from equiquant.equalization.quantizer_model import QuantizerModel
 from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.graph import query
+from equiquant.graph.bounds import value_bounds
 from equiquant.numerics.coupling import grouped
 from equiquant.numerics.figures import ChannelFigures
 from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
@@ -128,7 +129,9 @@ def range_terms(
 def cut_ends(
     classes: ScaleClasses, figures: Mapping[str, ChannelFigures], sketches: Mapping[str, Sketches]
 ) -> dict[str, Ends]:
-    """Return where what a range may cut off each tensor begins, and from where its readers are level.
+    """Return where what a range may cut off each tensor begins, and beyond what nothing is or is heard.
+
+    A Clip(0, c) bounds what comes out of it by itself.
 
     Args:
         classes: The scale classes of the model as it is now.
@@ -137,9 +140,12 @@ def cut_ends(
     """
     known = {name: figures[name] for name in figures.keys() & sketches.keys()}
     level = saturation(classes.values, {name: (f.low.min(), f.high.max()) for name, f in known.items() if f.low.size})
+    values, clipped = {query.name_of(v): v for v in classes.values}, _before_clips(classes)
     ends = {}
     for name, figure in figures.items():
-        above, below = most = level.get(name, UNLIMITED)
+        least, largest = (-np.inf, np.inf) if name in clipped else value_bounds(values[name])
+        heard = level.get(name, UNLIMITED)
+        above, below = most = min(heard[0], largest), min(heard[1], -least)
         high, low = np.clip(figure.high, 0.0, above), np.clip(figure.low, -below, 0.0)
         ends[name] = Ends(CUT_AT * low, CUT_AT * high, most)
     return ends

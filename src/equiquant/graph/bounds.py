@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from equiquant.graph.query import attribute, clip_ends, constant
 
-__all__ = ["clip_bounds", "lower_bound"]
+__all__ = ["clip_bounds", "value_bounds"]
 
 _BOUNDS = {"Relu": (0.0, math.inf), "Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
 _AVERAGES = ("AveragePool", "GlobalAveragePool", "Resize")
@@ -27,23 +27,25 @@ def clip_bounds(node: ir.Node) -> tuple[float, float]:
     return _BOUNDS.get(node.op_type, (-math.inf, math.inf))
 
 
-def lower_bound(value: ir.Value) -> float:
-    """Return a number, 0 or less, that no element of a value is below; −∞ where the ops tell none."""
-    least, pending, seen = 0.0, [value], set[ir.Value]()
-    while pending and least > -math.inf:
+def value_bounds(value: ir.Value) -> tuple[float, float]:
+    """Return the numbers, 0 between them, that no element of a value is beyond; ±∞ where the ops tell none."""
+    least, most, pending, seen = 0.0, 0.0, [value], set[ir.Value]()
+    while pending and (least > -math.inf or most < math.inf):
         value = pending.pop()
         if value in seen:
             continue
         seen.add(value)
         node, array = value.producer(), constant(value)
         if array is not None:
-            least = min(least, float(array.min(initial=0)))
+            low, high = float(array.min(initial=0)), float(array.max(initial=0))
         elif node is not None and _stays_within(node):
             sources = node.inputs if node.op_type == "Concat" else node.inputs[:1]
             pending += [source for source in sources if source is not None]
+            continue
         else:
-            least = -math.inf if node is None else min(least, clip_bounds(node)[0])
-    return least
+            low, high = (-math.inf, math.inf) if node is None else clip_bounds(node)
+        least, most = min(least, low), max(most, high)
+    return least, most
 
 
 def _stays_within(node: ir.Node) -> bool:

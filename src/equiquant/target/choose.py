@@ -7,7 +7,6 @@ channel may lie orders of magnitude above it, where nothing reaches them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,7 @@ from equiquant.calibrate.stats import TensorStats
 from equiquant.decisions import Decision
 from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.errors import DataError
-from equiquant.graph.bounds import clip_bounds
+from equiquant.graph.bounds import value_bounds
 from equiquant.graph.query import attribute, constant, sole_consumer
 from equiquant.hardware import is_hardware_factor
 from equiquant.numerics.affine import QuantParams
@@ -365,8 +364,7 @@ class _Chooser:
         room = max(ROOM if roomy else 1.0, HEADROOM if name in self._open else 1.0)
         if room > 1:
             evidence = replace(evidence, low=room * evidence.low, high=room * evidence.high)
-        producer = value.producer()
-        low, high = (-math.inf, math.inf) if producer is None else clip_bounds(producer)
+        low, high = value_bounds(value)
         above, below = self._level.get(name, UNLIMITED)
         return evidence.clipped(max(low, -below), min(high, above))
 
