@@ -22,6 +22,7 @@ READERS = {
     "GELU": ("d = Div(a, root) e = Erf(d) f = Add(e, one) g = Mul(a, f) s = Mul(g, half)", (np.inf, 2.45)),
     "HardSigmoid": ("s = HardSigmoid<alpha = 0.25>(a)", (2.0, 2.0)),
     "Clip": ("s = Clip(a, one, six)", (6.0, 0.0)),
+    "written-out Mish": ("e = Exp(a) f = Add(e, one) l = Log(f) h = Tanh(l) s = Mul(a, h)", (np.inf, 5.8)),
     "Relu": ("s = Relu(a)", (np.inf, 0.0)),
     "Sigmoid and Tanh": ("p = Sigmoid(a) q = Tanh(a) r = MaxPool<kernel_shape = [1, 1]>(p) s = Add(r, q)", (7.6, 7.6)),
 }
@@ -65,6 +66,7 @@ def test_what_lies_beyond_can_be_cut_off(name: str) -> None:
         ("s = LeakyRelu(a)", "float[] y"),
         ("t = Mul(a, each) s = HardSwish(t)", "float[] y"),  # each channel has an end of its own
         ("t = Exp(a) s = Sqrt(t)", "float[] y"),  # level at 0 below, without end above
+        ("t = Exp(a) s = Reciprocal(t) z = Cast<to = 10>(s)", "float[] y, float16[] z"),
     ],
 )
 def test_where_there_is_no_end(readers: str, outputs: str) -> None:
@@ -90,12 +92,20 @@ def test_a_pole_where_no_value_lies_is_no_matter(readers: str) -> None:
         ("e = Exp(a) m = Mul(e, each) t = Transpose(m) y = Concat<axis = 0>(t, t)", np.inf),
         ("e = Softplus(a) y = Add(e, half)", 8.3),  # half of it more
         ("n = Neg(a) e = Exp(n) f = Add(e, one) y = Div(one, f)", 7.6),  # a Sigmoid tells by differences
-        ("e = Exp(a) r = ReduceSum(e) y = Div(e, r)", -SPAN[1] + 7.6),  # a Softmax, too
+        ("n = Neg(a) e = Exp(n) f = Add(e, one) y = Reciprocal(f)", 7.6),
+        ("e = Exp(a) f = Add(e, one) r = Reciprocal(e) g = Mul(r, f) y = Sqrt(g)", np.inf),
+        ("e = Exp(a) r = ReduceSum(e) y = Div(e, r)", np.inf),  # a Softmax
+        ("e = Exp(a) r = ReduceSum(e) y = Log(r)", np.inf),
+        ("e = Exp(a) f = Add(e, one) y = Log(f)", 16.6),  # where e is nothing beside 1 in float32
+        ("e = Exp(a) f = Pow(e, half) y = DepthToSpace<blocksize = 1>(f)", np.inf),
+        ("e = Exp(a) t = Transpose(e) y = Cast<to = 10>(t)", np.inf),
         ("e = Exp(a) y = Conv(e, w2)", -SPAN[1] + 7.6),
+        ("e = Exp(a) i = Identity(e) t = Flatten(i) y = Gemm(t, w3)", -SPAN[1] + 7.6),
     ],
 )
-def test_an_exponential_that_is_handed_out_is_heard_whole(nodes: str, below: float) -> None:
+def test_an_exponential_that_nothing_rounds_is_heard_whole(nodes: str, below: float) -> None:
     weights = {"each": noise(3, 1, 1), "w1": noise(3, 4, 1, 1), "w2": noise(2, 3, 1, 1), **NUMBERS}
+    weights["w3"] = noise(108, 2)
     used = {name: np.array(value, np.float32) for name, value in weights.items() if name in f"{nodes} w1"}
     model = parse(f"g (float[N,4,6,6] x) => (float[] y) {{ a = Conv(x, w1) {nodes} }}", opset=20, **used)
     found = _found(model).get("a", (np.inf, np.inf))

@@ -5,8 +5,9 @@ time lie functions of single values, Sigmoid or Add(3), Clip(0, 6) and Mul, and 
 operators, for magnitudes between the least and the largest that were seen. A function counts as level where it changes
 by less than the rounding of what it makes.
 
-Nothing rounds an exponential that becomes an output of the graph, a depth, a variance or the size of a box: its small
-values are the message as its large ones are, and it is level only where it changes by little of what it is there.
+An exponential tells by its ratios: a depth, the size of a box, or what a Softmax divides by the sum of as small ones.
+Only where layers of weights read it, which round it, are its small values nothing beside the largest; else it is level
+where it changes by little of what it is there.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ __all__ = ["SINGLE_VALUED", "UNLIMITED", "saturation"]
 
 Array = npt.NDArray[np.float32]
 
-ARITHMETIC = {"Abs", "Add", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Sqrt", "Sub"}
+ARITHMETIC = {"Abs", "Add", "Clip", "Div", "Identity", "Log", "Max", "Min", "Mul", "Neg", "Pow"}
+ARITHMETIC |= {"Reciprocal", "Sqrt", "Sub"}
 SMOOTH = {"Celu", "Elu", "Erf", "Exp", "Gelu", "Mish", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh"}
 BROKEN = {"HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "ThresholdedRelu"}
 SINGLE_VALUED = frozenset(ARITHMETIC | SMOOTH | BROKEN)
 """Op types each of whose results depends on one value of each tensor they read."""
 
-EXPONENTIAL = {"Exp", "Softplus"}  # their results tell by their ratios
-SCALING = {"Add", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Sqrt", "Sub"}  # and may still after these
+EXPONENTIAL = {"Exp", "Softplus"}  # their results tell by their ratios, and so does what arithmetic makes of them
+SHIFTING = {"Add", "Sub"}  # but where it is divided by: 1/(1 + exp(-x)) is a Sigmoid
 MOST_NODES = 24  # that a function is made of: a form of GELU has 8
 POINTS = 256  # magnitudes of a side that a function is computed for
 SMALLEST = 1 / 1024  # of these, as a part of the largest, where values of both signs are seen
@@ -105,26 +107,36 @@ def _function(value: ir.Value, place: Mapping[ir.Node, int]) -> _Function | None
             results.update(dict.fromkeys(v for v in node.inputs if v in members))
     if not results or value in results:
         return None
-    told = {v: _exponential(v, nodes) and query.becomes_output(v, _keeps_ratios) for v in results}
+    told = {v: _exponential(v, nodes) and _unrounded(v, nodes) for v in results}
     return _Function(value, tuple(nodes), told)
 
 
 def _exponential(result: ir.Value, nodes: Collection[ir.Node]) -> bool:
-    """True for an exponential, scaled and shifted by constants at most; 1/(1 + exp(-x)) is none."""
-    node = result.producer()
-    while node is not None and node in nodes and node.op_type in SCALING:
+    """True for an exponential, and for what Log and arithmetic with constants make of one but a Sigmoid."""
+    node, divided = result.producer(), False
+    while node is not None and node in nodes and node.op_type in ARITHMETIC:
         computed = [v for v in node.inputs if v is not None and query.constant(v) is None]
-        if len(computed) != 1 or (node.op_type == "Div" and node.inputs[0] is not computed[0]):
+        if len(computed) != 1 or (divided and node.op_type in SHIFTING):
             return False
+        divided |= node.op_type in ("Pow", "Reciprocal") or (
+            node.op_type == "Div" and node.inputs[0] is not computed[0]
+        )
         node = computed[0].producer()
     return node is not None and node in nodes and node.op_type in EXPONENTIAL
 
 
-def _keeps_ratios(node: ir.Node, value: ir.Value) -> bool:
-    """True if a node moves a value, or scales it by constants: behind an exponential these stay float."""
-    scales = node.op_type == "Mul" or (node.op_type == "Div" and value is node.inputs[0])
-    constants = all(v is value or query.constant(v) is not None for v in node.inputs if v is not None)
-    return node.domain == "" and (node.op_type in MOVING | COPYING or (scales and constants))
+def _unrounded(result: ir.Value, nodes: Collection[ir.Node]) -> bool:
+    """True if anything but these nodes and the layers of weights, which read integers, reads a result, moved or not."""
+    pending = [result]
+    for reached in pending:  # which grows
+        if query.is_public(reached):
+            return True
+        for node in reached.consumers():
+            if node.domain == "" and node.op_type in MOVING | COPYING:
+                pending += [v for v in node.outputs if v not in pending]
+            elif node not in nodes and node.op_type not in query.LINEAR_OPS:
+                return True
+    return False
 
 
 def _of_single_values(node: ir.Node, members: set[ir.Value]) -> bool:
