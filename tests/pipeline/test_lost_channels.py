@@ -16,8 +16,12 @@ MOVED = "r = Tanh(c) t = Transpose(r) y, z = Split<axis = 2>(t, ends)"
 
 
 def told(nodes: str, outputs: str = "float[] y", *, small: float = 1e-4, **options: Any) -> list[str]:
-    parameters = weights(w=(4, 3, 1, 1), v=(2, 4, 1, 1)) | {"ends": np.array([1, 3], np.int64)}
+    parameters = weights(w=(4, 3, 1, 1), v=(2, 4, 1, 1), wide=(32, 3, 1, 1), head=(3, 32, 1, 1))
+    parameters |= {"ends": np.array([1, 3], np.int64)}
+    parameters |= {"slope": np.full((4, 1, 1), 0.5, np.float32), "far": np.full(4, 3, np.float32)}
+    parameters |= {"bias": np.full(4, 1e-3, np.float32)}
     parameters["w"][2:] *= small
+    parameters["head"][1:] *= 0.0006
     used = {name: array for name, array in parameters.items() if name in nodes}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -31,6 +35,8 @@ def told(nodes: str, outputs: str = "float[] y", *, small: float = 1e-4, **optio
     [
         ("y = Conv(x, w)", "float[] y"),
         (f"c = Conv(x, w) {MOVED}", "float[] y, float[] z"),
+        ("c = Conv(x, w) y = PRelu(c, slope)", "float[] y"),
+        ("y = Conv(x, w, bias)", "float[] y"),
     ],
 )
 def test_channels_lost_to_an_output_are_named(nodes: str, outputs: str, preset: str) -> None:
@@ -47,6 +53,7 @@ def test_channels_lost_to_an_output_are_named(nodes: str, outputs: str, preset: 
         ("y = Conv(x, w)", {"small": 0.0}),  # pruned
         ("y = Conv(x, w)", {"small": 1e-9}),  # decayed
         ("y = Conv(x, w)", {"preset": "a8w8_per_channel"}),
+        ("y = Conv(x, w, far)", {}),  # a constant
         ("c = Conv(x, w) y = Conv(c, v)", {"cle": False}),
         ("c = Conv(x, w) y = Softmax<axis = 1>(c)", {}),
         ("c = Conv(x, w) d = Conv(x, w) y = Add(c, d)", {}),
@@ -61,3 +68,8 @@ def test_three_layers_are_named() -> None:
     (text,) = told(heads, ", ".join(f"float[] {y}" for y in "pqrst"))
     assert text.count("2 of 4 of '") == 3
     assert "and of 2 more" in text
+
+
+def test_a_weight_that_adaptive_rounding_leaves_is_no_channel() -> None:
+    (text,) = told("c = Conv(x, wide) r = Relu(c) y = Conv(r, head)")
+    assert ": 2 of 3 of '" in text

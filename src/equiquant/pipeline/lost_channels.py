@@ -2,7 +2,7 @@
 
 A layer that predicts a price and a rate has weights as far apart as their units. Noise hides it: where the price is one
 output with the rate, the rate is nothing beside it. Channels that are added up later are no loss, for there the small
-ones are small.
+ones are small; nor are those that are a constant by far, a bias that no rounding takes away.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from equiquant.equalization.saturation import SINGLE_VALUED
 from equiquant.graph.decisions import COPYING, MOVING
-from equiquant.graph.query import LINEAR_OPS, becomes_output, constant, label
+from equiquant.graph.query import LINEAR_OPS, becomes_output, constant, label, name_of
 from equiquant.numerics.affine import fake_quantize
 from equiquant.pipeline.state import RunState
 from equiquant.target import QuantPlan
@@ -24,25 +24,26 @@ __all__ = ["warn_of_lost_channels"]
 
 MOST_NAMED = 3  # layers
 LEAST = float(np.finfo(np.float32).eps)  # of the largest weight: weight decay leaves less of a channel that is dead
+CONSTANT = 100.0  # times as large as all that the weights can add, a bias leaves 40 dB of a channel
+ENDS = np.array([-np.inf, np.inf], np.float32)
 POOLS = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Resize"}
-APART = MOVING | COPYING | SINGLE_VALUED | POOLS
+APART = MOVING | COPYING | SINGLE_VALUED | POOLS | {"PRelu"}
 
 
-def warn_of_lost_channels(state: RunState, model: ir.Model, refined: ir.Model, plan: QuantPlan) -> None:
+def warn_of_lost_channels(state: RunState, model: ir.Model, plan: QuantPlan) -> None:
     """Warn of the layers some of whose weights' output channels all round to 0, if a graph output tells these apart.
 
     Args:
         state: The run.
-        model: The float model with the weights as they were before they were rounded.
-        refined: The model that the plan is carried out on.
+        model: The float model with the weights as they were before they were rounded: of a channel that rounds to 0,
+            adaptive rounding leaves a weight or two.
         plan: How it will be quantized.
     """
-    stored = {node.name: node for node in refined.graph}
     found = [
         f"{lost} of {channels} of '{label(node)}'"
         for node in model.graph
-        if node.name in plan.nodes and node.name in stored
-        for lost, channels in _lost(node, stored[node.name], plan)
+        if node.name in plan.nodes
+        for lost, channels in _lost(node, plan)
     ]
     if not found:
         return
@@ -60,21 +61,26 @@ def warn_of_lost_channels(state: RunState, model: ir.Model, refined: ir.Model, p
     )
 
 
-def _lost(node: ir.Node, stored: ir.Node, plan: QuantPlan) -> Iterator[tuple[int, int]]:
+def _lost(node: ir.Node, plan: QuantPlan) -> Iterator[tuple[int, int]]:
     """Yield how many channels of a layer are lost, of how many, if any are."""
     row = row_of(node)
     if row is None or row.weight is None or node.op_type not in LINEAR_OPS:
         return
     if not becomes_output(node.outputs[0], _apart):
         return
-    weight, kept = (constant(n.inputs[row.weight]) for n in (node, stored))
+    weight = constant(node.inputs[row.weight])
     params = plan.constants.get((node.name or "", row.weight))
     axis = None if weight is None else weight_axis(node, weight.ndim)
-    if weight is None or kept is None or params is None or axis is None:
+    if weight is None or params is None or axis is None:
         return
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others)
-    lost = (largest > LEAST * largest.max(initial=0.0)) & ~fake_quantize(kept, params).any(axis=others)
+    lost = (largest > LEAST * largest.max(initial=0.0)) & ~fake_quantize(weight, params).any(axis=others)
+    bias = None if row.bias is None or len(node.inputs) <= row.bias else constant(node.inputs[row.bias])
+    read = plan.activations.get(name_of(node.inputs[0]))
+    if bias is not None and bias.size in (1, lost.size) and read is not None:
+        added = np.abs(weight).sum(axis=others) * np.abs(fake_quantize(ENDS, read)).max()
+        lost &= np.abs(bias.reshape(-1)) < CONSTANT * added
     if lost.any():
         yield int(np.count_nonzero(lost)), lost.size
 

@@ -145,7 +145,7 @@ def run(
         else:
             model, plan = refined(state, folded or model, equalized, plan)
         plan = target.cpu_form(model, plan, target.target_of(recipe))
-        warn_of_lost_channels(state, equalized.model, model, plan)
+        warn_of_lost_channels(state, equalized.model, plan)
         state.decisions += plan.remarks
         quantized = model.clone()
         with state.stages("insert"):
