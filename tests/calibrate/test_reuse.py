@@ -365,8 +365,12 @@ def test_whether_every_element_was_counted_is_told(model: Path, x: np.ndarray, t
     assert (full.exact, full.merge(full).exact, full.merge(sampled).exact) == (True, True, False)
     quantize(model, calibration_cache=tmp_path / "all", **exact)
     quantize(model, calibration_cache=tmp_path / "sampled", **exact | {"calibration": "minmax"})
-    with pytest.warns(UserWarning, match=r"exact_histograms .*sampled are not known to count every element"):
-        quantize(model, calibration_cache=tmp_path / "sampled", **exact)
+    quantize(model, calibration_cache=tmp_path / "sampled", **options | {"calibration": "entropy"})
+    cutting = options | {"calibration": "entropy", "histogram_bins": 2048}
+    quantize(model, calibration_cache=tmp_path / "all", **cutting)
+    for asked, words in ((exact, "exact_histograms"), (cutting, "entropy with histogram_bins=2048")):
+        with pytest.warns(UserWarning, match=rf"{words} .*sampled are not known to count every element"):
+            quantize(model, calibration_cache=tmp_path / "sampled", **asked)
 
 
 def test_a_killed_command_started_again_ends_with_the_same_bytes(model: Path, x: np.ndarray, tmp_path: Path) -> None:

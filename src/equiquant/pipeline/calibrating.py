@@ -66,11 +66,7 @@ def statistics(state: RunState, model: ir.Model, survey: Survey, tensors: Sequen
         limit = state.recipe.calibration_samples
         if limit is not None and limit < stats.samples:
             state.warn(f"calibration_samples={limit} limits the data: ranges come from all {stats.samples} of {file}.")
-        if state.recipe.exact_histograms and needs_histogram(state.recipe) and not stats.exact:
-            state.warn(
-                f"exact_histograms is about counting: the histograms in {file} are not known to count every element."
-                " Name another file and give the data."
-            )
+        _warn_of_samples(state, stats, file)
         return stats
     tensors = _useful(model, tensors)
     stats = _collect_into(state, model, survey, tensors, file, digest, progress)
@@ -106,6 +102,18 @@ def _check_kind(stats: TensorStats, recipe: Recipe, file: Path) -> None:
                 f"The statistics in {file} do not hold for all samples the {stored.name} scale that each of them would"
                 " have, which minmse_mode 'most_common' is about. Name another file and give the data."
             )
+
+
+def _warn_of_samples(state: RunState, stats: TensorStats, file: Path) -> None:
+    """Say where the recipe needs every element counted and the histograms may be of a sample of them."""
+    recipe = state.recipe
+    if stats.exact or not needs_histogram(recipe) or Wanted.by(recipe, histogram=True).limit is not None:
+        return
+    asked = "exact_histograms" if recipe.exact_histograms else f"entropy with histogram_bins={recipe.histogram_bins}"
+    state.warn(
+        f"{asked} is about counting: the histograms in {file} are not known to count every element."
+        " Name another file and give the data."
+    )
 
 
 def _collect(
