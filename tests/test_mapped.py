@@ -1,7 +1,10 @@
 """Weights are read where they lie: in the model's file, in another, behind links; refused where that is not safe."""
 
+import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -217,6 +220,25 @@ def test_integers_of_a_model_in_memory_are_looked_for_in_their_file(tmp_path: Pa
             ModelError, match=r"Cannot read the data of .*\. Give the model's path, or load it with its"
         ):
             inspect(source)
+
+
+def _unloaded(path: Path) -> onnx.ModelProto:
+    return onnx.load(path, load_external_data=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not say what is open")
+@pytest.mark.parametrize("read", [Path, ir.load, _unloaded])
+def test_only_large_weights_hold_a_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], Any]
+) -> None:
+    source = read(saved(tmp_path, external=True))
+    monkeypatch.chdir(tmp_path)  # where the places in a proto are looked up
+    gc.collect()  # of the tests before
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    loaded = load_model(source)
+    arrays = {v.name: v.const_value.numpy() for v in loaded.model.graph.initializers.values() if v.const_value}
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 2
+    assert all(np.array_equal(arrays[name], expected) for name, expected in WEIGHTS.items())
 
 
 def test_a_path_is_whatever_says_where_it_leads(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from equiquant.errors import ModelError, first_line
-from equiquant.graph.query import FINITE, all_graphs, label, stored
-from equiquant.io.mapped import load_mapped
+from equiquant.graph.query import FINITE, label, stored
+from equiquant.io.mapped import load_mapped, map_held
 from equiquant.io.parse import parse
 
 __all__ = ["LoadedModel", "ModelLike", "load_model", "name_nodes"]
@@ -79,6 +79,7 @@ def load_model(source: ModelLike, *, allow_quantized: bool = False) -> LoadedMod
             model.graph.sort()
         except ValueError as error:
             raise ModelError("The graph has a cycle: a node reads what is made of its own output.") from error
+    map_held(model)
     _validate(model, allow_quantized)
     _free_dimensions(model)
     name_nodes(model)
@@ -119,9 +120,6 @@ def _validate(model: ir.Model, allow_quantized: bool) -> None:
     for value in model.graph.initializers.values():
         if value.const_value is None:
             raise ModelError(f"Initializer '{value.name}' has no data.")
-    for value, tensor in chain.from_iterable(map(stored, all_graphs(model))):
-        if isinstance(tensor, ir.ExternalTensor):  # of a model in memory: those of a file are mapped
-            _numbers(value, tensor)
     for value, tensor in chain.from_iterable(map(stored, graphs)):
         if not tensor.dtype.is_floating_point() or not (value.uses() or value.is_graph_output()):
             continue
@@ -133,13 +131,11 @@ def _validate(model: ir.Model, allow_quantized: bool) -> None:
 
 
 def _numbers(value: ir.Value, tensor: ir.TensorProtocol) -> npt.NDArray[Any]:
-    """Return the numbers of a tensor; those in a file are mapped, not read."""
+    """Return the numbers of a tensor; a lazy one of the caller's may have none."""
     try:
         array: npt.NDArray[Any] = tensor.numpy()
     except Exception as error:
-        apart = isinstance(tensor, ir.ExternalTensor)
-        cure = " Give the model's path, or load it with its external data." if apart else ""
-        raise ModelError(f"Cannot read the data of '{value.name}': {first_line(error)}.{cure}") from error
+        raise ModelError(f"Cannot read the data of '{value.name}': {first_line(error)}.") from error
     return array
 
 

@@ -23,16 +23,16 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from equiquant.errors import ModelError
+from equiquant.errors import ModelError, first_line
 from equiquant.graph.query import all_graphs, stored
 from equiquant.io.parse import parse
 
-__all__ = ["load_mapped", "unload"]
+__all__ = ["load_mapped", "map_held", "unload"]
 
 GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
 LENGTH_DELIMITED = 2
 FIXED_SIZES = {1: 8, 5: 4}
-MAP_ABOVE = 4096  # bytes; smaller tensors are parsed with the graph
+MAP_ABOVE = 4096  # bytes; smaller tensors are read: a map takes a page, and a descriptor as long as it lives
 
 Span = tuple[int, int]
 
@@ -61,6 +61,28 @@ def load_mapped(path: Path) -> ir.Model:
     return model
 
 
+def map_held(model: ir.Model) -> None:
+    """Map the tensors that a model in memory leaves in files, as those of a model file are.
+
+    onnx_ir maps the whole file anew for each, and holds a descriptor for each.
+
+    Raises:
+        ModelError: The file cannot be read, or is too short.
+    """
+    for value, tensor in _external(model):
+        start = tensor.offset or 0
+        try:
+            file = Path(tensor.path)
+            if start + tensor.nbytes > file.stat().st_size:
+                raise ValueError(f"{file} ends before them")
+            _replace(value, tensor, file, start)
+        except Exception as error:  # no file, no type of numpy's: many kinds
+            raise ModelError(
+                f"Cannot read the data of '{value.name}': {first_line(error)}."
+                " Give the model's path, or load it with its external data."
+            ) from error
+
+
 def unload(array: npt.NDArray[Any]) -> None:
     """Let go of the memory that a mapped weight takes; it comes back when it is read. Other arrays are left alone."""
     base: object = array
@@ -74,9 +96,14 @@ def unload(array: npt.NDArray[Any]) -> None:
 
 def _mapped(path: Path, start: int, end: int, name: str, kind: ir.DataType, shape: Sequence[int]) -> ir.TensorProtocol:
     """Return a tensor whose elements are a part of a file."""
-    before = start % mmap.ALLOCATIONGRANULARITY  # a map begins at a page
+    before = start % mmap.ALLOCATIONGRANULARITY if end - start > MAP_ABOVE else 0  # a map begins at a page
+    data: mmap.mmap | bytes
     with path.open("rb") as file:
-        data = mmap.mmap(file.fileno(), end - start + before, access=mmap.ACCESS_READ, offset=start - before)
+        if end - start > MAP_ABOVE:
+            data = mmap.mmap(file.fileno(), end - start + before, access=mmap.ACCESS_READ, offset=start - before)
+        else:
+            file.seek(start)
+            data = file.read(end - start)
     if kind.bitwidth < 8:  # several in a byte
         return ir.PackedTensor(np.frombuffer(data, np.uint8, offset=before), kind, shape=shape, name=name)
     return ir.Tensor(np.frombuffer(data, kind.numpy(), offset=before).reshape(shape), kind, name=name)
@@ -90,31 +117,41 @@ def _map_external(model: ir.Model, path: Path) -> None:
     """
     named = path.absolute().parent
     folders = named.resolve(), path.resolve().parent
+    for value, tensor in _external(model):
+        file = (named / tensor.location).resolve()
+        if not any(map(file.is_relative_to, folders)):
+            raise ModelError(
+                f"The weights of '{value.name}' are in {tensor.location}, outside the model's folder; put the file"
+                " beside the model."
+            )
+        if not file.is_file():
+            what = "is no file" if file.exists() else "does not exist"
+            raise ModelError(
+                f"The weights of '{value.name}' are in {named / tensor.location}, which {what}; put the file beside"
+                " the model."
+            )
+        start = tensor.offset or 0
+        end = start + (tensor.length or tensor.nbytes)
+        if end > file.stat().st_size or end - start < tensor.nbytes:
+            raise ModelError(f"The weights of '{value.name}' go beyond the end of {file}: the file is truncated.")
+        _replace(value, tensor, file, start)
+
+
+def _external(model: ir.Model) -> Iterator[tuple[ir.Value, ir.ExternalTensor]]:
+    """Yield the tensors that lie in other files, with their values; they may be replaced."""
     for graph in all_graphs(model):
         for value, tensor in list(stored(graph)):
-            if not isinstance(tensor, ir.ExternalTensor) or not tensor.size:
-                continue
-            file = (named / tensor.location).resolve()
-            if not any(map(file.is_relative_to, folders)):
-                raise ModelError(
-                    f"The weights of '{value.name}' are in {tensor.location}, outside the model's folder; put the file"
-                    " beside the model."
-                )
-            if not file.is_file():
-                what = "is no file" if file.exists() else "does not exist"
-                raise ModelError(
-                    f"The weights of '{value.name}' are in {named / tensor.location}, which {what}; put the file beside"
-                    " the model."
-                )
-            start = tensor.offset or 0
-            end = start + (tensor.length or tensor.nbytes)
-            if end > file.stat().st_size or end - start < tensor.nbytes:
-                raise ModelError(f"The weights of '{value.name}' go beyond the end of {file}: the file is truncated.")
-            mapped = _mapped(file, start, start + tensor.nbytes, value.name or "", tensor.dtype, tensor.shape.numpy())
-            if (node := value.producer()) is None:
-                value.const_value = mapped
-            else:
-                node.attributes.add(ir.AttrTensor("value", mapped))
+            if isinstance(tensor, ir.ExternalTensor) and tensor.size:
+                yield value, tensor
+
+
+def _replace(value: ir.Value, tensor: ir.ExternalTensor, file: Path, start: int) -> None:
+    """Put a tensor over its part of the file in place of an external one."""
+    mapped = _mapped(file, start, start + tensor.nbytes, value.name or "", tensor.dtype, tensor.shape.numpy())
+    if (node := value.producer()) is None:
+        value.const_value = mapped
+    else:
+        node.attributes.add(ir.AttrTensor("value", mapped))
 
 
 def _without_weights(data: mmap.mmap) -> tuple[bytes, dict[int, Span]]:
