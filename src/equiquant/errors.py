@@ -40,8 +40,11 @@ class OutputError(EquiQuantError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or the name of its class if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of what an exception says, or the name of its class if it says nothing.
+
+    It is without a full stop: more of a sentence may follow.
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def nearest(name: object, known: Iterable[str], count: int = 3) -> str:

@@ -62,7 +62,7 @@ def test_float32_is_narrowed_for_a_half_precision_input() -> None:
         (np.full((1, 3, 4, 5), 1e300), r"values beyond ±3\.40282e\+38"),
         (np.ones((0, 3, 4, 5), np.float32), "the array is empty"),
         ("hello", "got dtype str"),
-        ([[1.0], [1.0, 2.0]], "cannot be read as an array"),
+        ([[1.0], [1.0, 2.0]], r"cannot be read as an array: .*[^.]\.$"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_sample_input_got_and_expected(value: object, message: str) -> None:

@@ -73,6 +73,7 @@ class MapStyle:
         ({"x": Unreadable(samples(1))}, r"data for 'x' .*give \.float\(\)"),
         (Unreadable(samples(1)), r"data for 'x' .*give \.float\(\)"),
         (Tensor(np.float32(1)), r"sample 0, input 'x': got shape \(\)"),
+        ({"x": [Unreadable(samples(1))]}, r"data for 'x' .*BFloat16\. Of a .*give \.float\(\)"),
         ([Closed()], r"sample 0, input 'x' cannot be read as an array: closed\.$"),
         ({"x": Closed()}, r"data for 'x' cannot be read as an array: closed\.$"),
         (Endless(), "cannot be iterated: iter"),
@@ -84,8 +85,8 @@ def test_what_cannot_be_read_as_arrays_is_said(data: Any, message: str) -> None:
         list(open_samples(data, [IMAGE], RECIPE))
 
 
-@pytest.mark.parametrize("lend", [memoryview, Tensor])
-def test_a_view_of_memory_and_a_tensor_are_arrays(lend: Callable[[np.ndarray], Any]) -> None:
+@pytest.mark.parametrize("lend", [memoryview, Tensor, lambda x: {"x": [Tensor(row) for row in x]}])
+def test_a_view_of_memory_and_tensors_are_arrays(lend: Callable[[np.ndarray], Any]) -> None:
     with open_samples(lend(samples(3)), [IMAGE], RECIPE) as stream:
         assert stream.known == 3
         assert np.array_equal(np.concatenate([feed["x"] for feed in stream]), samples(3))

@@ -117,6 +117,8 @@ def as_array(value: Any, what: str) -> Array:
         DataError: numpy cannot hold it.
     """
     tensor = is_tensor(value)
+    if isinstance(value, list | tuple) and any(map(is_tensor, value)):
+        value = [as_array(item, what) for item in value]
     try:
         return np.asarray(value.detach().cpu().numpy() if tensor else value)
     except Exception as error:  # ragged lists, tensors without numbers, files that are closed: anything
