@@ -6,9 +6,9 @@ float64 by default); a sample without the batch dimension gets one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +29,13 @@ __all__ = [
     "of_samples",
     "shape_text",
     "told_feeds",
+    "told_runs",
 ]
 
 Array = npt.NDArray[Any]
 Feed = dict[str, Array]
+Given = TypeVar("Given", bound=Mapping[str, Array])
+Result = TypeVar("Result")
 
 CASTS = {("float64", "float32"), ("float64", "float16"), ("float32", "float16")}
 
@@ -93,6 +96,24 @@ def told_feeds(first: int | None, last: int | None = None) -> Iterator[None]:
             raise
         feeds = f"feed {first}" if last in (None, first) else f"feeds {first} to {last}"
         raise type(error)(f"Calibration {feeds}: {error}") from error
+
+
+def told_runs(
+    run: Callable[[Given], Result], feeds: Iterable[Given], number: Callable[[int], int | None] | None = None
+) -> Iterator[Result]:
+    """Yield what is made of one feed after the other; an error says which feed it is of.
+
+    Args:
+        run: Makes it.
+        feeds: The feeds.
+        number: Returns the number in the data of the feed with an index; None to ask the feeds, which where they are a
+            mere list do not know.
+    """
+    asked = getattr(feeds, "number", lambda _: None) if number is None else number
+    for index, feed in enumerate(feeds):
+        with told_feeds(asked(index)):
+            result = run(feed)
+        yield result
 
 
 def of_samples(value: Array, feed: Mapping[str, Array]) -> Array:

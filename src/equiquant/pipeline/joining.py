@@ -12,6 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant import target
+from equiquant.calibrate import SampleView
+from equiquant.calibrate.feeds import told_runs
 from equiquant.decisions import Decision
 from equiquant.graph.query import origin
 from equiquant.io import Runner
@@ -85,7 +87,7 @@ def _recalled(state: RunState, model: ir.Model, names: Sequence[str]) -> dict[st
 def _measured(state: RunState, model: ir.Model, names: Sequence[str]) -> dict[str, DyadicHistogram]:
     """Return how the tensors are distributed on the first samples."""
     runner = Runner(model, names)
-    results = [runner.run(feed) for feed in state.stream.first(proof_feeds(model))]
+    results = list(told_runs(runner.run, SampleView(state.stream, 0, proof_feeds(model))))
     return {name: DyadicHistogram.merged(DyadicHistogram.of(r[i]) for r in results) for i, name in enumerate(names)}
 
 

@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleStream, SampleView
-from equiquant.calibrate.feeds import Feed, batch_size, of_samples, told_feeds
+from equiquant.calibrate.feeds import Feed, batch_size, of_samples, told_runs
 from equiquant.equalization import Ranges
 from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.graph.cost import multiplications
@@ -84,10 +84,7 @@ class Yardstick:
         self.names = tuple(computed_values(model))
         self._samples, self._mean = samples, mean
         runner = Runner(model, self.names, optimize=False)
-        found = []
-        for index, feed in enumerate(samples):
-            with told_feeds(samples.number(index)):
-                found.append(_outputs(runner, feed))
+        found = list(told_runs(lambda feed: _outputs(runner, feed), samples))
         self._infinite = frozenset(
             name for i, name in enumerate(self.names) if not all(np.isfinite(outputs[i]).all() for outputs in found)
         )

@@ -5,10 +5,7 @@ The latter only before quantization, which drowns it; a float model that is hand
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.calibrate import SampleView
@@ -21,8 +18,6 @@ from equiquant.pipeline.state import RunState
 from equiquant.verify import Reference, float_noise
 
 __all__ = ["LARGE", "check_upgrade", "proof_feeds", "proof_samples", "reference_kept"]
-
-Feed = dict[str, npt.NDArray[Any]]
 
 PROOF_FEEDS = 2  # feeds the float models are compared on
 LARGE = 100_000_000
@@ -38,13 +33,13 @@ def proof_feeds(model: ir.Model) -> int:
     return 1 if model_bytes(model) > LARGE else PROOF_FEEDS
 
 
-def proof_samples(state: RunState, model: ir.Model) -> list[Feed]:
+def proof_samples(state: RunState, model: ir.Model) -> SampleView:
     """Return what float models are compared on, of the samples that scales are chosen on.
 
     On the others a ReLU6 may cut what it cut on none of these; `clips` tells how much.
     """
     known = state.stream.count_up_to(2 * proof_feeds(model))
-    return list(SampleView.picked(state.stream, alternate(known)[0]))
+    return SampleView.picked(state.stream, alternate(known)[0])
 
 
 def reference_kept(state: RunState, model: ir.Model, reference: Reference, stage: str) -> Reference | None:

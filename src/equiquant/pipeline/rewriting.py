@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant import hardware
+from equiquant.calibrate.feeds import told_runs
 from equiquant.decisions import Decision
 from equiquant.graph.decisions import decision_values
 from equiquant.io import Runner, model_bytes
@@ -103,7 +104,7 @@ class _Meter:
     def __init__(self, state: RunState, original: ir.Model, known: Reference) -> None:
         """Run the original, unless a large one is known to give these outputs."""
         large = model_bytes(original) > LARGE
-        self._feeds = state.stream.first(1 if large else FEEDS)
+        self._feeds, self._number = state.stream.first(1 if large else FEEDS), state.stream.number
         self._names = list(dict.fromkeys([*decision_values(original), *(str(v.name) for v in original.graph.outputs)]))
         outputs = known.outputs(self._names) if large else None
         self._first = self._last = self._run(original) if outputs is None else outputs
@@ -125,7 +126,7 @@ class _Meter:
 
     def _run(self, model: ir.Model) -> Outputs:
         runner = Runner(model, self._names, optimize=False)
-        return [runner.run(feed) for feed in self._feeds]
+        return list(told_runs(runner.run, self._feeds, self._number))
 
 
 def _worst_db(before: Outputs, after: Outputs) -> float:

@@ -6,7 +6,7 @@ by max |reference| of that output; of an output that is no float, the share of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant.calibrate.feeds import told_runs
 from equiquant.graph.query import FLOAT_KINDS
 from equiquant.io import Runner
 
@@ -60,14 +61,15 @@ class Reference:
         self.names, self.feeds, self._outputs = tuple(names), tuple(feeds), outputs
 
     @classmethod
-    def of(cls, model: ir.Model, feeds: Sequence[Feed]) -> Self:
+    def of(cls, model: ir.Model, feeds: Iterable[Feed]) -> Self:
         """Run a model on the inputs and keep its outputs.
 
         Raises:
             ModelError: onnxruntime cannot run it.
         """
         runner = Runner(model, optimize=False)
-        return cls(runner.outputs, feeds, [runner.run(feed) for feed in feeds])
+        runs = list(told_runs(lambda feed: (feed, runner.run(feed)), feeds))
+        return cls(runner.outputs, [feed for feed, _ in runs], [outputs for _, outputs in runs])
 
     @property
     def silent(self) -> tuple[str, ...]:
