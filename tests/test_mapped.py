@@ -241,9 +241,10 @@ def test_only_large_weights_hold_a_descriptor(
     assert all(np.array_equal(arrays[name], expected) for name, expected in WEIGHTS.items())
 
 
-def test_a_path_is_whatever_says_where_it_leads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [str, os.fsencode])
+def test_a_path_is_whatever_says_where_it_leads(tmp_path: Path, named: Callable[[Path], Any]) -> None:
     saved(tmp_path, external=False)
-    with os.scandir(tmp_path) as entries:
+    with os.scandir(named(tmp_path)) as entries:
         assert load_model(next(entries)).path == tmp_path / "model.onnx"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ def test_a_result_is_not_saved_over_the_input_nor_its_weights(model: Path, name:
     with pytest.raises(OutputError, match="is the input model"):
         quantize(model, place, data=DATA, preset="a8w8")
     assert place.read_bytes() == before
+
+
+def test_nor_over_one_that_is_named_in_bytes(model: Path) -> None:
+    with os.scandir(os.fsencode(model.parent)) as entries:
+        held: Any = next(entry for entry in entries if entry.name == b"model.onnx")
+    with pytest.raises(OutputError, match="is the input model"):
+        quantize(held, model, data=DATA, preset="a8w8")
+    with pytest.raises(OutputError, match="is the input model"):
+        quantize(held, data=DATA, preset="a8w8").save(model.parent / "weights.bin")
 
 
 def _unloaded(path: Path) -> onnx.ModelProto:

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equiquant import pipeline
@@ -22,6 +21,7 @@ from equiquant.io import (
     input_specs,
     is_large,
     load_model,
+    path_of,
     place_of,
     to_proto,
 )
@@ -312,9 +312,9 @@ def _check_places(
     if folder is not None:
         check_makeable(os.fspath(folder))
         places += [report for report in reports if report.exists()]
-    taken = [Path(source) for source in (model, data, *read) if isinstance(source, str | os.PathLike)]
-    if isinstance(data, str | os.PathLike) and Path(data).is_dir():
-        inside = [place for place in places if place.resolve().is_relative_to(Path(data).resolve())]
+    taken = [path_of(source) for source in (model, data, *read) if isinstance(source, str | os.PathLike)]
+    if isinstance(data, str | os.PathLike) and path_of(data).is_dir():
+        inside = [place for place in places if place.resolve().is_relative_to(path_of(data).resolve())]
         taken += [place for place in inside if place.suffix.lower() in DATA_SUFFIXES]
     if any(place.exists() for place in (*places, *beside)):
         taken += files_of(model)

@@ -92,7 +92,8 @@ def test_a_view_of_memory_and_tensors_are_arrays(lend: Callable[[np.ndarray], An
         assert np.array_equal(np.concatenate([feed["x"] for feed in stream]), samples(3))
 
 
-def test_a_path_is_whatever_says_where_it_leads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [str, os.fsencode])
+def test_a_path_is_whatever_says_where_it_leads(tmp_path: Path, named: Callable[[Path], Any]) -> None:
     np.save(tmp_path / "x.npy", samples(3))
-    with os.scandir(tmp_path) as entries, open_samples(next(entries), [IMAGE], RECIPE) as stream:
+    with os.scandir(named(tmp_path)) as entries, open_samples(next(entries), [IMAGE], RECIPE) as stream:
         assert np.array_equal(np.concatenate([feed["x"] for feed in stream]), samples(3))

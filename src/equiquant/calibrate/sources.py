@@ -18,7 +18,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from equiquant.calibrate.rows import row_count, rows
 from equiquant.calibrate.source import Source, lone_input, numbered
 from equiquant.calibrate.tables import is_table, table_source
 from equiquant.errors import DataError, first_line
+from equiquant.io import path_of
 from equiquant.io.runtime import InputSpec
 from equiquant.recipe import Recipe
 
@@ -47,7 +47,7 @@ def open_source(data: Any, specs: Sequence[InputSpec], recipe: Recipe) -> Source
     if isinstance(data, type):
         raise DataError(f"Calibration data must be an object, not the class {data.__name__} itself; make one of it.")
     if isinstance(data, str | os.PathLike):
-        return path_source(Path(data), specs, recipe.image)
+        return path_source(path_of(data), specs, recipe.image)
     if isinstance(data, Mapping):
         arrays = {str(name): _array(value, str(name)) for name, value in data.items()}
         return Source(lambda: rows(arrays, specs), replayable=True, count=row_count(arrays, specs))

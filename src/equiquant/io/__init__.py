@@ -3,7 +3,7 @@
 from equiquant.io.load import LoadedModel, ModelLike, load_model
 from equiquant.io.mapped import unload
 from equiquant.io.memory import memory_managed, release_memory
-from equiquant.io.places import check_makeable, check_writable, place_of
+from equiquant.io.places import check_makeable, check_writable, path_of, place_of
 from equiquant.io.runtime import InputSpec, Runner, expose, input_specs
 from equiquant.io.save import check_place, data_file, is_large, model_bytes, save_model, to_proto
 from equiquant.io.size import files_of, model_files
@@ -29,6 +29,7 @@ __all__ = [
     "memory_managed",
     "model_bytes",
     "model_files",
+    "path_of",
     "place_of",
     "raise_ir_version",
     "release_memory",

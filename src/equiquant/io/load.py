@@ -19,6 +19,7 @@ from equiquant.errors import ModelError, first_line
 from equiquant.graph.query import FINITE, label, stored
 from equiquant.io.mapped import load_mapped, map_held
 from equiquant.io.parse import parse
+from equiquant.io.places import path_of
 
 __all__ = ["LoadedModel", "ModelLike", "load_model", "name_nodes"]
 
@@ -70,7 +71,7 @@ def load_model(source: ModelLike, *, allow_quantized: bool = False) -> LoadedMod
         data = source.SerializeToString()
         model, digest = parse(onnx.ModelProto.FromString(data)), hashlib.sha256(data).hexdigest()
     elif isinstance(source, str | os.PathLike):
-        path = Path(source)
+        path = path_of(source)
         model, digest = _read(path)
     else:
         raise ModelError(f"A model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(source).__name__}.")

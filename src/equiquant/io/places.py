@@ -1,4 +1,4 @@
-"""Where results may go: checked before any work, so that none is lost, and nothing that is read is written over."""
+"""Where things are read, and where results may go: checked before any work, so that nothing is lost or written over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from pathlib import Path
 
 from equiquant.errors import OutputError
 
-__all__ = ["check_makeable", "check_writable", "place_of", "refuse_special"]
+__all__ = ["check_makeable", "check_writable", "path_of", "place_of", "refuse_special"]
+
+
+def path_of(given: str | os.PathLike[str]) -> Path:
+    """Return where something is read; what says so may do it in bytes, as the entries of a folder named in bytes do."""
+    return Path(os.fsdecode(given))
 
 
 def place_of(given: str | os.PathLike[str]) -> Path:

@@ -13,16 +13,15 @@ import onnx_ir as ir
 
 from equiquant.graph.query import all_graphs, stored
 from equiquant.io.load import ModelLike
+from equiquant.io.places import path_of
 
 __all__ = ["files_bytes", "files_of", "model_files"]
 
 
 def model_files(path: str | os.PathLike[str]) -> set[Path]:
     """Return the paths, resolved, of a model file and of the weight files beside it; weights are not read."""
-    return {
-        Path(path).resolve(),
-        *((Path(path).parent / tensor.location).resolve() for tensor in _apart(ir.load(path))),
-    }
+    file = path_of(path)
+    return {file.resolve(), *((file.parent / tensor.location).resolve() for tensor in _apart(ir.load(file)))}
 
 
 def files_of(model: ModelLike | None) -> set[Path]:
@@ -32,7 +31,7 @@ def files_of(model: ModelLike | None) -> set[Path]:
             return model_files(model)
         held = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model
         return set() if held is None else {Path(tensor.path).resolve() for tensor in _apart(held)}
-    return {Path(model)} if isinstance(model, str | os.PathLike) else set()
+    return {path_of(model)} if isinstance(model, str | os.PathLike) else set()
 
 
 def _apart(model: ir.Model) -> Iterator[ir.ExternalTensor]:
