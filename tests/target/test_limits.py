@@ -256,7 +256,6 @@ def test_limits_that_cannot_be_met_are_said(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("name", "cle"),
     [
-        ("mobilenetv1_025", False),
         ("posenet_mnv1_075", False),
         ("ultraface_rfb_320", False),
         ("mobilenetv1_025", True),

@@ -54,7 +54,8 @@ class Name:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Give the name, or what there is room for: characters of the far East take two columns."""
-        lengths = range(len(self._name), 0, -1)
+        whole = len(self._name)
+        lengths = (whole, *range(min(whole - 1, options.max_width), 0, -1))
         fitting = (short for short in (shorten(self._name, n) for n in lengths) if cell_len(short) <= options.max_width)
         yield Text(next(fitting, ""), no_wrap=True)
 
