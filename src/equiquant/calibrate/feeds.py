@@ -26,6 +26,7 @@ __all__ = [
     "filling",
     "float_dtype",
     "is_tensor",
+    "numbering",
     "of_samples",
     "shape_text",
     "told_feeds",
@@ -98,6 +99,12 @@ def told_feeds(first: int | None, last: int | None = None) -> Iterator[None]:
         raise type(error)(f"Calibration {feeds}: {error}") from error
 
 
+def numbering(feeds: object) -> Callable[[int], int | None]:
+    """Return what tells the number in the data of the feed with an index; of a mere list nobody knows."""
+    known: Callable[[int], int | None] = getattr(feeds, "number", lambda _: None)
+    return known
+
+
 def told_runs(
     run: Callable[[Given], Result], feeds: Iterable[Given], number: Callable[[int], int | None] | None = None
 ) -> Iterator[Result]:
@@ -106,10 +113,9 @@ def told_runs(
     Args:
         run: Makes it.
         feeds: The feeds.
-        number: Returns the number in the data of the feed with an index; None to ask the feeds, which where they are a
-            mere list do not know.
+        number: Returns the number in the data of the feed with an index; None for the `numbering` of the feeds.
     """
-    asked = getattr(feeds, "number", lambda _: None) if number is None else number
+    asked = numbering(feeds) if number is None else number
     for index, feed in enumerate(feeds):
         with told_feeds(asked(index)):
             result = run(feed)

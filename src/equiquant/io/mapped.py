@@ -27,7 +27,7 @@ from equiquant.errors import ModelError, first_line
 from equiquant.graph.query import all_graphs, stored
 from equiquant.io.parse import parse
 
-__all__ = ["load_mapped", "map_held", "unload"]
+__all__ = ["external_tensors", "load_mapped", "map_held", "unload"]
 
 GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
 LENGTH_DELIMITED = 2
@@ -69,7 +69,9 @@ def map_held(model: ir.Model) -> None:
     Raises:
         ModelError: The file cannot be read, or is too short.
     """
-    for value, tensor in _external(model):
+    for value, tensor in external_tensors(model):
+        if not tensor.size:
+            continue
         start = tensor.offset or 0
         try:
             file = Path(tensor.path)
@@ -96,12 +98,13 @@ def unload(array: npt.NDArray[Any]) -> None:
 
 def _mapped(path: Path, start: int, end: int, name: str, kind: ir.DataType, shape: Sequence[int]) -> ir.TensorProtocol:
     """Return a tensor whose elements are a part of a file."""
-    before = start % mmap.ALLOCATIONGRANULARITY if end - start > MAP_ABOVE else 0  # a map begins at a page
     data: mmap.mmap | bytes
     with path.open("rb") as file:
         if end - start > MAP_ABOVE:
+            before = start % mmap.ALLOCATIONGRANULARITY  # a map begins at a page
             data = mmap.mmap(file.fileno(), end - start + before, access=mmap.ACCESS_READ, offset=start - before)
         else:
+            before = 0
             file.seek(start)
             data = file.read(end - start)
     if kind.bitwidth < 8:  # several in a byte
@@ -117,7 +120,9 @@ def _map_external(model: ir.Model, path: Path) -> None:
     """
     named = path.absolute().parent
     folders = named.resolve(), path.resolve().parent
-    for value, tensor in _external(model):
+    for value, tensor in external_tensors(model):
+        if not tensor.size:
+            continue
         file = (named / tensor.location).resolve()
         if not any(map(file.is_relative_to, folders)):
             raise ModelError(
@@ -137,11 +142,11 @@ def _map_external(model: ir.Model, path: Path) -> None:
         _replace(value, tensor, file, start)
 
 
-def _external(model: ir.Model) -> Iterator[tuple[ir.Value, ir.ExternalTensor]]:
+def external_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.ExternalTensor]]:
     """Yield the tensors that lie in other files, with their values; they may be replaced."""
     for graph in all_graphs(model):
         for value, tensor in list(stored(graph)):
-            if isinstance(tensor, ir.ExternalTensor) and tensor.size:
+            if isinstance(tensor, ir.ExternalTensor):
                 yield value, tensor
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
-from equiquant.graph.query import all_graphs, stored
 from equiquant.io.load import ModelLike
+from equiquant.io.mapped import external_tensors
 from equiquant.io.places import path_of
 
 __all__ = ["files_bytes", "files_of", "model_files"]
@@ -21,7 +19,10 @@ __all__ = ["files_bytes", "files_of", "model_files"]
 def model_files(path: str | os.PathLike[str]) -> set[Path]:
     """Return the paths, resolved, of a model file and of the weight files beside it; weights are not read."""
     file = path_of(path)
-    return {file.resolve(), *((file.parent / tensor.location).resolve() for tensor in _apart(ir.load(file)))}
+    return {
+        file.resolve(),
+        *((file.parent / tensor.location).resolve() for _, tensor in external_tensors(ir.load(file))),
+    }
 
 
 def files_of(model: ModelLike | None) -> set[Path]:
@@ -30,15 +31,8 @@ def files_of(model: ModelLike | None) -> set[Path]:
         if isinstance(model, str | os.PathLike):
             return model_files(model)
         held = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model
-        return set() if held is None else {Path(tensor.path).resolve() for tensor in _apart(held)}
+        return set() if held is None else {Path(tensor.path).resolve() for _, tensor in external_tensors(held)}
     return {path_of(model)} if isinstance(model, str | os.PathLike) else set()
-
-
-def _apart(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    """Yield the tensors that are in files of their own."""
-    for _, tensor in chain.from_iterable(map(stored, all_graphs(model))):
-        if isinstance(tensor, ir.ExternalTensor):
-            yield tensor
 
 
 def files_bytes(path: str | Path) -> int:

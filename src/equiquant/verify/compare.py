@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import batch_size, of_samples, told_feeds
+from equiquant.calibrate.feeds import batch_size, numbering, of_samples, told_feeds
 from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by
 from equiquant.graph.edit import infer_shapes
@@ -207,7 +207,7 @@ class _Judge:
         self, models: tuple[ir.Model, ir.Model], stream: Iterable[Feed], expected: Iterable[Sequence[Array]] | None
     ) -> None:
         (self._float, self._quantized), self._expected = models, expected
-        self._number = getattr(stream, "number", lambda _: None)  # of a list of feeds nobody knows
+        self._number = numbering(stream)
         self._ends = _ends(*models)
         self._outputs = list(self._ends)
         if self._outputs != [v.name for v in self._float.graph.outputs]:
