@@ -98,7 +98,7 @@ def test_work_grows_with_the_number_of_nodes() -> None:
         return sum(entry.callcount for entry in profile.getstats())
 
     calls(10)
-    assert calls(400) < 5 * calls(100)  # 4 if linear, 16 if quadratic
+    assert calls(160) < 5 * calls(40)  # 4 if linear, 16 if quadratic
 
 
 MODELS = {

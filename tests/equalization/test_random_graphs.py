@@ -158,7 +158,7 @@ def cases(draw: Draw) -> Case:
     )
 
 
-@settings(max_examples=150, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_any_scales_preserve_any_graph(case: Case) -> None:
     try:
