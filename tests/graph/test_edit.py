@@ -18,3 +18,15 @@ def test_a_failed_inference_leaves_shapes_unknown_and_says_nothing(caplog: pytes
     with caplog.at_level(logging.WARNING):
         infer_shapes(model)
     assert not caplog.records
+
+
+def test_an_output_keeps_the_shape_it_was_declared_with() -> None:
+    text = """
+        <ir_version: 9, opset_import: ["": 18]> g (float[N,2] x) => (float[N,some] y, float z)
+        { a = Neg(x) y = Relu(a) z = ReduceSum(a) }
+    """
+    model = io.load_model(onnx.parser.parse_model(text)).model
+    declared = [str(value.shape) for value in model.graph.outputs]
+    infer_shapes(model)
+    assert [str(value.shape) for value in model.graph.outputs] == declared
+    assert str(model.graph.node(0).outputs[0].shape) == "[N,2]"

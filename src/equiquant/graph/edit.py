@@ -164,13 +164,16 @@ def infer_shapes(model: ir.Model) -> None:
     """Fill in shapes and types by ONNX shape inference; what cannot be inferred stays unknown.
 
     A shape in the file that is wrong leaves its own node unknown, not the whole model. A sequence or an optional value
-    is of no tensor's type, though onnx_ir takes over its element's.
+    is of no tensor's type, though onnx_ir takes over its element's. An output keeps the shape it was declared with.
     """
+    declared = [(value, value.shape.copy()) for value in model.graph.outputs if value.shape is not None]
     silent, LOG.disabled = LOG.disabled, True  # a failure is no news for the user, still less its traceback
     try:
         passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
     finally:
         LOG.disabled = silent
+    for value, shape in declared:
+        value.shape = shape
     for value in _wrapped(model):
         if isinstance(value.type, ir.TensorType):
             value.type = value.shape = None
