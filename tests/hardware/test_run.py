@@ -137,7 +137,7 @@ def test_what_costs_much_is_said() -> None:
     text = "g (float[N,4,6,6] x) => (float[N,4,4,4] y) { c = Conv(x, w)  s = Sigmoid(c)  y = Sub(s, half) }"
     model = parse(text, w=noise(4, 4, 3, 3) * 0.3, half=np.array(0.5, np.float32))
     data = noise(8, 4, 6, 6, seed=1)
-    with pytest.warns(UserWarning, match=r"before any rounding, .* by 'dpu_sigmoid' \(1 nodes\) alone"):
+    with pytest.warns(UserWarning, match=r"dB of 'y' are left before .* by 'dpu_sigmoid' \(1 nodes\) alone"):
         done = quantize(model, data=data, preset="xint8", cle=False)
     assert done.report.quality is not None
     (output,) = done.report.quality["outputs"]  # compared with the Sigmoid the user gave

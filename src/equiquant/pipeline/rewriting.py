@@ -71,20 +71,20 @@ def rewrite_for_npu(state: RunState, model: ir.Model, reference: Reference) -> t
     state.made = frozenset(recipe.nodes_to_quantize) - frozenset(given.nodes_to_quantize)
     if meter is None:
         return model, reference
-    _sum_up(state, len(changed), meter.total_db())
+    _sum_up(state, len(changed), *meter.total_db())
     return model, meter.reference([str(v.name) for v in model.graph.outputs], proof_feeds(model))
 
 
-def _sum_up(state: RunState, nodes: int, left: float) -> None:
-    """Add the row of all kinds together, and warn where they cost much."""
+def _sum_up(state: RunState, nodes: int, left: float, tensor: str) -> None:
+    """Add the row of all kinds together, and warn where they cost much, naming the tensor that lost most."""
     rows = [row for row in state.hardware if row["sqnr_db"] is not None]
     state.hardware.append(_row("together", nodes, left))
     if left < AUDIBLE_DB:
         worst = min(rows, key=lambda row: float(row["sqnr_db"]))
         state.warn(
-            f"What the NPU computes differs from the float model: {left:.1f} dB of it are left before any rounding,"
-            f" {worst['sqnr_db']:.1f} dB by '{worst['rule']}' ({worst['nodes']} nodes) alone. SimulateDPU=False leaves"
-            " the operators as they are; docs/hardware.md names the option of each rewrite."
+            f"What the NPU computes differs from the float model: {left:.1f} dB of '{tensor}' are left before any"
+            f" rounding, {worst['sqnr_db']:.1f} dB by '{worst['rule']}' ({worst['nodes']} nodes) alone."
+            " SimulateDPU=False leaves the operators as they are; docs/hardware.md names the option of each rewrite."
         )
 
 
@@ -112,11 +112,11 @@ class _Meter:
     def step_db(self, model: ir.Model) -> float:
         """Return the signal over the change since the version before."""
         before, self._last = self._last, self._run(model)
-        return _worst_db(before, self._last)
+        return min(_figures(before, self._last))
 
-    def total_db(self) -> float:
-        """Return the signal over the change since the first version."""
-        return _worst_db(self._first, self._last)
+    def total_db(self) -> tuple[float, str]:
+        """Return the signal over the change since the first version, of the tensor where it is least, and its name."""
+        return min(zip(_figures(self._first, self._last), self._names, strict=True))
 
     def reference(self, names: list[str], feeds: int) -> Reference:
         """Return some outputs of the last version for the first feeds."""
@@ -129,7 +129,8 @@ class _Meter:
         return list(told_runs(runner.run, self._feeds, self._number))
 
 
-def _worst_db(before: Outputs, after: Outputs) -> float:
+def _figures(before: Outputs, after: Outputs) -> list[float]:
+    """Return the signal over the change of every tensor, dB."""
     figures = []
     for index in range(len(before[0])):
         sums = ErrorAccumulator()
@@ -137,4 +138,4 @@ def _worst_db(before: Outputs, after: Outputs) -> float:
             if np.issubdtype(old[index].dtype, np.floating) and old[index].shape == new[index].shape:
                 sums.add(old[index], new[index])
         figures.append(sums.figures().sqnr_db)
-    return min(figures)
+    return figures
