@@ -281,6 +281,23 @@ def samples(shared_data: Path, name: str, count: int) -> tuple[ir.Model, list[di
     return model, [{str(model.graph.inputs[0].name): x[k : k + 1]} for k in range(count)]
 
 
+@pytest.mark.parametrize("most", [10, 1000])
+def test_a_graph_of_many_nodes_runs_as_it_is(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimized = []
+
+    def spy(model: ir.Model, *, optimize: bool) -> Runner:
+        optimized.append(optimize)
+        return Runner(model, optimize=optimize)
+
+    expected = measure_gains(net(), images(2), ALL)
+    monkeypatch.setattr("equiquant.backward.measure.FOLD_NODES", most)
+    monkeypatch.setattr("equiquant.backward.measure.Runner", spy)
+    found = measure_gains(net(), images(2), ALL)
+    assert optimized == [most == 1000]
+    for name, gains in expected.items():
+        np.testing.assert_allclose(found[name].white, gains.white, rtol=1e-4)
+
+
 def every(model: ir.Model, step: int) -> Iterator[str]:
     yield from [n.outputs[0].name or "" for n in model.graph if n.op_type in ("Conv", "LeakyRelu", "Clip", "Relu")][
         ::step

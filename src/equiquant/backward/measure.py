@@ -34,6 +34,7 @@ Array = npt.NDArray[Any]
 FOLD_BELOW = (
     100_000_000  # bytes of weights; above, the turned kernels onnxruntime would fold and keep cost too much memory
 )
+FOLD_NODES = 20_000  # of the backward graph; above, onnxruntime takes longer to optimize it than samples run faster
 SIGNS = np.array([-1.0, 1.0], dtype=np.float32)
 
 
@@ -150,7 +151,8 @@ def _sessions(
             if not graph.tensors:
                 return
             prepare(graph)
-            held = key, graph, Runner(graph.model, optimize=model_bytes(model) < FOLD_BELOW)
+            fold = model_bytes(model) < FOLD_BELOW and len(graph.model.graph) <= FOLD_NODES
+            held = key, graph, Runner(graph.model, optimize=fold)
         yield held[1], held[2], feed
 
 
