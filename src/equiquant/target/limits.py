@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.graph import query
@@ -23,6 +24,8 @@ from equiquant.target.hardware import Shift
 from equiquant.target.ops import activation_inputs, data_outputs, row_of
 
 __all__ = ["Bound", "LimitReport", "Moved", "Roles", "Tensor", "enforce", "position"]
+
+Array = npt.NDArray[Any]
 
 
 def position(params: QuantParams) -> int:
@@ -128,10 +131,9 @@ class _Site:
     node: str
     limit: Limit
 
-    def bound(self, before: Sequence[int], now: Sequence[int]) -> Bound:
-        old, new = np.asarray(before), np.asarray(now)
-        value, (low, high) = self.limit.value(new), self.limit.bounds(new)
-        return Bound(self.shift.option, self.shift.name, self.node, self.limit.value(old), value, low, high)
+    def bound(self, before: Array, now: Array) -> Bound:
+        value, (low, high) = self.limit.value(now), self.limit.bounds(now)
+        return Bound(self.shift.option, self.shift.name, self.node, self.limit.value(before), value, low, high)
 
 
 def enforce(
@@ -171,8 +173,8 @@ def enforce(
         if new != old:
             tensor.move(new)
             moved.append(Moved(tensor.name, old, new))
-    bounds = [(site, site.bound(before, now)) for site in sites]
     start = np.asarray(before)
+    bounds = [(site, site.bound(start, found.positions)) for site in sites]
     violated = [not site.limit.holds(start) for site in sites]
     return LimitReport(
         target,
