@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from equiquant.io import Runner
+from equiquant.numerics.patches import Patches
 from equiquant.refine.forms import Form, form_of
 from tests.qdq.support import noise
 
@@ -67,6 +69,7 @@ def test_matrices_compute_the_layer(
     form = form_of(node, w)
     assert isinstance(form, Form)
     np.testing.assert_allclose(computed(form, x, w), expected(op, y), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(form.mean_column(x), form.columns(x).mean(axis=3), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(form.stored(form.rows(w)), w)
     assert form.rows(w).shape[2] == form.inputs
     if form.patches is not None:  # the comparison sees a window that is one element off
@@ -90,6 +93,14 @@ def test_the_column_of_even_channels_is_that_of_an_even_input(
         expected = form.mean_column(even[:1])[0]
         np.testing.assert_allclose(form.even_column(means, x.shape[2:]), expected, rtol=1e-5, atol=1e-6)
         assert form.even_column(means, [1] * (x.ndim - 2)).shape == expected.shape
+
+
+def test_the_mean_column_of_a_large_kernel_takes_the_passes_of_its_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    patches = Patches((31, 31), (1, 1), (1, 1), (15, 15), (15, 15), (1, 1))
+    stack = Mock(wraps=np.stack)
+    monkeypatch.setattr(np, "stack", stack)
+    assert patches.mean_column(noise(1, 2, 32, 32)).shape == (1, 2, 31 * 31)
+    assert sum(len(call.args[0]) for call in stack.call_args_list) == 31 + 31
 
 
 @pytest.mark.parametrize("shift", [0, 1, 7, 20])

@@ -67,9 +67,15 @@ class Patches:
         return [max(n, 1 - (b + e - d * (k - 1)) // t) for n, t, b, e, k, d in axes]
 
     def mean_column(self, x: Array) -> Array:
-        """Return the mean over all output positions of what they read, (N, C, K); no column is made for it."""
-        _, windows = self._windows(x, None, 0, 0)
-        return np.stack([window.mean(axis=tuple(range(2, x.ndim))) for window in windows], axis=2)
+        """Return the mean over all output positions of what they read, (N, C, K); no column is made for it.
+
+        Means are taken along one axis after the other: positions form a grid, and so do the elements of a kernel.
+        """
+        means = self._padded(x, 0)
+        for k, s, d in zip(self.kernel, self.strides, self.dilations, strict=True):  # the first axis left is axis 2
+            last = (means.shape[2] - d * (k - 1) - 1) // s * s
+            means = np.stack([means[:, :, o : o + last + 1 : s].mean(axis=2) for o in range(0, k * d, d)], axis=-1)
+        return means.reshape(*x.shape[:2], -1)
 
     def _windows(self, x: Array, most: int | None, shift: int, fill: int) -> tuple[list[int], Iterator[Array]]:
         """Return the positions along each axis, and for each kernel element a view of what they read there."""
