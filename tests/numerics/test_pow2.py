@@ -1,4 +1,5 @@
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from equiquant.numerics.affine import INT_TYPES, IntType, QuantParams, fake_quantize
 from equiquant.numerics.histogram import DyadicHistogram
-from equiquant.numerics.pow2 import minmse_exponent, minmse_margin, nonoverflow_exponent
+from equiquant.numerics.pow2 import minmse_exponent, minmse_margin, nonoverflow_exponent, squared_errors
 
 INT8, UINT8, INT16 = INT_TYPES["int8"], INT_TYPES["uint8"], INT_TYPES["int16"]
 
@@ -145,6 +146,18 @@ def test_nearest_may_overflow() -> None:
     kind = INT_TYPES["int8"]
     assert nonoverflow_exponent(-1.3, 1.3, kind, rounding="nearest") == -7  # 127·2^−7 = 0.99: a fifth is clipped
     assert nonoverflow_exponent(-1.3, 1.3, kind) == -6
+
+
+def test_the_errors_of_many_exponents_take_one_look_at_the_histogram(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    histogram = DyadicHistogram.of(x)
+    look = Mock(wraps=histogram.occupied)
+    monkeypatch.setattr(DyadicHistogram, "occupied", look)
+    exponents = np.arange(-8, -3)
+    errors, power = squared_errors(histogram, exponents, INT8)
+    exact, own = squared_errors(x, exponents, INT8)
+    np.testing.assert_allclose([*errors, power], [*exact, own], rtol=0.02)
+    assert look.call_count == 1
 
 
 def test_the_margin_tells_how_close_the_second_best_is() -> None:

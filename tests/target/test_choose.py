@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx_ir as ir
@@ -48,6 +50,17 @@ def test_asymmetric_uint8_covers_the_range_and_zero() -> None:
 def test_symmetric_ranges_center_the_zero_point() -> None:
     plan = _choose(_conv(w=W, b=B), RANGES, symmetric_ranges=True)
     assert plan.activations["y"] == QuantParams.make(10 / 255, 128, "uint8")
+
+
+def test_the_signal_of_a_tensor_is_measured_once_and_only_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "g (float[1, 2, 4, 4] x) => (float[] y) { a = Conv (x, w)  b = Conv (x, v)  y = Add (a, b) }"
+    power = Mock(return_value=1.0)
+    monkeypatch.setattr(importlib.import_module("equiquant.target.choose"), "power", power)
+    far = dict.fromkeys("xy", (-1.0, 1.0)) | {"a": (-1e-4, 1e-4), "b": (-1e4, 1e4)}  # read by one Add, too far apart
+    limits = _choose(parse(text, 17, w=W, v=W), far, "xint8").limits
+    assert limits is not None
+    assert len(limits.moved) > 1
+    assert [call.args[0].high for call in power.call_args_list] == [1.0]
 
 
 def test_the_bound_of_the_producer_cuts_the_range() -> None:

@@ -92,7 +92,7 @@ class DyadicHistogram:
 
     def occupied(self) -> tuple[Array, Array]:
         """Return the centers (float64, clipped to [low, high]) and the counts of the bins that are not empty."""
-        (index,) = np.nonzero(self.counts)
+        index = np.flatnonzero(self.counts != 0)  # of integers it takes twice as long
         centers = np.ldexp(index - BINS + 0.5, self.exponent)
         return np.clip(centers, self.low, self.high), self.counts[index]
 

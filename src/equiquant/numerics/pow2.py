@@ -179,12 +179,12 @@ def squared_errors(
         kind: Storage type.
         zero_point: The integer that stands for 0; None for the type's center.
     """
+    levels = _levels(kind, zero_point)
     if isinstance(data, DyadicHistogram):
         values, weights = data.occupied()
-        errors = _histogram_errors(data, exponents, _levels(kind, zero_point))
+        errors = _bin_errors(values, weights, data.exponent, exponents, levels)
     else:
         values, weights = data.reshape(-1).astype(np.float64), np.ones(data.size)
-        levels = _levels(kind, zero_point)
         errors = np.array([np.square(_residual(values, e, levels)).sum() * 4.0 ** float(e) for e in exponents])
     count = max(float(weights.sum()), 1.0)
     return errors / count, float(weights @ np.square(values)) / count
@@ -199,15 +199,15 @@ def _errors(data: DyadicHistogram, kind: IntType, zero_point: int | None) -> tup
     """Return the candidates, coarsest first, and the squared error of each over a histogram."""
     top = nonoverflow_exponent(data.low, data.high, kind, zero_point=zero_point)
     candidates = _candidates(np.array([top]))[:, 0]
-    return candidates, _histogram_errors(data, candidates, _levels(kind, zero_point))
+    return candidates, _bin_errors(*data.occupied(), data.exponent, candidates, _levels(kind, zero_point))
 
 
-def _histogram_errors(data: DyadicHistogram, exponents: Array, levels: tuple[int, int]) -> Array:
-    values, weights = data.occupied()
+def _bin_errors(centers: Array, counts: Array, width: int, exponents: Array, levels: tuple[int, int]) -> Array:
+    """Return the squared error of each exponent over bins of width 2**`width`."""
     errors = []
     for exponent in exponents:
-        squared = _residual(values, exponent, levels) ** 2
-        if exponent <= data.exponent:  # bins straddle rounding boundaries: their centers say nothing of the rounding
+        squared = _residual(centers, exponent, levels) ** 2
+        if exponent <= width:  # bins straddle rounding boundaries: their centers say nothing of the rounding
             squared = np.maximum(squared, 1 / 12)
-        errors.append(np.dot(weights, squared) * 4.0 ** float(exponent))
+        errors.append(np.dot(counts, squared) * 4.0 ** float(exponent))
     return np.array(errors)

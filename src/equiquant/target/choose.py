@@ -189,6 +189,7 @@ class _Chooser:
             self._target = replace(self._target, method="minmax")
         self._open = survey.decided if stats.synthetic else frozenset[str]()  # outputs that will exceed the statistics
         self._evidence: dict[str, Evidence] = {}  # of every member of a group; of those calibrated, their own
+        self._powers: dict[str, float] = {}  # mean squares, of those asked for
         self.alone: dict[str, int] = {}  # position of each source of a group of several, had it a scale of its own
 
     def activations(self) -> dict[str, Tensor]:
@@ -328,13 +329,13 @@ class _Chooser:
         """Return what a tensor disappears in, if nothing else reads it: sums, or averages."""
         readers = [use.node for use in self.values[name].uses()]
         kinds = {node.op_type for node in readers}
-        signals = [self._signal(node.outputs[0]) for node in readers]
-        signal = min((power for power in signals if power is not None), default=None)
-        if kinds and kinds <= {"Add", "Sub", "Sum"}:
-            return Use(signal)
+        averaged = 1
         if kinds and kinds <= {"AveragePool", "GlobalAveragePool"}:
-            return Use(signal, min(window_size(node) for node in readers))
-        return Use()
+            averaged = min(window_size(node) for node in readers)
+        elif not kinds or not kinds <= {"Add", "Sub", "Sum"}:
+            return Use()
+        signals = [self._signal(node.outputs[0]) for node in readers]
+        return Use(min((power for power in signals if power is not None), default=None), averaged)
 
     def _signal(self, value: ir.Value) -> float | None:
         """Return the mean square of a node's output, behind what is fused into it; None where it is unknown."""
@@ -343,7 +344,10 @@ class _Chooser:
             if reader is None:
                 return None
             value = reader.outputs[0]
-        return power(self._evidence[value.name or ""]) or None
+        name = value.name or ""
+        if name not in self._powers:
+            self._powers[name] = power(self._evidence[name])
+        return self._powers[name] or None
 
     def evidence(self, name: str, given: ChosenRanges, *, roomy: bool = False) -> Evidence:
         """Return what is known of a tensor; if `roomy`, with room for values beyond those seen."""
