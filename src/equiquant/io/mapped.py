@@ -27,7 +27,17 @@ from equiquant.errors import ModelError, first_line
 from equiquant.graph.query import all_graphs, stored
 from equiquant.io.parse import parse
 
-__all__ = ["external_tensors", "load_mapped", "map_held", "unload"]
+__all__ = [
+    "GRAPH",
+    "INITIALIZER",
+    "MAP_ABOVE",
+    "RAW_DATA",
+    "external_tensors",
+    "field_head",
+    "load_mapped",
+    "map_held",
+    "unload",
+]
 
 GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
 LENGTH_DELIMITED = 2
@@ -178,7 +188,7 @@ def _without_weights(data: mmap.mmap) -> tuple[bytes, dict[int, Span]]:
             if place is not None:
                 places[count] = place
             count += 1
-        parts.append(_field(GRAPH, b"".join(graph)))
+        parts += [field_head(GRAPH, sum(map(len, graph))), *graph]
     return b"".join(parts), places
 
 
@@ -193,7 +203,7 @@ def _tensor(data: mmap.mmap, whole: Span, content: Span) -> tuple[bytes, Span | 
             place = field_content
         else:
             kept.append(data[slice(*field_whole)])
-    return _field(INITIALIZER, b"".join(kept)), place
+    return field_head(INITIALIZER, sum(map(len, kept))) + b"".join(kept), place
 
 
 def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, Span, Span]]:
@@ -231,12 +241,12 @@ def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
     raise DecodeError("truncated")
 
 
-def _field(number: int, content: bytes) -> bytes:
-    """Return a length-delimited field."""
+def field_head(number: int, size: int) -> bytes:
+    """Return what precedes the content of a length-delimited field."""
     head = bytearray()
-    for value in (number << 3 | LENGTH_DELIMITED, len(content)):
+    for value in (number << 3 | LENGTH_DELIMITED, size):
         while value >= 0x80:
             head.append(value & 0x7F | 0x80)
             value >>= 7
         head.append(value)
-    return bytes(head) + content
+    return bytes(head)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from equiquant.errors import OutputError
 from equiquant.io.places import check_writable
 from equiquant.io.size import model_files
+from equiquant.io.write import write_model
 
 __all__ = ["INLINE_LIMIT", "check_place", "data_file", "is_large", "model_bytes", "save_model", "to_proto"]
 
@@ -85,7 +86,7 @@ def to_proto(model: ir.Model, written: Path | None = None) -> onnx.ModelProto:
         return ir.to_proto(_lean(model))
     if written is None:
         raise OutputError("The model is larger than 2 GB and cannot be one ModelProto; give an output path instead.")
-    return onnx.load(written, load_external_data=False)
+    return onnx.load(written, "protobuf", load_external_data=False)
 
 
 def _lean(model: ir.Model) -> ir.Model:
@@ -125,9 +126,9 @@ def save_model(model: ir.Model, target: str | Path, *read: Path) -> Path:
         try:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=path.parent, prefix=".equiquant-")))
             if large:
-                ir.save(model, folder / path.name, external_data=data_file(path).name)
+                ir.save(model, folder / path.name, "protobuf", external_data=data_file(path).name)
             else:
-                ir.save(_lean(model), folder / path.name)
+                write_model(_lean(model), folder / path.name)
             if large:
                 (folder / data_file(path).name).replace(data_file(path))
             (folder / path.name).replace(path)
