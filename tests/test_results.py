@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equiquant import Result, SearchResult, quantize
+from equiquant import Result, SearchResult, equalize, quantize
 from equiquant.errors import OutputError
 from equiquant.io import save
 from tests.canonical.support import proto, weights
@@ -30,6 +31,14 @@ def test_a_result_is_pickled_and_copied_whole(again: Callable[[Result], Result],
     assert type(twin) is type(result) is (SearchResult if preset == "auto" else Result)
     assert (twin.model, twin.report, twin.path) == (result.model, result.report, tmp_path / "q.onnx")
     assert twin.save(tmp_path / "twin.onnx").read_bytes() == (tmp_path / "q.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("output", [None, "q.onnx"])
+def test_writing_the_model_counts_as_a_stage(output: str | None, tmp_path: Path) -> None:
+    place = None if output is None else tmp_path / output
+    result = equalize(MODEL, place, data=DATA, report_dir=tmp_path / "report")
+    assert (result.report.stages[-1].name == "save") == (output is not None)
+    assert json.loads((tmp_path / "report/report.json").read_text("utf-8")) == result.report.to_dict()
 
 
 @pytest.mark.parametrize("again", WAYS)

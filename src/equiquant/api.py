@@ -27,7 +27,7 @@ from equiquant.io import (
 )
 from equiquant.pipeline import Progress
 from equiquant.recipe import Recipe, preset
-from equiquant.report import REPORT_FILES, Inspection, inspect_model
+from equiquant.report import REPORT_FILES, Inspection, Stages, inspect_model
 from equiquant.results import Result, SearchResult
 from equiquant.verify import INTEGER_FEEDS, Comparison, IntegerAgreement, compare_models, integer_agreement
 
@@ -227,9 +227,12 @@ def run_recipe(
     held = () if isinstance(model, str | os.PathLike) else files_of(model)  # of a path they are looked up when it saves
     result = Result(outcome.model, outcome.report, read=held)
     if output is not None:
-        result.save(output)
+        stages = Stages()
+        with stages("save"):
+            result.save(output)
+        result.report = dataclasses.replace(outcome.report, stages=(*outcome.report.stages, *stages.costs))
     if report_dir is not None:
-        outcome.report.write(os.fspath(report_dir))
+        result.report.write(os.fspath(report_dir))
     return result
 
 
