@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
@@ -70,10 +71,20 @@ def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge
     return Reference.of(model, proof_samples(state, model))
 
 
-def float_reach(state: RunState, model: ir.Model, classes: ScaleClasses) -> ClipReach:
-    """Return how far the channels under a Clip reach: in a float model that is handed on it holds for every sample."""
+def float_reach(
+    state: RunState, model: ir.Model, classes: ScaleClasses, progress: Callable[[float], None]
+) -> ClipReach:
+    """Return how far the channels under a Clip reach: in a float model that is handed on it holds for every sample.
+
+    Args:
+        state: The run.
+        model: The folded float model.
+        classes: Its scale classes.
+        progress: Called with the share of the samples that is done, where their number is known.
+    """
     known = state.stream.known
-    reach = clip_reach(model, classes, state.recipe, state.stream, lambda n: state.progress("equalize", n, known))
+    told = (lambda done: progress(min(1.0, done / known))) if known else (lambda _: None)
+    reach = clip_reach(model, classes, state.recipe, state.stream, told)
     if reach.largest:
         reason = (
             f"a channel moves as far as values {1 + reach.margin:.3g} times those of the {reach.samples} samples stay"

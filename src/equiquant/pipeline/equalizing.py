@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from equiquant.pipeline.clips import check_clips, float_reach, prepare_clips, re
 from equiquant.pipeline.input_grids import input_ranges, on_grids
 from equiquant.pipeline.judging import EQUAL_DB, Judge
 from equiquant.pipeline.proving import LARGE
-from equiquant.pipeline.solving import solve
+from equiquant.pipeline.solving import SOLVING_STEPS, solve
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
 from equiquant.refine import Original
@@ -46,6 +46,9 @@ Noise = dict[str, list[float]]
 """Predicted noise over signal of every term, by plan."""
 
 ROOM_DB = 6.0  # that room for more than the few values seen may cost on samples that need none
+MOST_CANDIDATES = 5  # the model as it is, pairwise, global, global with ranges, soft
+STEPS = 1 + SOLVING_STEPS + MOST_CANDIDATES  # the first is what channels under a Clip reach
+PARTS = 100  # of a step
 CLEAR_DB = 3.0  # predicted from calibration data; the prediction errs by less where both sides are of one network
 
 
@@ -88,7 +91,11 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         model: The folded float model.
         reference: Outputs of the model as the user gave it.
     """
-    state.progress("equalize", 0, None)
+
+    def progress(done: float) -> None:
+        state.progress("equalize", round(PARTS * done), PARTS * STEPS)
+
+    progress(0)
     recipe = state.recipe
     with state.stages("measure"):
         judge = Judge(model, state.stream, recipe)
@@ -97,8 +104,8 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         classes = find_classes(model)
         asked = recipe if state.quantize else recipe.replace(bias_correction=False)  # another tool's biases stay
         survey = target.survey(model, asked) if state.quantize else _survey(state, model, asked)
-        reach = None if state.quantize else float_reach(state, model, classes)
-        plans, terms = _solved(state, model, classes, asked, survey, judge, reach)
+        reach = None if state.quantize else float_reach(state, model, classes, progress)
+        plans, terms = _solved(state, model, classes, asked, survey, judge, reach, lambda done: progress(1 + done))
         plans = [plan.moved_to(classes, without_growth(classes, plan.z)) for plan in plans]
         exact, found = input_ranges(model, survey, asked, judge.fitted) if survey and state.quantize else ({}, [])
         state.decisions += found
@@ -117,7 +124,11 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
             plans = [p for p in plans if p.method == "none" or p.ranges is not None or noise[p.method] != noise["none"]]
     plans = on_grids(plans, exact)
     only = len(plans) == 1
-    trials = [_try(state, model, classes, plan, reference, judge if measured else None, keep=only) for plan in plans]
+    trials = []
+    for left, plan in zip(range(len(plans), 0, -1), plans, strict=True):
+        progress(STEPS - left)
+        trials.append(_try(state, model, classes, plan, reference, judge if measured else None, keep=only))
+    progress(STEPS)
     best = _choose(state, trials)
     state.decisions += best.decisions
     state.equalization |= _describe(state, classes, best) | _noise(rows, told)
@@ -209,16 +220,19 @@ def _solved(
     survey: target.Survey | None,
     judge: Judge,
     reach: ClipReach | None,
+    progress: Callable[[int], None],
 ) -> tuple[list[EqualizationPlan], list[NoiseTerm]]:
     """Return the plans and the noise terms; only the pairwise plan and no terms where no gradients can be computed."""
     gradients = survey is not None and recipe.cle and recipe.cle_method != "pairwise"
     try:
-        plans, terms = solve(model, classes, recipe, survey, judge.fitted, judge.affordable, reach, judge.rest)
+        plans, terms = solve(
+            model, classes, recipe, survey, judge.fitted, judge.affordable, reach, judge.rest, progress
+        )
         why = "No finite gradient of an output reaches what is rounded." if gradients and not terms else ""
     except ModelError as error:
         if survey is None:
             raise
-        plans, terms = solve(model, classes, recipe, None, judge.fitted, judge.affordable, reach)
+        plans, terms = solve(model, classes, recipe, None, judge.fitted, judge.affordable, reach, progress=progress)
         why = str(error)
     if why:
         reason = f"ranges alone count, as in the pairwise solver: the noise at the outputs cannot be measured. {why}"

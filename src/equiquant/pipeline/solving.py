@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +43,7 @@ from equiquant.pipeline.clip_reach import ClipReach, channel_axis, clipped, outp
 from equiquant.recipe import Recipe
 
 __all__ = [
+    "SOLVING_STEPS",
     "ChannelStatistics",
     "channel_gains",
     "channel_statistics",
@@ -56,6 +57,7 @@ Array = npt.NDArray[Any]
 BACKWARD_COST = 4  # a backward pass over a forward one
 MOST_DRAWS = 4  # random directions a feed, for the noise gains
 RANGES_BELOW = 100_000_000  # bytes of weights; above, weighing every large weight would cost more than it gives
+SOLVING_STEPS = 4  # statistics, gains, scales and ranges
 MEASURE_BELOW = 100_000_000  # bytes of weights; above, `auto` trusts the solver that global beats pairwise
 
 
@@ -68,6 +70,7 @@ def solve(
     affordable: int,
     reach: ClipReach | None = None,
     rest: SampleView | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[list[EqualizationPlan], list[NoiseTerm]]:
     """Solve for the scales by every method asked for, the plan that changes nothing first.
 
@@ -80,6 +83,7 @@ def solve(
         affordable: Feeds that float inference can run in the time the noise gains may cost.
         reach: What the Clips see; None for what they see of the samples.
         rest: Further samples, which settle ranges once the scales are chosen; None for none.
+        progress: Called with the number of steps done, of `SOLVING_STEPS` or less.
 
     Returns:
         The plans, and the noise terms: empty where only the pairwise solver ran, or no gradient told anything.
@@ -87,12 +91,14 @@ def solve(
     Raises:
         ModelError: No gradients can be computed.
     """
+    told = progress or (lambda _: None)
     nothing = EqualizationPlan("none", np.zeros(classes.count), 0)
     ranged = chooses_ranges(recipe, model)
     if not ranged and (recipe.cle_method == "pairwise" or not recipe.cle):
         survey = None  # a solver that knows of no noise
     tensors = () if survey is None else survey.calibrated
     seen = channel_statistics(recipe, model, classes, tensors, samples)
+    told(1)
     figures, sketches, count = seen.figures, seen.sketches, seen.samples
     if reach is None:
         reach = reach_seen(sketches, count)
@@ -109,6 +115,7 @@ def solve(
     rounded = {name: figure for name, figure in figures.items() if name in quantizer.tensors}
     ends = cut_ends(classes, rounded, sketches) if clipping else {}
     gains = channel_gains(model, classes, figures, quantizer, samples, affordable, ends)
+    told(2)
     figures, gains = awakened(classes, figures, gains, count)
     own = noise_terms(classes, figures, gains, quantizer, sketches)
     terms = share_ranges(own, quantizer.shared)
@@ -116,11 +123,13 @@ def solve(
         return plans, []
     if recipe.cle and recipe.cle_method != "pairwise":
         plans.append(plan_global(terms, plans[-1].z, bounds))
+    told(3)
     if clipping:
         plans = _with_ranges(recipe, classes, plans, range_terms(classes, own, sketches, ends), bounds, quantizer)
     if ranged and rest is not None:
         more = channel_statistics(recipe, model, classes, tensors, rest)
         plans = _settled(recipe, classes, plans, seen, more, (own, ends), quantizer)
+    told(4)
     if recipe.cle_method == "global" or (recipe.cle_method == "auto" and model_bytes(model) > MEASURE_BELOW):
         plans = [plan for plan in plans if not plan.method.startswith("pairwise")]
     return plans, terms
