@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from equiquant.io import load_model, save, save_model, to_proto
+from equiquant.io import files_of, load_model, save, save_model, to_proto
 
 RNG = np.random.default_rng(0)
 X = np.ones((1, 64), np.float32)
@@ -107,14 +107,18 @@ def plain(count: int, size: int) -> ir.Model:
 
 def test_no_more_than_one_weight_is_copied_at_a_time(tmp_path: Path) -> None:
     count, size = 16, 1 << 18
-    model = plain(count, size)
+    model, path = plain(count, size), tmp_path / "m.onnx"
     tracemalloc.start()
     try:
-        save_model(model, tmp_path / "m.onnx")
-        peak = tracemalloc.get_traced_memory()[1]
+        save_model(model, path)
+        written = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        assert files_of(path) == {path}
+        looked_at = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 3 * 4 * size < count * 4 * size
+    assert written < 3 * 4 * size < count * 4 * size
+    assert looked_at < 4 * size
 
 
 def test_a_large_model_is_of_the_same_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

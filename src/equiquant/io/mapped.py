@@ -36,6 +36,7 @@ __all__ = [
     "field_head",
     "load_mapped",
     "map_held",
+    "read_graph",
     "unload",
 ]
 
@@ -55,12 +56,7 @@ def load_mapped(path: Path) -> ir.Model:
         ModelError: A file of external data is missing, too short, or outside the model's folder.
         OSError: A file cannot be read.
     """
-    with path.open("rb") as file:
-        if path.stat().st_size == 0:
-            raise DecodeError("empty file")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            skeleton, places = _without_weights(data)
-    proto = onnx.ModelProto.FromString(skeleton)
+    proto, places = read_graph(path)
     weights = [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in proto.graph.initializer]
     model = parse(proto)
     ir.external_data.set_base_dir(model.graph, path.absolute().parent)
@@ -69,6 +65,21 @@ def load_mapped(path: Path) -> ir.Model:
         model.graph.initializers[name].const_value = _mapped(path, start, end, name, ir.DataType(kind), shape)
     _map_external(model, path)
     return model
+
+
+def read_graph(path: Path) -> tuple[onnx.ModelProto, dict[int, Span]]:
+    """Return a model file's message less its large weights, and where in the file those are, by initializer index.
+
+    Raises:
+        DecodeError: The file is not a protobuf of this shape, or is truncated.
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            raise DecodeError("empty file")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            skeleton, places = _without_weights(data)
+    return onnx.ModelProto.FromString(skeleton), places
 
 
 def map_held(model: ir.Model) -> None:

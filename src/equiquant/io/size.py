@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from equiquant.io.load import ModelLike
-from equiquant.io.mapped import external_tensors
+from equiquant.io.mapped import external_tensors, read_graph
 from equiquant.io.places import path_of
 
 __all__ = ["files_bytes", "files_of", "model_files"]
@@ -19,10 +19,9 @@ __all__ = ["files_bytes", "files_of", "model_files"]
 def model_files(path: str | os.PathLike[str]) -> set[Path]:
     """Return the paths, resolved, of a model file and of the weight files beside it; weights are not read."""
     file = path_of(path)
-    return {
-        file.resolve(),
-        *((file.parent / tensor.location).resolve() for _, tensor in external_tensors(ir.load(file))),
-    }
+    graph, _ = read_graph(file)
+    tensors = external_tensors(ir.from_proto(graph))
+    return {file.resolve(), *((file.parent / tensor.location).resolve() for _, tensor in tensors)}
 
 
 def files_of(model: ModelLike | None) -> set[Path]:
