@@ -14,9 +14,12 @@ from equiquant import Config, ModelQuantizer, PowerOfTwoMethod, QuantizationConf
 from equiquant.errors import OptionError
 from equiquant.hardware.batch_norm_to_conv import BatchNormToConv
 from equiquant.hardware.factors import is_hardware_factor, pool_factor
+from equiquant.pipeline import proving, rewriting
+from equiquant.pipeline.splitting import alternate
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe, preset
 from equiquant.report import Report
+from equiquant.verify import Reference
 from equiquant.verify.integer import integer_agreement
 from tests.canonical.support import proto, weights
 from tests.qdq.support import noise, parse
@@ -292,3 +295,25 @@ def test_refinement_aims_at_the_function_the_user_gave(monkeypatch: pytest.Monke
 def test_a_batch_normalization_become_a_layer_is_aimed_at_too() -> None:
     model, report = result(cle=True)
     assert report.refinement["layers"] == sum(n.op_type in ("Conv", "Gemm") for n in model.graph)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_it_is_measured_and_proven_on_samples_that_scales_are_chosen_on(
+    monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr(proving, "LARGE", 0)
+        monkeypatch.setattr(rewriting, "LARGE", 0)
+    found: list[Reference] = []
+
+    def kept(*args: Any) -> Any:
+        model, reference = rewriting.rewrite_for_npu(*args)
+        found.append(reference)
+        return model, reference
+
+    monkeypatch.setattr(importlib.import_module("equiquant.pipeline.run"), "rewrite_for_npu", kept)
+    _, report = result()
+    (reference,) = found
+    numbers = [int(np.flatnonzero((feed["x"] == DATA).all(axis=(1, 2, 3)))[0]) for feed in reference.feeds]
+    assert numbers == alternate(2 if large else 4)[0]
+    assert report.hardware[-1]["sqnr_db"] > 20

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant import hardware
+from equiquant.calibrate import SampleView
 from equiquant.calibrate.feeds import told_runs
 from equiquant.decisions import Decision
 from equiquant.graph.decisions import decision_values
@@ -21,6 +22,7 @@ from equiquant.io import Runner, model_bytes
 from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.pipeline.folding import rewritten
 from equiquant.pipeline.proving import LARGE, proof_feeds, reference_kept
+from equiquant.pipeline.splitting import alternate
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Reference
 
@@ -104,7 +106,9 @@ class _Meter:
     def __init__(self, state: RunState, original: ir.Model, known: Reference) -> None:
         """Run the original, unless a large one is known to give these outputs."""
         large = model_bytes(original) > LARGE
-        self._feeds, self._number = state.stream.first(1 if large else FEEDS), state.stream.number
+        fitted, _ = alternate(state.stream.count_up_to(2 if large else 2 * FEEDS))  # the first are `proof_samples`
+        view = SampleView.picked(state.stream, fitted)
+        self._feeds, self._number = list(view), view.number
         self._names = list(dict.fromkeys([*decision_values(original), *(str(v.name) for v in original.graph.outputs)]))
         outputs = known.outputs(self._names) if large else None
         self._first = self._last = self._run(original) if outputs is None else outputs
