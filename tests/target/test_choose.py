@@ -215,3 +215,16 @@ def test_what_made_up_inputs_leave_open_is_measured() -> None:
     assert found.decided == {"y"}
     assert target.missing(found, given) == ()
     assert target.missing(found, given, synthetic=True) == ("y",)
+
+
+def test_sixteen_bits_have_room_for_twice_what_was_seen_by_whatever_solver() -> None:
+    recipe, model = preset("a16w8"), _conv(w=W, b=B)
+    stats = TensorStats(1, {name: _record(*ends) for name, ends in RANGES.items()})
+    survey = target.survey(model, recipe)
+    for solved in (
+        ChosenRanges({}),
+        ChosenRanges({("activation", k): (high, -low) for k, (low, high) in RANGES.items()}),
+    ):
+        plan = target.choose(model, survey, stats, recipe, solved)
+        for name, (low, high) in RANGES.items():
+            assert plan.activations[name].scale == pytest.approx(2 * (high - low) / 65535)

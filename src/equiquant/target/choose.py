@@ -203,7 +203,7 @@ class _Chooser:
             self._evidence |= dict.fromkeys(group.members, evidence) | parts
             unsigned = self._survey.unsigned.issuperset(group.sources)
             target = sixteen_bit(self._target) if group.wide else self._target
-            if not self._open.isdisjoint(group.sources):
+            if roomy or not self._open.isdisjoint(group.sources):  # room is for what no histogram shows
                 target = replace(target, method="nonoverflow" if target.scale_kind == "power_of_two" else "minmax")
             params = activation_params(
                 evidence, target, self._recipe, group.sources[0], chosen=bool(given.ends), unsigned=unsigned
