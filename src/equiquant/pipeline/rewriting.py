@@ -21,7 +21,7 @@ from equiquant.graph.decisions import decision_values
 from equiquant.io import Runner, model_bytes
 from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.pipeline.folding import rewritten
-from equiquant.pipeline.proving import LARGE, proof_feeds, reference_kept
+from equiquant.pipeline.proving import LARGE, reference_kept
 from equiquant.pipeline.splitting import alternate
 from equiquant.pipeline.state import RunState
 from equiquant.verify import Reference
@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
 Outputs = list[list[Array]]
 
-FEEDS = 8  # feeds a rewrite is measured on; one of a large model has outputs enough
+FEEDS = 8  # feeds a rewrite is measured on; those of the proof do for a large model
 AUDIBLE_DB = 20.0  # where less of the float output is left, 1% of its energy is noise: worth a warning
 
 
@@ -74,7 +74,7 @@ def rewrite_for_npu(state: RunState, model: ir.Model, reference: Reference) -> t
     if meter is None:
         return model, reference
     _sum_up(state, len(changed), *meter.total_db())
-    return model, meter.reference([str(v.name) for v in model.graph.outputs], proof_feeds(model))
+    return model, meter.reference([str(v.name) for v in model.graph.outputs], len(reference.feeds))
 
 
 def _sum_up(state: RunState, nodes: int, left: float, tensor: str) -> None:
@@ -106,7 +106,8 @@ class _Meter:
     def __init__(self, state: RunState, original: ir.Model, known: Reference) -> None:
         """Run the original, unless a large one is known to give these outputs."""
         large = model_bytes(original) > LARGE
-        fitted, _ = alternate(state.stream.count_up_to(2 if large else 2 * FEEDS))  # the first are `proof_samples`
+        feeds = len(known.feeds) if large else FEEDS  # a fold may have made it large: of two feeds both are known
+        fitted, _ = alternate(state.stream.count_up_to(2 * feeds))  # the first are `proof_samples`
         view = SampleView.picked(state.stream, fitted)
         self._feeds, self._number = list(view), view.number
         self._names = list(dict.fromkeys([*decision_values(original), *(str(v.name) for v in original.graph.outputs)]))
