@@ -87,6 +87,22 @@ def test_a_function_that_was_changed_on_purpose_is_said() -> None:
     text = equalization({"method": "soft", "equivalence_error": 0.2, "tolerance": 1e-5}, RECIPE)
     assert "asked for" in text
     assert "ReLU6 soft" in text
+    assert "ReLU6 was changed as asked" in text
+
+
+@pytest.mark.parametrize(("made_up", "inputs"), [(True, "made-up inputs"), (False, "the samples")])
+def test_a_function_that_moved_unasked_is_told_with_what_moved_it(made_up: bool, inputs: str) -> None:
+    """Scales of before, on inputs that reach a Clip's bound."""
+    section = {"method": "global", "equivalence_error": 1.6e-3, "tolerance": 1e-5}
+    text = equalization(section, RECIPE, made_up=made_up)
+    assert "asked" not in text
+    assert f"; on {inputs} the float function moved by more than the tolerance" in text
+    assert f"0.0016 (on {inputs}; allowed 1e-05)" in text
+
+
+def test_noise_that_is_not_predicted_of_what_was_kept_is_not_drawn() -> None:
+    assert "Predicted noise per tensor" in equalization(SECTION, RECIPE)
+    assert "Predicted noise per tensor" not in equalization(SECTION | {"method": "global+ranges"}, RECIPE)
 
 
 @pytest.mark.parametrize("section", [{}, {"method": "none"}, {"trials": [], "noise": [], "objective_db": {}}])

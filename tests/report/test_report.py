@@ -174,6 +174,17 @@ def test_the_page_shows_the_figures() -> None:
     assert Page(report().to_html()).tags.count("svg") == 2
 
 
+@pytest.mark.parametrize("method", ["global", "soft"])
+def test_the_page_says_what_moved_the_function(method: str) -> None:
+    """Quality is against the float model that was given, whatever became of its ReLU6."""
+    moved = {"method": method, "equivalence_error": 1.6e-3, "tolerance": 1e-5}
+    quality = report().quality
+    assert quality is not None
+    text = Page(report(equalization=moved, quality={**quality, "synthetic": True}).to_html()).text
+    assert ("on made-up inputs the float function moved" in text) == (method == "global")
+    assert "not the one that was given" not in text
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -39,22 +39,37 @@ NOTE = (
     "Equalization evens them out{}; spread is the largest channel range over the median one."
 )
 MEASURED = "Measured: quantized with some of the samples, run on others. "
-KEPT, CHANGED = (
+KEPT, CHANGED, MOVED = (
     " and leaves the float function as it was",
     "; ReLU6 was changed as asked, and with it the float function",
+    "; on {inputs} the float function moved by more than the tolerance",
 )
 
 
-def equalization(cle: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
-    """Return the section for `Report.equalization` as plain data."""
+def equalization(cle: Mapping[str, Any], recipe: Mapping[str, Any], *, made_up: bool = False) -> str:
+    """Return the section for `Report.equalization` as plain data.
+
+    Args:
+        cle: That data.
+        recipe: The recipe as plain data.
+        made_up: The inputs that the model was compared on are.
+    """
     title = "Cross-layer equalization"
     if not cle:
         reason = "found nothing to do" if recipe["cle"] else "was off in this run"
         return section(title, f"Equalization {reason}.")
-    changed = cle.get("replace_clip6_relu") or number(cle.get("equivalence_error")) > number(cle.get("tolerance"))
-    note = NOTE.format(CHANGED if changed else KEPT)
+    inputs = "made-up inputs" if made_up else "the samples"
+    done = CHANGED if _asked(cle) else MOVED.format(inputs=inputs) if _moved(cle) else KEPT
+    note = NOTE.format(done)
     return section(
-        title, note, _summary(cle), _relu6(cle), _trials(cle), _spread(cle), _noise(cle), _pinned(cle.get("tensors"))
+        title,
+        note,
+        _summary(cle, inputs),
+        _relu6(cle),
+        _trials(cle),
+        _spread(cle),
+        _noise(cle),
+        _pinned(cle.get("tensors")),
     )
 
 
@@ -64,16 +79,26 @@ def method_text(name: Any) -> str:
     return METHODS.get(method, method) + STEPS.get(plus + step, plus + step)
 
 
-def _summary(cle: Mapping[str, Any]) -> str:
+def _asked(cle: Mapping[str, Any]) -> bool:
+    """True if the function was changed because the recipe says so."""
+    return bool(cle.get("replace_clip6_relu")) or cle.get("method") == "soft"
+
+
+def _moved(cle: Mapping[str, Any]) -> bool:
+    return number(cle.get("equivalence_error")) > number(cle.get("tolerance"))
+
+
+def _summary(cle: Mapping[str, Any], inputs: str) -> str:
     steps, method = number(cle.get("steps")), cle.get("method", DASH)
-    error, tolerance = number(cle.get("equivalence_error")), number(cle.get("tolerance"))
-    allowed = "asked for" if error > tolerance else f"allowed {figure(tolerance, 2)}"
+    allowed = f"allowed {figure(cle.get('tolerance'), 2)}"
+    if _moved(cle):
+        allowed = "asked for" if method == "soft" else f"on {inputs}; {allowed}"
     shown = {
         "Kept": escape(method_text(method)),
         "Sweeps" if method == "pairwise" else "Solver steps": "until converged" if steps == -1 else figure(steps),
         "Scale classes": figure(cle.get("classes")),
         "Of which rescaled": figure(cle.get("moved")),
-        "Largest change of float output": f"{figure(error, 2)} ({allowed})",
+        "Largest change of float output": f"{figure(cle.get('equivalence_error'), 2)} ({allowed})",
     }
     if not math.isnan(number(cle.get("clip_sqnr_db"))):
         shown["Float output left on other samples (ReLU6)"] = decibels(cle["clip_sqnr_db"])
@@ -132,13 +157,12 @@ def _spread(cle: Mapping[str, Any]) -> str:
 
 
 def _noise(cle: Mapping[str, Any]) -> str:
-    """Return the predicted noise of every rounded tensor: the worst drawn, all in a table."""
-    rows = cle.get("noise") or []
-    if not rows:
+    """Return the predicted noise of every rounded tensor: the worst drawn, all in a table; nothing if not as kept."""
+    rows, kept = cle.get("noise") or [], {"none": "before"}.get(str(cle.get("method")), str(cle.get("method")))
+    if not rows or kept not in rows[0]:
         return ""
     methods = [key for key in rows[0] if key not in ("name", "kind")]
-    kept = cle.get("method") if cle.get("method") in methods else methods[-1]
-    chart = noise_chart(rows, str(kept))
+    chart = noise_chart(rows, kept)
     note = (
         '<p class="soft">SQNR of the output if this tensor were all that is rounded, as the noise model predicts it;'
         f" the {min(NOISE_ROWS, len(rows))} worst of {len(rows)} tensors.</p>"

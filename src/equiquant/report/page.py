@@ -60,9 +60,9 @@ def page(data: Mapping[str, Any]) -> str:
             _head(name, data),
             _warnings(data["warnings"]),
             _tiles(data),
-            _quality(data["quality"], data["equalization"]),
+            _quality(data["quality"]),
             hardware(data["hardware"]),
-            equalization(data["equalization"], recipe),
+            equalization(data["equalization"], recipe, made_up=bool((data["quality"] or {}).get("synthetic"))),
             target(data.get("target") or {}),
             refinement(data["refinement"]),
             mixed_precision(data["mixed_precision"]),
@@ -144,7 +144,7 @@ def _tiles(data: Mapping[str, Any]) -> str:
 
 
 def _changed(cle: Mapping[str, Any]) -> str:
-    """Return the colour of a change of the float output: one that was asked for must be seen."""
+    """Return the colour of a change of the float output: one beyond the tolerance must be seen, asked for or not."""
     return "fair" if number(cle["equivalence_error"]) > number(cle.get("tolerance")) else ""
 
 
@@ -165,7 +165,7 @@ def _output(o: Mapping[str, Any]) -> Iterator[list[Cell | str]]:
         yield [f"of its part {code(name)}", grade_pill(sqnr_db), "", "", ""]
 
 
-def _quality(quality: Mapping[str, Any] | None, cle: Mapping[str, Any]) -> str:
+def _quality(quality: Mapping[str, Any] | None) -> str:
     if not quality:
         return ""
     outputs = table(
@@ -176,8 +176,6 @@ def _quality(quality: Mapping[str, Any] | None, cle: Mapping[str, Any]) -> str:
         f"Quantized against float on {compared_on(quality)}: a sanity check, not an accuracy. Measure accuracy on"
         " held-out data."
     )
-    if number(cle.get("equivalence_error")) > number(cle.get("tolerance")) or cle.get("replace_clip6_relu"):
-        note += " Float is the model after its ReLU6 was changed, not the one that was given."
     tensors = quality.get("tensors") or []
     if not tensors:
         return section("Quality", note, outputs)
