@@ -112,10 +112,11 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         terms = [term for term in terms if (term.kind, term.name) not in exact]
         # Where no class is free, all the methods say what the first says: nothing.
         plans = [plan for plan in plans if plan is plans[0] or plan.z.any() or plan.ranges is not None]
-        noise = {p.method: parallel(lambda term, z=p.z: term.exact(z), terms) for p in plans}  # type: ignore[misc]
+        noise = {plan.method: _exact(terms, plan.z) for plan in plans}
         rows = [(term.kind, term.name) for term in terms]
         told = {p.method: [p.noise.get(row, n) for row, n in zip(rows, noise[p.method], strict=True)] for p in plans}
-        del terms  # as large as the weights
+        if model_bytes(model) > LARGE:
+            terms = []  # as large as the weights
         release_memory()
         measured = survey is not None and _measured(state) and not _clear(model, plans, noise)
         if not measured:
@@ -131,7 +132,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     progress(STEPS)
     best = _choose(state, trials)
     state.decisions += best.decisions
-    state.equalization |= _describe(state, classes, best) | _noise(rows, told)
+    state.equalization |= _describe(state, classes, best) | _noise(rows, _as_proven(told, terms, plans, trials))
     equalized = _applied(state, model, classes, best)
     if best.name == "soft":  # what the Clips' channels reach was no limit
         state.decisions = [d for d in state.decisions if d.rule != "clip_bound"]
@@ -354,6 +355,33 @@ def _describe(state: RunState, classes: ScaleClasses, best: _Trial) -> dict[str,
         ],
     }
     return section
+
+
+def _exact(terms: list[NoiseTerm], z: Array) -> list[float]:
+    """Return the noise over signal of each term at log-scales z, with ranges that hold every value."""
+    return parallel(lambda term: term.exact(z), terms)
+
+
+def _as_proven(told: Noise, terms: list[NoiseTerm], plans: list[EqualizationPlan], trials: list[_Trial]) -> Noise:
+    """Return the predicted noise of the plans, at the log-scales that the proof left them.
+
+    Without terms, as of a large model, only what nothing is left of can be told; other plans that changed have none.
+    """
+    found = dict(told)
+    for plan, trial in zip(plans, trials, strict=True):
+        if np.array_equal(trial.z, plan.z):
+            continue
+        ends = () if trial.ranges is None else trial.ranges.ends
+        kept = {row: noise for row, noise in plan.noise.items() if row in ends}
+        if terms:
+            found[plan.method] = [
+                kept.get((t.kind, t.name), n) for t, n in zip(terms, _exact(terms, trial.z), strict=True)
+            ]
+        elif not trial.z.any():
+            found[plan.method] = told["none"]
+        else:
+            del found[plan.method]
+    return found
 
 
 def _noise(terms: list[tuple[str, str]], noise: Noise) -> dict[str, Any]:
