@@ -110,16 +110,35 @@ def test_a_channel_that_was_never_above_zero_does_not_move(method: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_soft_tells_what_it_changes_on_any_sample() -> None:
+def test_soft_tells_what_it_changes_on_any_sample_and_with_scales_of_before_the_same(tmp_path: Path) -> None:
     """The two samples that rewrites are proven on reach no bound."""
     source, samples = network()
     fitted, others = alternate(16)
     data = np.concatenate([np.tile(samples[:4] * 0.01, (2, 1, 1, 1)), np.tile(samples[4:] * 3, (2, 1, 1, 1))])
     data = data[np.argsort(fitted + others)]
-    report = quantize(source, data=data, preset="a8w8", clip_mode="soft", cle_accept="always").report
-    assert report.equalization["method"] == "soft"
-    assert report.equalization["equivalence_error"] > 1e-4
-    assert any("ClipMode 'soft' moved channels that reach" in warning for warning in report.warnings)
+    options: dict[str, Any] = {"clip_mode": "soft", "cle_accept": "always", "calibration_cache": tmp_path / "stats"}
+    first, again = (quantize(source, data=data, preset="a8w8", **options).report for _ in range(2))
+    assert first.equalization["method"] == "soft"
+    assert first.equalization["equivalence_error"] > 1e-4
+    assert first.equalization["equivalence_error"] == again.equalization["equivalence_error"]
+    for report in (first, again):
+        assert any("ClipMode 'soft' moved channels that reach" in warning for warning in report.warnings)
+
+
+@pytest.mark.filterwarnings("ignore:On samples that the scales were not found on")
+def test_it_is_proven_on_no_sample_that_the_scales_were_not_found_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one feed is all that can be afforded a second may drive the channels farther."""
+    monkeypatch.setattr("equiquant.pipeline.judging.MACS_PER_SECOND", 1.0)
+    source, samples = network()
+    samples = samples[:4] * 10
+    samples[alternate(2)[0]] /= 10
+    for _ in range(2):
+        report = quantize(source, data=samples, preset="a8w8", calibration_cache=tmp_path / "stats").report
+        assert report.equalization["moved"] > 1
+        assert not report.equalization["rolled_back"]
+        assert report.equalization["equivalence_error"] < 1e-5
 
 
 def test_quantizing_measures_it_too_with_scales_of_before_as_well(tmp_path: Path) -> None:

@@ -12,13 +12,12 @@ from equiquant.decisions import Decision
 from equiquant.equalization import ScaleClasses, replace_clip6, split_clips
 from equiquant.graph import edit, query
 from equiquant.pipeline.clip_reach import ClipReach, clip_reach
-from equiquant.pipeline.judging import Judge, Yardstick
-from equiquant.pipeline.proving import proof_samples
+from equiquant.pipeline.judging import Judge, Yardstick, fitted_feeds
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
-from equiquant.verify import Reference
+from equiquant.verify import Reference, equivalence
 
-__all__ = ["check_clips", "float_reach", "prepare_clips", "replaces_clips", "warn_of_strays"]
+__all__ = ["check_clips", "float_reach", "prepare_clips", "replaces_clips", "tell_of_soft", "warn_of_strays"]
 
 Array = npt.NDArray[Any]
 
@@ -42,6 +41,7 @@ def prepare_clips(state: RunState, model: ir.Model, reference: Reference, judge:
         judge: One of the model as it is; None only where the recipe replaces no Clip.
     """
     recipe = state.recipe
+    reference = reference.first(fitted_feeds(model, state.stream))  # others may drive a ReLU6 farther
     if replaces_clips(recipe):
         assert judge is not None
         return _replace_clip6(state, model, reference, judge)
@@ -68,7 +68,7 @@ def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge
         f"ReplaceClip6Relu replaced {len(replaced)} Clip(0, 6) by Relu, which changed the float function:"
         f" {damage:.1f} dB are left before any rounding{made_up}. Set it to False to keep the function."
     )
-    return Reference.of(model, proof_samples(state, model))
+    return Reference.of(model, reference.feeds)
 
 
 def float_reach(
@@ -109,6 +109,26 @@ def warn_of_strays(state: RunState, classes: ScaleClasses, reach: ClipReach, z: 
             f"One half of the samples drove {strayed} of the {moved} channels that move under a Clip so much farther"
             " than the other that samples not given may drive some to its bound: there the equalized model would"
             " differ. More samples, or clip_mode='per_channel', keep the function."
+        )
+
+
+def tell_of_soft(state: RunState, model: ir.Model, equalized: ir.Model, proven: float, judge: Judge | None) -> None:
+    """Say how far `soft` changed the function: on what it was proven on, or on samples held back, which may reach more.
+
+    Args:
+        state: The run.
+        model: The folded float model.
+        equalized: The same with the scales.
+        proven: The largest change on the samples of the proof.
+        judge: One of the model; None to make one.
+    """
+    judge = judge or Judge(model, state.stream, state.recipe)
+    error = max(proven, equivalence(model, equalized, list(judge.held)).error)
+    state.equalization["equivalence_error"] = error
+    if error > state.recipe.equivalence_tolerance:
+        state.warn(
+            f"ClipMode 'soft' moved channels that reach a Clip's bound, which changed the float output by {error:.1e}"
+            " of its magnitude. Use 'exact' or 'per_channel' to keep the function."
         )
 
 

@@ -29,7 +29,14 @@ from equiquant.numerics.noise import NoiseTerm
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.clip_reach import ClipReach, held_by_clips
-from equiquant.pipeline.clips import check_clips, float_reach, prepare_clips, replaces_clips, warn_of_strays
+from equiquant.pipeline.clips import (
+    check_clips,
+    float_reach,
+    prepare_clips,
+    replaces_clips,
+    tell_of_soft,
+    warn_of_strays,
+)
 from equiquant.pipeline.input_grids import input_ranges, on_grids
 from equiquant.pipeline.judging import EQUAL_DB, Judge
 from equiquant.pipeline.proving import LARGE
@@ -37,7 +44,7 @@ from equiquant.pipeline.solving import SOLVING_STEPS, solve
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
 from equiquant.refine import Original
-from equiquant.verify import Equivalence, Proof, Reference, apply_known, apply_proven, equivalence
+from equiquant.verify import Equivalence, Proof, Reference, apply_known, apply_proven
 
 __all__ = ["Equalized", "equalize", "equalize_as"]
 
@@ -136,10 +143,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     equalized = _applied(state, model, classes, best)
     if best.name == "soft":  # what the Clips' channels reach was no limit
         state.decisions = [d for d in state.decisions if d.rule != "clip_bound"]
-        on_held = equivalence(model, equalized.model, list(judge.held))
-        most = max(best.equivalence, on_held, key=lambda equal: equal.error)
-        state.equalization["equivalence_error"] = most.error
-        _warn_of_soft(state, most)
+        tell_of_soft(state, model, equalized.model, best.equivalence.error, judge)
     if reach is not None and best.name != "soft":
         warn_of_strays(state, classes, reach, best.z)
     if state.quantize:
@@ -170,9 +174,7 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
         scales.method, scales.z, scales.steps, proof.equivalence, proof.decisions, scales.ranges, None, proof.model
     )
     tolerance = state.recipe.equivalence_tolerance
-    if trial.name == "soft":
-        _warn_of_soft(state, trial.equivalence)
-    elif proof.equivalence.error > tolerance and not state.stream.synthetic:
+    if trial.name != "soft" and proof.equivalence.error > tolerance and not state.stream.synthetic:
         state.warn(
             f"The equalization among the statistics moved '{proof.equivalence.output}' by {proof.equivalence.error:.1e}"
             " of its magnitude on the samples given; those it was proven on moved by no more than"
@@ -181,6 +183,8 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
     state.decisions += trial.decisions
     state.equalization |= _describe(state, classes, trial)
     equalized = _applied(state, model, classes, trial)
+    if trial.name == "soft":
+        tell_of_soft(state, model, equalized.model, trial.equivalence.error, judge)
     if not state.stream.synthetic:
         _check_clips(state, model, classes, trial, equalized, judge)
     return equalized
@@ -192,15 +196,6 @@ def _check_clips(
     """Measure what is left of the function on samples held back, where a Clip's bound may be reached unawares."""
     if classes.clips and trial.name != "soft" and trial.z.any():
         check_clips(state, model, equalized.model, judge or Judge(model, state.stream, state.recipe))
-
-
-def _warn_of_soft(state: RunState, found: Equivalence) -> None:
-    """Say that the function was changed, where `soft` did."""
-    if found.error > state.recipe.equivalence_tolerance:
-        state.warn(
-            f"ClipMode 'soft' moved channels that reach a Clip's bound, which changed the float output by"
-            f" {found.error:.1e} of its magnitude. Use 'exact' or 'per_channel' to keep the function."
-        )
 
 
 def _survey(state: RunState, model: ir.Model, recipe: Recipe) -> target.Survey | None:

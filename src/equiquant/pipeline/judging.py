@@ -37,7 +37,7 @@ from equiquant.pipeline.splitting import alternate, held_back
 from equiquant.recipe import Recipe
 from equiquant.refine import Original, OutputMeans, Refinement, layers_of, output_means, refine
 
-__all__ = ["EQUAL_DB", "MOST_FITTED", "MOST_HELD", "Judge", "Yardstick", "affordable_feeds"]
+__all__ = ["EQUAL_DB", "MOST_FITTED", "MOST_HELD", "Judge", "Yardstick", "affordable_feeds", "fitted_feeds"]
 
 Array = npt.NDArray[Any]
 Mean = Callable[[Iterable[float]], float]
@@ -60,6 +60,11 @@ def affordable_feeds(model: ir.Model, stream: SampleStream, seconds: float) -> i
     """Return how many feeds a usual CPU runs in some seconds: counted, not timed, so that a run can be repeated."""
     batch = batch_size(stream.first(1)[0])
     return int(seconds * MACS_PER_SECOND / (batch * max(sum(map(multiplications, model.graph)), LEAST_MACS)))
+
+
+def fitted_feeds(model: ir.Model, stream: SampleStream) -> int:
+    """Return how many feeds scales are found on, where the data are so many."""
+    return max(FEWEST_FEEDS, min(_times(stream) * MOST_FEEDS, affordable_feeds(model, stream, SECONDS) // 2))
 
 
 def _times(stream: SampleStream) -> int:
@@ -169,8 +174,7 @@ class Judge:
         self._recipe, self._mean = recipe, mean
         self.affordable = affordable_feeds(model, stream, SECONDS)
         times = _times(stream)
-        feeds = max(FEWEST_FEEDS, min(times * MOST_FEEDS, self.affordable // 2))
-        known = stream.count_up_to(2 * feeds)
+        known = stream.count_up_to(2 * fitted_feeds(model, stream))
         trial = affordable_feeds(model, stream, TRIAL_SECONDS)
         most = max(FEWEST_FEEDS, min(times * MOST_MEASURED, trial // 2))
         fitted, between = alternate(known)

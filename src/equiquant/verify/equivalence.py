@@ -81,6 +81,10 @@ class Reference:
                 found.append(name)
         return tuple(found)
 
+    def first(self, feeds: int) -> Reference:
+        """Return what is known of the first feeds."""
+        return Reference(self.names, self.feeds[:feeds], self._outputs[:feeds])
+
     def outputs(self, names: Sequence[str]) -> list[list[Array]] | None:
         """Return the named outputs for each feed, None if one of them is not known."""
         if not set(names) <= set(self.names):
