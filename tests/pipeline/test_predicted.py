@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,23 +10,22 @@ import pytest
 
 from equiquant import quantize
 from equiquant.pipeline import equalizing
-from equiquant.verify import Proof
+from equiquant.verify import Proof, apply_proven
 from tests.canonical.support import proto, weights
 
 DATA = np.random.default_rng(1).standard_normal((8, 3, 6, 6)).astype(np.float32)
 OPTIONS: dict[str, Any] = {"preset": "a8w8", "cle_accept": "always", "weight_rounding": "nearest", "data": DATA}
 
 
-def _predicted(monkeypatch: pytest.MonkeyPatch, share: float) -> dict[str, Any]:
+def _predicted(monkeypatch: pytest.MonkeyPatch, share: float) -> Mapping[str, Any]:
     """Return the report's section where the proof left a share of the log-scales."""
     given = weights(w=(8, 3, 1, 1), v=(4, 8, 1, 1))
     given["w"] *= np.logspace(0, -2, 8, dtype=np.float32).reshape(8, 1, 1, 1)
     given["v"] /= np.logspace(0, -2, 8, dtype=np.float32).reshape(1, 8, 1, 1)
     model = proto("a = Conv(x, w) r = Relu(a) y = Conv(r, v)", "float[N,3,6,6] x", "float[] y", given)
-    prove = equalizing.apply_proven
 
     def left(model: Any, classes: Any, z: Any, *rest: Any) -> Proof:
-        return prove(model, classes, share * z, *rest)
+        return apply_proven(model, classes, share * z, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(equalizing, "apply_proven", left)
