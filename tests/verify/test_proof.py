@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from equiquant.equalization import find_classes
+from equiquant.decisions import Decision
+from equiquant.equalization import ScaleClasses, apply, find_classes
 from equiquant.equalization.apply import powers_of_two
 from equiquant.equalization.rules import RULES, passing
 from equiquant.verify import Equivalence, Proof, Reference, apply_proven
@@ -63,10 +64,18 @@ def test_several_guilty_layers_are_found(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(RULES, "Sigmoid", passing.homogeneous)
     monkeypatch.setitem(RULES, "Tanh", passing.homogeneous)
     case = Case("two", MIXED.nodes.replace("u = Relu(d)", "u = Tanh(d)"), weights=WEIGHTS)
+    tried: list[bytes] = []
+
+    def noted(model: ir.Model, classes: ScaleClasses, z: np.ndarray) -> list[Decision]:
+        tried.append(z.tobytes())
+        return apply(model, classes, z)
+
+    monkeypatch.setattr("equiquant.verify.proof.apply", noted)
     _, proof = prove(case)
     assert rolled_back(proof) == ["Conv_b", "Conv_d"]
     assert proof.equivalence.error <= 1e-5
     assert proof.z.any()
+    assert len(tried) == len(set(tried))  # a run of a large network takes long
 
 
 def test_powers_of_two_answer_rounding_noise() -> None:

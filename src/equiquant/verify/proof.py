@@ -163,7 +163,7 @@ class _Trial:
         They are searched for with powers of two, which show no rounding noise; `z` itself is tried on what is left.
         """
         blocks = _blocks(self.classes, z)
-        kept = self._add(np.zeros_like(z), exact, list(blocks.values()))
+        kept = self._add(np.zeros_like(z), exact, list(blocks.values()), failing=True)
         guilty = {name: ids for name, ids in blocks.items() if (kept[ids] != exact[ids]).any()}
         reason = "equalizing its channels changed the function; they keep their scale"
         notes = tuple(_rollback(name, reason) for name in guilty)
@@ -176,17 +176,25 @@ class _Trial:
         rounded = self.run(kept, (*notes, _power_of_two(proof.equivalence, "whole network")))
         return rounded if self.holds(rounded) else self.run(np.zeros_like(z), (_rollback("whole network", UNSTEADY),))
 
-    def _add(self, base: Array, target: Array, blocks: list[Array]) -> Array:
-        """Return `base` with `target` taken over for as many blocks as the proof allows."""
-        trial = base.copy()
-        for ids in blocks:
-            trial[ids] = target[ids]
-        if not (trial != base).any() or self.holds(self.run(trial)):
+    def _add(self, base: Array, target: Array, blocks: list[Array], *, failing: bool) -> Array:
+        """Return `base` with `target` taken over for as many blocks as the proof allows: not all, if `failing`."""
+        trial = _with(base, target, blocks)
+        if not failing and (not (trial != base).any() or self.holds(self.run(trial))):
             return trial
-        if len(blocks) == 1:
+        if len(blocks) <= 1:
             return base
-        middle = len(blocks) // 2
-        return self._add(self._add(base, target, blocks[:middle]), target, blocks[middle:])
+        first, rest = blocks[: len(blocks) // 2], blocks[len(blocks) // 2 :]
+        half = self._add(base, target, first, failing=False)
+        # with the whole first half the rest would make the trial that failed
+        return self._add(half, target, rest, failing=np.array_equal(half, _with(base, target, first)))
+
+
+def _with(base: Array, target: Array, blocks: list[Array]) -> Array:
+    """Return `base` with `target` taken over for these blocks."""
+    merged = base.copy()
+    for ids in blocks:
+        merged[ids] = target[ids]
+    return merged
 
 
 def _finite(value: ir.Value) -> bool:
