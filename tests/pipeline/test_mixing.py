@@ -330,6 +330,29 @@ def test_a_target_that_refinement_reaches_raises_nothing() -> None:
     assert _mixed(target_sqnr=between)["float"] != []
 
 
+def _without_relu6(name: str, **options: Any) -> Report:
+    """Quantize a network whose ReLU6 cuts off much, with Relu in its place."""
+    given = weights(v=(8, 3, 3, 3), u=(8, 8, 3, 3), w=(5, 8)) | {
+        "lo": np.array(0, np.float32),
+        "hi": np.array(6, np.float32),
+    }
+    given["v"], given["u"] = given["v"] * np.float32(0.7), given["u"] * np.float32(0.7)
+    nodes = """
+        a = Conv <pads = [1, 1, 1, 1]> (x, v) r = Clip (a, lo, hi) b = Conv <pads = [1, 1, 1, 1]> (r, u)
+        s = Clip (b, lo, hi) p = GlobalAveragePool (s) f = Flatten (p) y = Gemm <transB = 1> (f, w)
+    """
+    model = proto(nodes, "float[N,3,8,8] x", "float[] y", given)
+    return quantize(model, data=list(_data()), preset=name, replace_clip6_relu=True, **options).report
+
+
+@pytest.mark.parametrize("name", ["a8w8", "xint8"])
+def test_what_changed_the_function_is_made_good_as_in_the_result(name: str) -> None:
+    trials = {trial["name"]: trial["sqnr_db"] for trial in _without_relu6(name).refinement["trials"]}
+    assert max(trials.values()) > trials["none"] + 6
+    assert _without_relu6(name, target_sqnr=max(trials.values()) - 1).mixed_precision["float"] == []
+    assert _without_relu6(name, keep_float=1).mixed_precision["sqnr_before_db"] > trials["none"] + 6
+
+
 def test_statistics_alone_measure_nothing(tmp_path: Path) -> None:
     file = tmp_path / "some.stats"
     _quantize(calibration_cache=file)

@@ -30,8 +30,9 @@ from equiquant.errors import DataError, OptionError
 from equiquant.io import release_memory
 from equiquant.numerics.affine import INT_TYPES
 from equiquant.numerics.sqnr import decibels, mean_noise_db
+from equiquant.pipeline.equalizing import Equalized
 from equiquant.pipeline.judging import Judge
-from equiquant.pipeline.refining import refinements
+from equiquant.pipeline.refining import original_of, refinements
 from equiquant.pipeline.solving import channel_gains, channel_statistics, quantizer_model
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
@@ -68,20 +69,19 @@ class _Ranking:
     measured: Mapping[str, float]
 
 
-def mix_precision(state: RunState, model: ir.Model, reference: ir.Model, ranges: Ranges | None) -> Mix:
+def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) -> Mix:
     """Choose the layers that are raised, and describe the choice in the report.
 
     Args:
         state: The run; its recipe says how many layers, or what to reach.
-        model: The model that will be quantized; only read.
-        reference: The float model to be true to.
-        ranges: Ranges chosen with the scales.
+        reference: The float model to be true to: the original where its function was changed.
+        equalized: The float model that will be quantized; only read.
 
     Raises:
         OptionError: More layers are asked for than there are, or raising all does not reach `target_sqnr`.
         DataError: There are only statistics of samples, and `target_sqnr` needs the samples.
     """
-    recipe = state.recipe
+    recipe, model, ranges = state.recipe, equalized.model, equalized.ranges
     if not recipe.mixes:
         return Mix(recipe)
     if state.stream.synthetic and state.recalled is not None and not state.recalled.synthetic:
@@ -101,8 +101,11 @@ def mix_precision(state: RunState, model: ir.Model, reference: ir.Model, ranges:
         to_float = scale.rank("float") if recipe.raise_to == "float" and not _only_int16(recipe) else None
         to_int16 = scale.rank("int16") if recipe.raises_to_int16 else None
 
+        refinable, _ = layers_of(model, scale.plan)
+        original = original_of(reference, equalized, refinable)
+
         def measure(mix: Mix, refinement: Refinement | None = None) -> float:
-            result = judge.sqnr_db(model, ranges, mix.recipe, refinement=refinement)
+            result = judge.sqnr_db(model, ranges, mix.recipe, original, refinement)
             release_memory()
             return result
 
@@ -118,7 +121,7 @@ def mix_precision(state: RunState, model: ir.Model, reference: ir.Model, ranges:
                     f" {after:.1f} dB with them, on {_measured_on(state)}. Other rounding is what limits this model."
                 )
         else:
-            tried, _ = refinements(state, layers_of(model, scale.plan)[0])
+            tried, _ = refinements(state, refinable)
             search = _Search(recipe, to_float or to_int16, measure, next(reversed(tried.values()), None))
             before = search.before
             kept, wide, after = search.fewest(_measured_on(state))

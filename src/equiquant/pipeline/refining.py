@@ -32,7 +32,7 @@ from equiquant.refine import (
 )
 from equiquant.target import QuantPlan, target_of
 
-__all__ = ["refined", "refined_by_means", "refinements"]
+__all__ = ["original_of", "refined", "refined_by_means", "refinements"]
 
 MOST_AUTO = 48  # feeds fitted to where rounding was not asked for: more gave no more dB (docs/refinement.md)
 FITTED_SECONDS = 0.75  # of float inference that the fitted feeds may cost, unless rounding is asked for
@@ -81,7 +81,7 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
     state.decisions += refused if asked else []
     if not candidates or not layers:
         return model, plan
-    original = _original(reference, equalized, layers)
+    original = original_of(reference, equalized, layers)
     fitted, held = _split(state, model, rounding=any(c.round_weights for c in candidates.values()))
     apart = set(fitted).isdisjoint(held)
     if not apart:
@@ -155,7 +155,7 @@ def refined_by_means(
     return (model, plan) if found is None else (found.model, found.plan)
 
 
-def _original(reference: ir.Model, equalized: Equalized, layers: list[Layer]) -> Original | None:
+def original_of(reference: ir.Model, equalized: Equalized, layers: list[Layer]) -> Original | None:
     """Return the network to aim at where it is not the one to quantize, if its layers lie between the same tensors."""
     if equalized.factors is None:
         return None

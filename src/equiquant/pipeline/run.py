@@ -138,7 +138,7 @@ def run(
         if not quantize:
             _sign(model, state)
             return Outcome(model, report_of(state))
-        mix = mix_precision(state, model, folded or model, equalized.ranges)
+        mix = mix_precision(state, folded or model, equalized)
         plan, stats = _plan(state, model, equalized.ranges, mix)
         if stream.synthetic and not stats.synthetic:
             model, plan = refined_by_means(state, model, plan, stats)
