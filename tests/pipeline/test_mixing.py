@@ -353,6 +353,12 @@ def test_what_changed_the_function_is_made_good_as_in_the_result(name: str) -> N
     assert _without_relu6(name, keep_float=1).mixed_precision["sqnr_before_db"] > trials["none"] + 6
 
 
+def test_what_changed_the_function_is_no_layers_harm() -> None:
+    mixed = _without_relu6("a8w8", keep_float=1, int16=1).mixed_precision
+    for row in mixed["layers"]:
+        assert min(row["measured_float_db"], row["measured_int16_db"]) > mixed["sqnr_before_db"] + 20
+
+
 def test_statistics_alone_measure_nothing(tmp_path: Path) -> None:
     file = tmp_path / "some.stats"
     _quantize(calibration_cache=file)

@@ -4,7 +4,8 @@ Two figures a layer, each the signal-to-noise ratio of the network's decisions i
 
 - estimated: the terms of the noise objective (`numerics.noise`) of its weight, its bias and the tensors it reads;
 - measured: the float model with only this layer's weight, bias and inputs rounded (and its output, if that would stay
-  float without it), run on held-back samples; for 16-bit activations, with only what it reads and writes rounded.
+  float without it), run on held-back samples; for 16-bit activations, with only what it reads and writes rounded. What
+  changed the function on purpose is no layer's harm and would drown it: this is against the model that is quantized.
 
 Of several decisions the figure is that of their mean noise over signal, near the worst one's: a layer that reaches only
 one of them is weighed by that one, and `target_sqnr` is not reached while one is far below it.
@@ -97,7 +98,8 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
         layers = target.layers(model, survey.nodes, {name for g in survey.groups for name in g.members})
         _check_counts(recipe, len(layers))
         judge = Judge(reference, state.stream, recipe, mean_noise_db)
-        scale = _Scale(state, model, ranges, judge, survey, layers)
+        own = judge if equalized.factors is None else Judge(model, state.stream, recipe, mean_noise_db)
+        scale = _Scale(state, model, ranges, own, survey, layers)
         to_float = scale.rank("float") if recipe.raise_to == "float" and not _only_int16(recipe) else None
         to_int16 = scale.rank("int16") if recipe.raises_to_int16 else None
 

@@ -27,7 +27,7 @@ SHOWN = 12  # layers listed in the open
 NOTE = (
     "SQNR of the decisions if this layer alone were rounded. Estimated: by the noise model. Measured: on held-back"
     " samples, with its weight, bias and inputs rounded; for int16, with only the activations it reads and writes. Of"
-    " several decisions: of their mean noise over signal."
+    " several decisions: of their mean noise over signal. What changed the function on purpose counts for no layer."
 )
 
 
