@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from equiquant import quantize
+from equiquant.pipeline.splitting import alternate
 from tests.canonical.support import proto, weights
 
 STEP = 1 / 128
@@ -38,6 +39,19 @@ def test_pixels_are_kept(model: onnx.ModelProto, preset: str, method: str) -> No
     assert found["zero_point"] == 127
     assert [d["where"] for d in report["decisions"] if d["rule"] == "input_grid"] == ["x"]
     assert "x" not in [row["name"] for row in report["equalization"].get("noise", ())]
+
+
+@pytest.mark.parametrize(("value", "end"), [(60.0, 120.0), (60.4, None)])
+def test_samples_that_scales_are_not_chosen_on_count_too(
+    model: onnx.ModelProto, value: float, end: float | None
+) -> None:
+    data = photos(127, 150)
+    data[alternate(16)[1][0], 0, 0, 0] = value * STEP
+    found, report = of_input(model, data, preset="a8w8")
+    assert bool([d for d in report["decisions"] if d["rule"] == "input_grid"]) == (end is not None)
+    if end is not None:  # whole steps, and room beyond the largest
+        assert STEP / found["scale"] == pytest.approx(round(STEP / found["scale"]), rel=1e-6)
+        assert found["scale"] * (255 - found["zero_point"]) > end * STEP
 
 
 def test_symmetric_activations_keep_them_too(model: onnx.ModelProto) -> None:

@@ -6,6 +6,7 @@ is twice as fine, so those of all arrays count together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -40,12 +41,13 @@ class Grid:
     def range_of(self, levels: int) -> tuple[float, float]:
         """Return the ends of a range of so many steps whose grid has every value, the room left beyond on both sides.
 
-        Where values are on one side of 0 only, so is the room: an image has no negative pixels.
+        Where values are on one side of 0 only, so is the room: an image has no negative pixels. What few steps leave
+        unused goes half beyond the values, for larger ones, and half between them, for a grid finer than was seen.
 
-        >>> Grid(0.5, -100, 150).range_of(255), Grid(0.5, 0, 100).range_of(255)
-        ((-51.0, 76.5), (0.0, 63.75))
+        >>> Grid(0.5, -100, 150).range_of(255), Grid(0.5, 0, 100).range_of(255), Grid(1.0, 0, 15).range_of(255)
+        ((-51.0, 76.5), (0.0, 127.5), (0.0, 63.75))
         """
-        finer = max(1, levels // self._span)  # steps of the range in one of the grid
+        finer = _finer(levels, self._span)
         low, high = min(self.low, 0) * finer, max(self.high, 0) * finer
         room = levels - (high - low)
         below = 0 if low == 0 else room if high == 0 else room // 2
@@ -54,8 +56,7 @@ class Grid:
 
     def symmetric_range(self, levels: int) -> float:
         """Return the end of a range of so many steps on either side of 0 whose grid has every value."""
-        largest = max(-self.low, self.high)
-        return self.step / (levels // largest) * levels
+        return self.step / _finer(levels, max(-self.low, self.high)) * levels
 
     def fits(self, levels: int, *, symmetric: bool) -> bool:
         """True if a range of so many steps, on either side of 0 where symmetric, can have every value."""
@@ -64,6 +65,11 @@ class Grid:
     @property
     def _span(self) -> int:
         return max(self.high, 0) - min(self.low, 0)
+
+
+def _finer(levels: int, used: int) -> int:
+    """Return the steps of the range in one of the grid: as many times as its values may grow."""
+    return max(1, math.isqrt(levels // used))
 
 
 def grid_of(arrays: Iterable[Array], most: int) -> Grid | None:

@@ -114,7 +114,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         reach = None if state.quantize else float_reach(state, model, classes, progress)
         plans, terms = _solved(state, model, classes, asked, survey, judge, reach, lambda done: progress(1 + done))
         plans = [plan.moved_to(classes, without_growth(classes, plan.z)) for plan in plans]
-        exact, found = input_ranges(model, survey, asked, judge.fitted) if survey and state.quantize else ({}, [])
+        exact, found = input_ranges(model, survey, asked, state.stream) if survey and state.quantize else ({}, [])
         state.decisions += found
         terms = [term for term in terms if (term.kind, term.name) not in exact]
         # Where no class is free, all the methods say what the first says: nothing.

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from equiquant.calibrate import SampleView
+from equiquant.calibrate import SampleStream
 from equiquant.decisions import Decision
 from equiquant.equalization import EqualizationPlan, Ranges
 from equiquant.numerics.grid import Grid, grid_of
@@ -22,14 +22,14 @@ __all__ = ["input_ranges", "on_grids"]
 Ends = Mapping[tuple[str, str], tuple[float, ...]]
 
 
-def input_ranges(model: ir.Model, survey: Survey, recipe: Recipe, samples: SampleView) -> tuple[Ends, list[Decision]]:
+def input_ranges(model: ir.Model, survey: Survey, recipe: Recipe, samples: SampleStream) -> tuple[Ends, list[Decision]]:
     """Return the ranges of the inputs whose values all lie on a grid, as `ChosenRanges.ends`, and the decisions.
 
     Args:
         model: The model; only read.
         survey: What will be quantized.
         recipe: Whether ranges are chosen for least noise with scales of any size; others are as asked for.
-        samples: What to look at; made-up ones tell nothing.
+        samples: All there are: no later one may lie beside the grid. Made-up ones tell nothing.
     """
     target = survey.target
     fine = target.activation.bits > 8  # loses nothing on any grid
