@@ -181,7 +181,8 @@ _EXTRA = [
         "bool",
         True,
         "bias_correction",
-        "Set each layer's bias so that its mean output is that of the float network, where that measures better.",
+        "Set each layer's bias so that its mean output is that of the float network, where that measures better; not by"
+        " a single sample.",
     ),
     applied(
         "WeightRounding",

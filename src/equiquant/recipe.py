@@ -138,7 +138,7 @@ class Recipe:
         cle_steps: Sweeps of the pairwise solver; −1 sweeps until it converges.
         cle_append_bias: The bias counts in the range of a producing row.
         bias_correction: Set each layer's bias so that its mean output is that of the float network, where that measures
-            better.
+            better; not by a single sample.
         weight_rounding: `nearest`; `optimal`, weights rounded for the inputs they meet, where that measures better;
             `auto`, optimal unless the network is so large that it would take long.
         calibration: How an activation's range is chosen: `minmax`; `noise`, the range that adds least noise to the

@@ -155,6 +155,13 @@ def test_quantizing_measures_it_too_with_scales_of_before_as_well(tmp_path: Path
     assert left[0] == left[1] < 40
 
 
+def test_a_single_sample_tells_nothing_of_others() -> None:
+    source, samples = network()
+    for count, told in ((1, False), (2, True)):
+        report = quantize(source, data=samples[:count], preset="a8w8", cle_accept="always").report
+        assert ("clip_sqnr_db" in report.equalization) == told
+
+
 TAILS = {
     "rows": ("a = MatMul(x, w1) c = Clip(a, low, high) y = MatMul(c, w2)", "float[1,10,3] x"),
     "as many rows as channels": ("a = MatMul(x, w1) c = Clip(a, low, high) y = MatMul(c, w2)", "float[1,8,3] x"),

@@ -248,6 +248,18 @@ def test_nonsense_is_refused(options: dict[str, Any], says: str) -> None:
         _quantize(**options)
 
 
+def test_what_was_not_held_back_is_not_said_to_be() -> None:
+    one = list(_data(1))
+    report = quantize(_model(), data=one, preset="a8w8", keep_float=1).report
+    assert report.mixed_precision["held"] is False
+    page = report.to_html()
+    section = page[page.index("Mixed precision") : page.index("With them")]
+    assert "on the calibration samples, with its" in section
+    assert "held-back" not in section
+    with pytest.raises(OptionError, match="dB are left on the calibration samples"):
+        quantize(_model(), data=one, preset="a8w8", target_sqnr=199.0)
+
+
 def _small(nodes: str, **weights: Array) -> onnx.ModelProto:
     model = onnx.parser.parse_model(f"""
         <ir_version: 8, opset_import: ["" : 17]>

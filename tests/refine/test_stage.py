@@ -151,6 +151,18 @@ def test_few_samples_are_split_too(count: int, fitted: int, held: int) -> None:
     assert (section["fitted"], section["held"]) == (fitted, held)
 
 
+def test_biases_are_not_corrected_for_a_single_sample() -> None:
+    one, batch = (quantize(chain(), data=[data()[:count]], **SETTINGS).report for count in (1, 4))
+    assert [t["name"] for t in one.refinement["trials"]] == ["none", "rounding"]
+    assert ("no_data", False) in [(d.rule, d.applied) for d in one.decisions if "biases" in d.reason]
+    assert not one.recipe.bias_correction
+    assert [t["name"] for t in batch.refinement["trials"]] == [
+        "none",
+        "bias correction",
+        "bias correction and rounding",
+    ]
+
+
 def test_auto_leaves_large_networks_and_optimal_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(STAGE, "AUTO_COST", 1.0)
     report = quantize(chain(), data=data(), **SETTINGS).report

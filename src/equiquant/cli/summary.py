@@ -29,7 +29,7 @@ from equiquant.report.markup import (
     seconds_text,
     spread_text,
 )
-from equiquant.report.mixing import mixing_cost
+from equiquant.report.mixing import measured_on, mixing_cost
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,8 +111,7 @@ def _run_facts(
         )
     if report.mixed_precision:
         mixed = report.mixed_precision
-        where = "made-up inputs" if mixed["made_up"] else "held-back samples"
-        gain = f"{decibels(mixed['sqnr_before_db'])} → {decibels(mixed['sqnr_db'])} on {where}, {DECIDED}"
+        gain = f"{decibels(mixed['sqnr_before_db'])} → {decibels(mixed['sqnr_db'])} on {measured_on(mixed)}, {DECIDED}"
         yield "Mixed", f"{mixing_cost(mixed)}: {gain}"
     refused = sum(not d.applied for d in report.decisions)
     if refused:

@@ -134,6 +134,8 @@ def tell_of_soft(state: RunState, model: ir.Model, equalized: ir.Model, proven: 
 
 def check_clips(state: RunState, model: ir.Model, equalized: ir.Model, judge: Judge) -> None:
     """Say what of the float function is left on samples the scales were not found on: they may reach a Clip's bound."""
+    if judge.rest is None:
+        return
     replaced = "replace_clip6_relu" in state.equalization  # the judge compares with the network before that
     with state.stages("prove"):
         left = Yardstick(model, judge.held).sqnr_db(equalized) if replaced else judge.float_sqnr_db(equalized)

@@ -120,13 +120,14 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
             if after <= before:
                 state.warn(
                     f"Raising {len(kept) + len(wide)} of {len(layers)} layers does not help: {before:.1f} dB without,"
-                    f" {after:.1f} dB with them, on {_measured_on(state)}. Other rounding is what limits this model."
+                    f" {after:.1f} dB with them, on {_measured_on(state, judge)}. Other rounding is what limits this"
+                    " model."
                 )
         else:
             tried, _ = refinements(state, refinable)
             search = _Search(recipe, to_float or to_int16, measure, next(reversed(tried.values()), None))
             before = search.before
-            kept, wide, after = search.fewest(_measured_on(state))
+            kept, wide, after = search.fewest(_measured_on(state, judge))
             mix = _resolved(recipe, kept, wide)
         sixteen = _sixteen(model, mix.recipe)
         named = _sixteen(model, recipe) & sixteen if recipe.nodes_to_int16 else set()
@@ -135,12 +136,14 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
             "sqnr_before_db": before,
             "sqnr_db": after,
             "made_up": state.stream.synthetic,
+            "held": judge.rest is not None,
         }
     return mix
 
 
-def _measured_on(state: RunState) -> str:
-    return "made-up inputs" if state.stream.synthetic else "held-back samples"
+def _measured_on(state: RunState, judge: Judge) -> str:
+    found = "held-back samples" if judge.rest is not None else "the calibration samples"
+    return "made-up inputs" if state.stream.synthetic else found
 
 
 def _sixteen(model: ir.Model, recipe: Recipe) -> set[str]:

@@ -39,6 +39,7 @@ NO_DATA = (
 NO_IMAGES = "The image options say how image files become inputs; the data given are arrays, and taken as they are."
 BYTES = "The model takes images as bytes: mean, std and scale do nothing, for it must normalize them itself."
 COMPARED, FAR = 4, 2.0  # samples, and times what the statistics say of an input
+ONE_SAMPLE = "biases are not corrected: a single sample would be all they are right for. Give a few dozen"
 NO_CLIPPING = "made-up inputs do not say which large values are rare: ranges reach them all ('minmax', not 'noise')"
 
 
@@ -90,10 +91,17 @@ def begun(
     unclipped = quantize and made_up and stream.distilled is None and recipe.calibration == "noise"
     if unclipped:
         recipe = recipe.replace(calibration="minmax")
+    given = [] if stream.synthetic else stream.first(COMPARED)
+    alone = len(given) == 1 and batch_size(given[0]) == 1
+    uncorrected = quantize and alone and recipe.bias_correction and not recipe.weight_only
+    if uncorrected:
+        recipe = recipe.replace(bias_correction=False)
     path = str(loaded.path) if loaded.path else None
     state = RunState(loaded.sha256, path, recipe, stream, stages, progress, quantize, file, recalled)
     if unclipped:
         state.decisions.append(Decision("calibrate", "no_data", "whole network", False, NO_CLIPPING))
+    if uncorrected:
+        state.decisions.append(Decision("refine", "no_data", "whole network", False, ONE_SAMPLE))
     if stream.distilled is not None:
         state.decisions.append(Decision("calibrate", "distill", "whole network", True, _fitted(stream.distilled)))
     if stream.units:
@@ -101,7 +109,6 @@ def begun(
     if stream.skipped:
         reason = f"{stream.skipped} files in the folder are of no kind that is read"
         state.decisions.append(Decision("calibrate", "data", "calibration data", False, reason))
-    given = [] if stream.synthetic else stream.first(COMPARED)
     _warn_of_no_variety(state, given)
     _warn_of_large_batch(state, given, input_specs(loaded.model))
     if recalled is not None:

@@ -21,14 +21,21 @@ from equiquant.report.markup import (
     table,
 )
 
-__all__ = ["mixed_precision", "mixing_cost"]
+__all__ = ["measured_on", "mixed_precision", "mixing_cost"]
 
 SHOWN = 12  # layers listed in the open
 NOTE = (
-    "SQNR of the decisions if this layer alone were rounded. Estimated: by the noise model. Measured: on held-back"
-    " samples, with its weight, bias and inputs rounded; for int16, with only the activations it reads and writes. Of"
+    "SQNR of the decisions if this layer alone were rounded. Estimated: by the noise model. Measured: on {inputs},"
+    " with its weight, bias and inputs rounded; for int16, with only the activations it reads and writes. Of"
     " several decisions: of their mean noise over signal. What changed the function on purpose counts for no layer."
 )
+
+
+def measured_on(mixed: Mapping[str, Any]) -> str:
+    """Return what layers and candidates were measured on."""
+    if mixed.get("made_up"):
+        return "made-up inputs"
+    return "held-back samples" if mixed.get("held", True) else "the calibration samples"
 
 
 def mixing_cost(mixed: Mapping[str, Any]) -> str:
@@ -68,7 +75,7 @@ def mixed_precision(mixed: Mapping[str, Any]) -> str:
         parts.append(
             f"<details><summary>The other {len(rows) - SHOWN} layers</summary>{table(head, rows[SHOWN:])}</details>"
         )
-    return section("Mixed precision", NOTE, summary, *parts)
+    return section("Mixed precision", NOTE.format(inputs=measured_on(mixed)), summary, *parts)
 
 
 def _worst(layer: Mapping[str, Any], kinds: list[str]) -> float:

@@ -53,9 +53,9 @@ class Report:
             `equivalence_error`, `tolerance`, `moved` (classes), `rolled_back` (a list of names), `trials` (one
             `{method, sqnr_db}` per candidate), `objective_db` (predicted noise by method), `noise` (the same per term),
             `replace_clip6_relu` (what that alone cost), `clip_sqnr_db` (what of the float output is left on samples the
-            scales were not found on), `held_by_clips` (channels that keep their scale under a Clip), `clip_strays`
-            (channels that move under one, and how many of them one half of the samples drives much farther than the
-            other).
+            scales were not found on, if any), `held_by_clips` (channels that keep their scale under a Clip),
+            `clip_strays` (channels that move under one, and how many of them one half of the samples drives much
+            farther than the other).
         refinement: Empty when nothing was to be refined. Keys, all optional: `trials` (one `{name, sqnr_db}` per
             candidate, first the one without), `kept` (its name), `layers`, `refined` (`weights`, `biases` or both),
             `inputs` (whose the layers were fitted to: of the `float` network, or the `quantized`), `fitted` and `held`
@@ -66,7 +66,7 @@ class Report:
             precision, multiplications, weights}` each, with `estimated_float_db`, `measured_float_db` and the same for
             `int16` where it was weighed), `float` and `int16` (names), `sqnr_before_db`, `sqnr_db` (what is
             measured is of the mean noise over signal where there are several outputs), `share_of_multiplications`,
-            `share_of_weights_float` and `extra_bytes`.
+            `share_of_weights_float` and `extra_bytes`; `made_up` and `held` say what was measured on.
         tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel; of a
             weight in blocks also `block_size` and the number of `scales`, `scale` being the smallest and the largest.
         target: `LimitReport.to_dict()`: what the limits of the target did; empty where it has none.
