@@ -296,12 +296,13 @@ def test_a_target_without_a_layer_to_raise_is_refused(data: Any, told: str, rais
 
 def test_a_reversed_sensitivity_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     from equiquant.pipeline import mixing
+    from equiquant.pipeline.weighing import Weighing
 
-    class Reversed(mixing._Scale):
+    class Reversed(Weighing):
         def _measured(self, layer: Any, precision: str) -> float:
             return -super()._measured(layer, precision)
 
-    monkeypatch.setattr(mixing, "_Scale", Reversed)
+    monkeypatch.setattr(mixing, "Weighing", Reversed)
     assert _quantize(keep_float=1).report.mixed_precision["float"] != ["harmful"]
 
 
