@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ from equiquant import quantize
 from equiquant.errors import ModelError
 from equiquant.pipeline import kernels
 from equiquant.pipeline.splitting import held_back
+from equiquant.verify import kernel_sqnr_db
 from tests.qdq.support import noise
 
 TEXT = "g (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y) { y = Conv <pads = [1, 1, 1, 1]> (x, w, b) }"
@@ -46,6 +48,23 @@ def test_weights_are_stored_as_uint8_where_kernels_overflow(monkeypatch: pytest.
     assert _weights(result.model) == {onnx.TensorProto.UINT8}
     (decision,) = [d for d in result.report.to_dict()["decisions"] if d["rule"] == "avoid_overflow"]
     assert "3.0 dB" in decision["reason"]
+
+
+def test_kernels_that_read_stored_weights_are_measured_of_a_large_model_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "g (float[1, 4, 256] x) => (float[1, 4, 256] y) { y = MatMul (x, w) }"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}')
+    model.graph.initializer.append(onnx.numpy_helper.from_array(noise(256, 256), "w"))
+    data = noise(4, 4, 256)
+    for above in (50_000_000, 0):
+        monkeypatch.setattr(importlib.import_module("equiquant.io.runtime"), "LEAN_ABOVE", above)
+        with pytest.warns(UserWarning, match="the kernel for MatMul with stored weights rounds activations"):
+            quantized = ir.from_proto(quantize(model, data=data, preset="w8").model)
+    feeds = [{"x": x[None]} for x in data]
+    monkeypatch.setattr(importlib.import_module("equiquant.verify.kernels"), "WHOLE_BELOW", 0)
+    assert kernel_sqnr_db(quantized, feeds)["y"] > 100
+    monkeypatch.setattr(kernels, "WHOLE_BELOW", 0)
+    rows = quantize(model, data=data, preset="w8").report.to_dict()["decisions"]
+    assert [row["applied"] for row in rows if row["rule"] == "kernels"] == [False]
 
 
 def test_int8_is_kept_where_uint8_is_no_better(monkeypatch: pytest.MonkeyPatch) -> None:

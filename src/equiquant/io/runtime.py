@@ -95,6 +95,8 @@ class Runner:
         disposable: Nobody else uses the `ir.Model`: it is taken apart instead of a copy.
         arena: Take memory in large pieces, which stay as long as anything that lies in them, results too: off for
             results that are kept.
+        lean: Keep the weights of a large model out of the session, which then fuses nothing with them; off, it is the
+            session that a user gets, at the cost of its copies.
         entries: Further entries of the session's configuration.
 
     Raises:
@@ -110,6 +112,7 @@ class Runner:
         threads: int = 0,
         disposable: bool = False,
         arena: bool = True,
+        lean: bool = True,
         entries: Mapping[str, str] | None = None,
     ) -> None:
         options = ort.SessionOptions()
@@ -120,7 +123,7 @@ class Runner:
         options.enable_cpu_mem_arena = arena
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-        lean = isinstance(model, ir.Model) and model_bytes(model) > LEAN_ABOVE
+        lean = lean and isinstance(model, ir.Model) and model_bytes(model) > LEAN_ABOVE
         if lean:
             options.add_session_config_entry("session.disable_prepacking", "1")
             if optimize:

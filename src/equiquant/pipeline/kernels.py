@@ -13,16 +13,20 @@ from equiquant import qdq
 from equiquant.decisions import Decision
 from equiquant.errors import ModelError
 from equiquant.graph.query import LINEAR_OPS, label
-from equiquant.io import Runner
+from equiquant.io import Runner, model_bytes
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.state import RunState
-from equiquant.verify import Comparison, kernel_sqnr_db
+from equiquant.verify import WHOLE_BELOW, Comparison, kernel_sqnr_db
 
 __all__ = ["fit_kernels"]
 
 MARGIN_DB = 10.0  # noise of the kernels this far below that of quantization costs 0.4 dB
 EXACT_DB = 120.0  # of a result of kernels: float32 itself leaves not much more
 GAIN_DB = 3.0  # what a remedy must give: where it gives less, the noise is of last bits
+UNCHECKED = (
+    f"from {WHOLE_BELOW / 1e6:.0f} MB of integers on it is not measured what onnxruntime's kernels with stored weights"
+    " lose: its session would hold several copies of them"
+)
 EXACT_MATMUL = "session.qdq_matmulnbits_accuracy_level", "0"
 """The session entry under which a MatMul with stored weights reads its other operand as it is."""
 
@@ -43,6 +47,8 @@ def fit_kernels(
     recipe = state.recipe
     if recipe.bias_type != "int32" and not recipe.weight_only:
         return
+    if model_bytes(model) >= WHOLE_BELOW:
+        state.decisions.append(Decision("target", "kernels", "whole network", False, UNCHECKED))
     state.progress("kernels", 0, None)
     with state.stages("kernels"):
         try:

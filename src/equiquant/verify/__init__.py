@@ -4,11 +4,12 @@ from equiquant.verify.compare import Comparison, OutputQuality, TensorQuality, c
 from equiquant.verify.equivalence import Equivalence, Reference, equivalence
 from equiquant.verify.float_noise import float_noise
 from equiquant.verify.integer import INTEGER_FEEDS, IntegerAgreement, IntegerModel, integer_agreement
-from equiquant.verify.kernels import kernel_sqnr_db
+from equiquant.verify.kernels import WHOLE_BELOW, kernel_sqnr_db
 from equiquant.verify.proof import Proof, apply_known, apply_proven
 
 __all__ = [
     "INTEGER_FEEDS",
+    "WHOLE_BELOW",
     "Comparison",
     "Equivalence",
     "IntegerAgreement",
