@@ -7,7 +7,8 @@ With reference r and output q, over all samples and positions:
 Equalization multiplies the channels of an intermediate tensor by positive factors that the next layer undoes. The
 aligned SQNR first divides every channel of q by the factor found by regressing q on r, g_c = Σ r q / Σ r². Noise
 independent of r leaves g_c = 1, so alignment does not flatter a noisy channel, as fitting r to q would. What remains in
-channel c is Σ (r − q / g_c)² = Σ r² (Σ r² Σ q² / (Σ r q)² − 1).
+channel c is Σ (r − q / g_c)² = Σ r² (Σ r² Σ q² / (Σ r q)² − 1), of n values times n / (n − 1), for the factor
+took the noise of one of them: of a single value nothing would remain, and its noise counts as it is.
 Of several tensors there are two means. That of their dB lets none drown the others: a gain anywhere counts, so it tells
 which of two ways of rounding everything is better. That of their noise over signal, in dB, is near the worst one's: an
 exact tensor cannot pay for one that is lost, so it tells what is left and what a part of the rounding costs.
@@ -152,11 +153,13 @@ class ErrorAccumulator:
         sqnr = decibels(signal, self._noise)
         aligned = sqnr
         if self._signal.size > 1 and math.isfinite(sqnr):
-            fits = self._dot > 0
+            values = self._count / self._signal.size  # a channel
+            fits = (self._dot > 0) & (values > 1)
             square = np.where(fits, self._dot, 1.0) ** 2
             aligned_noise = self._signal * (self._signal * self._energy / square - 1)
             plain_noise = self._signal - 2 * self._dot + self._energy
-            residual = np.where(fits, np.minimum(aligned_noise, plain_noise), plain_noise)
+            left = np.minimum(aligned_noise, plain_noise) * values / max(values - 1, 1)
+            residual = np.where(fits, left, plain_noise)
             # below this floor the difference of two sums is rounding of the sums themselves
             residual = np.maximum(residual, self._signal * np.finfo(np.float64).eps)
             aligned = max(sqnr, decibels(signal, float(residual.sum())))
