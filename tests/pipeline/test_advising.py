@@ -82,6 +82,14 @@ def test_what_is_in_use_already_is_not_proposed() -> None:
     assert "per_channel=True" not in text
 
 
+def test_where_no_noise_was_predicted_equalization_and_more_scales_are_proposed() -> None:
+    (text,) = told(split(1e4), preset="a16w8", cle=False, calibration="minmax")
+    assert "Worth trying: cle=True" in text
+    assert "per_channel=True, one scale a weight's channel; " in text
+    (text,) = told(split(1e4), preset="a16w8")
+    assert "cle=True" not in text
+
+
 def test_made_up_inputs_are_named_first() -> None:
     texts = told(split(1e4), None, preset="a8w8")
     assert "left on made-up inputs, which says little of real ones" in texts[0]

@@ -67,11 +67,16 @@ def _advice(state: RunState, left: float, limits: LimitReport | None) -> Iterato
         yield f"{better}, for {kept:.1f} dB are predicted where nothing is cut"
         predicted = {}
     shares = _shares(predicted)
+    if not recipe.cle:
+        yield "cle=True, which evens out the channels that share a scale"
     held = cle.get("held_by_clips", 0)
     if held and recipe.clip_mode == "exact":
         yield f"clip_mode='per_channel', if the backend takes a Min, for {held} channels keep their scale at a ReLU6"
-    if shares.get("weight", 0.0) > MOST and not recipe.per_channel and not recipe.npu:
-        yield f"per_channel=True, one scale a weight's channel, for {_part(shares, 'weight')} to come from weights"
+    if not recipe.per_channel and not recipe.npu:
+        if shares.get("weight", 0.0) > MOST:
+            yield f"per_channel=True, one scale a weight's channel, for {_part(shares, 'weight')} to come from weights"
+        elif not cle.get("noise"):  # nothing is predicted
+            yield "per_channel=True, one scale a weight's channel"
     if shares.get("activation", 0.0) > MOST and not recipe.int16:
         yield f"int16=N, the N layers that matter most, for {_part(shares, 'activation')} to come from activations"
     if not recipe.keep_float:
