@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
 from equiquant import quantize
+from equiquant.io import load_model
 from equiquant.pipeline.splitting import alternate, held_back
+from equiquant.verify import compare_models
 from tests.canonical.support import proto, run, weights
 
 
@@ -52,3 +56,25 @@ def test_loud_samples_are_not_cut(preset: str, loud: str) -> None:
     others = np.random.default_rng(1).standard_normal((4, 3, 16, 16)).astype(np.float32)
     (expected,), (got,) = (run(m, {"x": 5 * others}) for m in (model, result.model))
     assert 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum()) > 22
+
+
+@pytest.mark.parametrize("varying", [False, True])
+@pytest.mark.parametrize("preset", ["a8w8", "xint8"])
+def test_a_large_model_is_measured_on_samples_held_back_against_what_was_given(
+    preset: str, varying: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the number of outputs depends on the numbers, too: what the mask selects is compared before."""
+    parameters = weights(w=(8, 3, 1, 1), v=(4, 8, 1, 1)) | {"mask": np.array([True, False, True, True])}
+    nodes = "c = Conv(x, w) r = Relu(c) d = Conv(r, v) y = Compress<axis = 1>(d, mask)"
+    if not varying:
+        nodes, _ = nodes.replace("Compress<axis = 1>(d, mask)", "Relu(d)"), parameters.pop("mask")
+    source = proto(nodes, "float[N,3,6,6] x", "float[] y", parameters)
+    data = np.random.default_rng(0).standard_normal((12, 3, 6, 6)).astype(np.float32)
+    monkeypatch.setattr(importlib.import_module("equiquant.pipeline.run"), "PER_TENSOR_BELOW", 0)
+    result = quantize(source, data=data, preset=preset, weight_rounding="optimal")
+    held = [{"x": data[n : n + 1]} for n in held_back(12)[:2]]
+    found = compare_models(load_model(source).model, load_model(result.model, allow_quantized=True).model, held)
+    quality = result.report.to_dict()["quality"]
+    assert (quality["samples"], quality["held"]) == (2, True)
+    told = {o["name"]: o["sqnr_db"] for o in quality["outputs"]}
+    assert told == pytest.approx({o.name: o.error.sqnr_db for o in found.outputs}, abs=0.01)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from equiquant.calibrate.feeds import CountedFeed
 from equiquant.errors import DataError, ModelError
-from equiquant.verify import Reference
+from equiquant.verify import Reference, compared_values
 from equiquant.verify import compare as module
 from equiquant.verify.compare import Comparison, TensorQuality, compare_models
 
@@ -209,6 +209,16 @@ def test_tensors_beyond_the_first_group_may_see_fewer_feeds(monkeypatch: pytest.
     seen = {t.name: t.error.count for t in fewer.tensors}
     assert seen[first] == sizes[first]
     assert 0 < seen[second] < sizes[second]
+    assert {t.name: t.samples for t in fewer.tensors} == {first: 6, second: 1}
+
+
+def test_the_smallest_tensors_see_all_the_feeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GROUP_BYTES", 1)
+    wide, narrow = np.ones((4, 8), np.float32), np.ones((8, 2), np.float32)
+    nodes = [("MatMul", ["x", "w"], ["h"]), ("MatMul", ["h", "v"], ["n"]), ("Relu", ["n"], ["y"])]
+    both = model(nodes, {"w": wide, "v": narrow})
+    tensors = by_name(compare_models(both, both, feeds(), runs=1))
+    assert {name: tensor.samples for name, tensor in tensors.items()} == {"h": 1, "n": 6}
 
 
 def test_an_iterator_serves_where_one_pass_does() -> None:
@@ -222,12 +232,26 @@ def test_limit_and_outputs_only() -> None:
 
 
 def test_a_float_model_whose_outputs_are_known_does_not_run() -> None:
-    known = Reference.of(float_model(), feeds()).outputs(["y"])
+    known = Reference.of(float_model(), feeds())
     ran = compare_models(float_model(), quantized_model(), feeds(), tensors=False)
     assert compare_models(float_model(), quantized_model(), feeds(), tensors=False, expected=known) == ran
     other = float_model(2 * WEIGHT)
     assert compare_models(other, quantized_model(), feeds(), tensors=False, expected=known) == ran
     assert compare_models(other, quantized_model(), feeds(), tensors=False) != ran
+
+
+def test_what_outputs_were_decided_by_is_known_of_a_float_model_that_has_changed() -> None:
+    def selecting(weight: Array, *rounding: tuple[str, list[str], list[str]]) -> ir.Model:
+        kept = {"w": weight, "mask": np.array([True, False, True])} | GRID
+        nodes = [*rounding, ("MatMul", ["xd" if rounding else "x", "w"], ["h"]), ("Compress", ["h", "mask"], ["y"])]
+        return model(nodes, kept)
+
+    quantized = selecting(WEIGHT, *ROUNDED_INPUT)
+    known = Reference.of(selecting(WEIGHT), feeds(), compared_values(selecting(WEIGHT)))
+    ran = compare_models(selecting(WEIGHT), quantized, feeds(), tensors=False)
+    assert [o.name for o in ran.outputs] == ["h"]
+    other = selecting(2 * WEIGHT)
+    assert compare_models(other, quantized, feeds(), tensors=False, expected=known) == ran
 
 
 def test_top1_only_for_classes() -> None:

@@ -40,7 +40,7 @@ from equiquant.pipeline.storing import store_weights
 from equiquant.recipe import Recipe
 from equiquant.report import Report, Stages, versions
 from equiquant.target import QuantPlan
-from equiquant.verify import Comparison, Reference, compare_models
+from equiquant.verify import Comparison, Reference, compare_models, compared_values
 
 __all__ = ["Outcome", "run"]
 
@@ -48,7 +48,8 @@ Feed = Mapping[str, npt.NDArray[Any]]
 
 QUALITY_FEEDS = 8  # feeds the quantized model is compared on
 QUALITY_RUNS = 16  # of it for the tensors of large inputs, which are compared group by group
-PER_TENSOR_BELOW = 50_000_000  # bytes of weights; above, the comparison is limited to the outputs of a few feeds
+OUTPUT_FEEDS = 2  # feeds whose outputs a large float model leaves to be compared with
+PER_TENSOR_BELOW = 50_000_000  # bytes of weights; above, the comparison is limited to these
 
 NO_RANGES = "the statistics hold no ranges that were chosen with these options"
 PAIRWISE = "cle_method 'pairwise' chooses no ranges"
@@ -118,8 +119,9 @@ def run(
                 f"The float model's output '{given.silent[0]}' is NaN or infinite throughout the first samples: nothing"
                 " can be compared with it. Look at how they are prepared, and at the model."
             )
+        known = _known(state, model) if quantize else None
         if state.recipe.weight_only and quantize:
-            return _store_weights(state, model, given)
+            return _store_weights(state, model, known)
         folded: ir.Model | None = model.clone()
         reference = given
         if quantize and state.recipe.npu:
@@ -132,7 +134,7 @@ def run(
             join_in_float(state, model)
         equalized = _rescaled(state, recipe, model, reference)
         model = equalized.model
-        if equalized.factors is None and model_bytes(model) >= PER_TENSOR_BELOW:
+        if equalized.factors is None and known is not None:
             folded = None  # it computes the same, and a second copy of large weights is not worth it
         release_memory()
         if not quantize:
@@ -151,19 +153,19 @@ def run(
         with state.stages("insert"):
             qdq.insert(quantized, plan)
             _sign(quantized, state)
-        quality, feeds, held = _measure(state, folded or model, quantized, given)
+        quality, feeds, held = _measure(state, folded or model, quantized, known)
         fit_kernels(state, quantized, quality, feeds)
         warn_of_poor_quality(state, quality, plan.limits)
         return Outcome(quantized, report_of(state, plan, stats, quality, held=held))
 
 
-def _store_weights(state: RunState, model: ir.Model, given: Reference) -> Outcome:
+def _store_weights(state: RunState, model: ir.Model, known: Reference | None) -> Outcome:
     """Store the weights alone as integers, with a scale a block: nothing to equalize, no ranges to calibrate."""
     if state.stats_file is not None:
         state.warn(f"Weights alone have no ranges to calibrate: {state.stats_file} is neither read nor written.")
     stored, rows = store_weights(state, model)
     _sign(stored, state)
-    quality, feeds, held = _measure(state, model, stored, given)
+    quality, feeds, held = _measure(state, model, stored, known)
     fit_kernels(state, stored, quality, feeds)
     warn_of_poor_quality(state, quality)
     return Outcome(stored, report_of(state, quality=quality, blocks=rows, held=held))
@@ -249,19 +251,30 @@ def _plan(state: RunState, model: ir.Model, ranges: Ranges | None, mix: Mix) -> 
     return plan, stats
 
 
+def _known(state: RunState, model: ir.Model) -> Reference | None:
+    """Return what a large float model gives on a few samples that no weight is fitted to; None where it can run again.
+
+    Equalized and refined it is another one, and a second copy of its weights is not kept for the comparison.
+    """
+    if model_bytes(model) < PER_TENSOR_BELOW:
+        return None
+    with state.stages("compare"):
+        held = held_back(state.stream.count_up_to(4 * OUTPUT_FEEDS))[:OUTPUT_FEEDS]  # one of four, as of any number
+        return Reference.of(model, SampleView.picked(state.stream, held), compared_values(model))
+
+
 def _measure(
-    state: RunState, model: ir.Model, quantized: ir.Model, given: Reference
+    state: RunState, model: ir.Model, quantized: ir.Model, known: Reference | None
 ) -> tuple[Comparison, Sequence[Feed], bool]:
     """Compare the result with the float model it came from; return the samples, too, and whether no weight saw them.
 
-    A large one is not run again: `given` has its outputs for the first samples.
+    A large one is not run again: what it gives is `known`.
     """
     state.progress("compare", 0, None)
     with state.stages("compare"):
-        if model_bytes(model) < PER_TENSOR_BELOW:
-            known = state.stream.count_up_to(MOST_FITTED + MOST_HELD)
-            held = held_back(known)[:QUALITY_FEEDS]
-            feeds = list(SampleView.picked(state.stream, held))
-            return compare_models(model, quantized, feeds, runs=QUALITY_RUNS), feeds, known > len(held)
-        expected = given.outputs([str(v.name) for v in model.graph.outputs])
-        return compare_models(model, quantized, given.feeds, tensors=False, expected=expected), given.feeds, False
+        apart = state.stream.count_up_to(2) > 1
+        if known is not None:
+            return compare_models(model, quantized, known.feeds, tensors=False, expected=known), known.feeds, apart
+        held = held_back(state.stream.count_up_to(MOST_FITTED + MOST_HELD))[:QUALITY_FEEDS]
+        feeds = list(SampleView.picked(state.stream, held))
+        return compare_models(model, quantized, feeds, runs=QUALITY_RUNS), feeds, apart

@@ -6,6 +6,7 @@ from equiquant.verify.float_noise import float_noise
 from equiquant.verify.integer import INTEGER_FEEDS, IntegerAgreement, IntegerModel, integer_agreement
 from equiquant.verify.kernels import WHOLE_BELOW, kernel_sqnr_db
 from equiquant.verify.proof import Proof, apply_known, apply_proven
+from equiquant.verify.twins import compared_values
 
 __all__ = [
     "INTEGER_FEEDS",
@@ -21,6 +22,7 @@ __all__ = [
     "apply_known",
     "apply_proven",
     "compare_models",
+    "compared_values",
     "equivalence",
     "float_noise",
     "integer_agreement",

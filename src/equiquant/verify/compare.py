@@ -30,8 +30,10 @@ from equiquant.graph.varying import varying
 from equiquant.io.runtime import Runner
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
+from equiquant.verify.equivalence import Reference
 from equiquant.verify.heard import EVERYTHING, Ends, heard
 from equiquant.verify.integer import IntegerAgreement
+from equiquant.verify.twins import compared_values, twin, twins_of
 
 __all__ = ["Comparison", "OutputQuality", "TensorQuality", "compare_models"]
 
@@ -51,17 +53,21 @@ class TensorQuality:
         name: Its name in the float model.
         compared: The name of the value it was compared with: its dequantized twin where there is one.
         op_type: Kind of the node that produces it, `Input` for a graph input.
-        error: The figures. `aligned_sqnr_db` ignores a positive factor per channel, as equalization leaves behind.
+        error: The figures. `aligned_sqnr_db` ignores a positive factor per channel, as equalization leaves behind,
+            unless channels showed one value each.
+        samples: Samples it was compared on; of what does not fit into memory with the outputs perhaps fewer than they.
     """
 
     name: str
     compared: str
     op_type: str
     error: ErrorFigures
+    samples: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; infinities stay floats."""
-        return {"name": self.name, "compared": self.compared, "op_type": self.op_type, **asdict(self.error)}
+        told = {"compared": self.compared, "op_type": self.op_type, "samples": self.samples}
+        return {"name": self.name, **told, **asdict(self.error)}
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ class Comparison:
     """A float model and its quantized twin, compared.
 
     Attributes:
-        samples: Samples compared.
+        samples: Samples the outputs were compared on.
         outputs: In graph order.
         tensors: Intermediate tensors by aligned SQNR, worst first.
         order: Names of the tensors in graph order.
@@ -146,7 +152,7 @@ def compare_models(
     stream: Iterable[Feed],
     *,
     tensors: bool = True,
-    expected: Iterable[Sequence[Array]] | None = None,
+    expected: Reference | None = None,
     limit: int | None = None,
     runs: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -158,8 +164,8 @@ def compare_models(
         quantized_model: The model to judge; the same inputs and outputs by name.
         stream: Feed dicts. With intermediate tensors of a large model it is read more than once.
         tensors: Compare intermediate tensors too.
-        expected: What the float model gives for each feed, in the order of its outputs, where that is known: it need
-            not run then. Only without intermediate tensors.
+        expected: Of the feeds, what the float model gives for its `compared_values`, where that is known: it does not
+            run then, whatever has become of its weights. Only without intermediate tensors.
         limit: Stop after the feed that reaches this many samples.
         runs: How often both models may run for tensors that do not fit into memory with the outputs, however many feeds
             there are; None for all the feeds.
@@ -203,17 +209,14 @@ def compare_models(
 class _Judge:
     """Holds the running sums while the groups pass by."""
 
-    def __init__(
-        self, models: tuple[ir.Model, ir.Model], stream: Iterable[Feed], expected: Iterable[Sequence[Array]] | None
-    ) -> None:
+    def __init__(self, models: tuple[ir.Model, ir.Model], stream: Iterable[Feed], expected: Reference | None) -> None:
         (self._float, self._quantized), self._expected = models, expected
         self._number = numbering(stream)
-        self._ends = _ends(*models)
+        self._ends = twins_of(expected.names if expected else compared_values(self._float), self._quantized)
         self._outputs = list(self._ends)
-        if self._outputs != [v.name for v in self._float.graph.outputs]:
-            self._expected = None  # are of other values
         self._sums: dict[str, ErrorAccumulator] = {name: ErrorAccumulator() for name in self._outputs}
         self._tensor_sums: dict[str, ErrorAccumulator] = {}
+        self._seen: dict[str, int] = {}
         self._agree: dict[str, list[int]] = {name: [0, 0] for name in self._outputs}
         self._chosen: set[str] = set()
 
@@ -226,7 +229,7 @@ class _Judge:
         compared = [*(self._ends[name] for name in names), *(p.compared for p in group)]
         candidate = Runner(self._quantized, compared, optimize=False).run if compared else lambda _: []
         for pair in group:
-            self._tensor_sums[pair.name] = ErrorAccumulator(channel_axis=1)
+            self._tensor_sums[pair.name], self._seen[pair.name] = ErrorAccumulator(channel_axis=1), 0
         for index, feed in enumerate(feeds):
             with told_feeds(self._number(index)):
                 expected = {name: of_samples(x, feed) for name, x in zip(wanted, results(feed), strict=True)}
@@ -236,12 +239,14 @@ class _Judge:
             references = [expected[p.name] if p.name in expected else of_samples(feed[p.name], feed) for p in group]
             parallel(self._add_tensor, zip(group, references, got[len(names) :], strict=True))
             del expected, got, references  # before the next feed's are made
+            for pair in group:
+                self._seen[pair.name] += batch_size(feed)
             yield batch_size(feed)
 
     def _results(self, wanted: Sequence[str]) -> Callable[[Feed], Sequence[Array]]:
         """Return what gives the float model's values for one feed after the other; of none nothing can be run."""
         if self._expected is not None:
-            known = iter(self._expected)
+            known = iter(self._expected.outputs(wanted) or ())
             return lambda _: next(known)
         return Runner(self._float, wanted, optimize=False).run if wanted else lambda _: []
 
@@ -276,25 +281,12 @@ class _Judge:
             agreement = same / total if total else None
             told = parts if len(parts) > 1 else {}
             outputs.append(OutputQuality(name, self._sums[name].figures(), agreement, name in self._chosen, told))
-        qualities = [TensorQuality(p.name, p.compared, p.op_type, self._tensor_sums[p.name].figures()) for p in pairs]
+        qualities = [
+            TensorQuality(p.name, p.compared, p.op_type, self._tensor_sums[p.name].figures(), self._seen[p.name])
+            for p in pairs
+        ]
         worst = tuple(sorted(qualities, key=lambda t: t.error.aligned_sqnr_db))
         return Comparison(samples, tuple(outputs), worst, tuple(p.name for p in pairs))
-
-
-def _ends(float_model: ir.Model, quantized_model: ir.Model) -> dict[str, str]:
-    """Return the outputs to compare, by name, and what of the quantized model to compare each with.
-
-    One in a number that depends on the numbers (what a non-maximum suppression leaves) is not the same in both models:
-    what it was decided by takes its place.
-    """
-    unlike = varying(float_model)
-    decided = decided_by(float_model) if unlike else {}
-    twins = {str(v.name): _twin(v) for node in quantized_model.graph for v in node.outputs}
-    ends: dict[str, str] = {}
-    for output in float_model.graph.outputs:
-        name = str(output.name)
-        ends |= {end: twins[end] for end in decided[name] if end in twins} if output in unlike else {name: name}
-    return ends
 
 
 def _check_shapes(kind: str, name: str, expected: Array, output: Array) -> None:
@@ -337,8 +329,8 @@ def _described(value: ir.Value) -> str:
 def _pairs(float_model: ir.Model, quantized_model: ir.Model, feed: Feed) -> list[_Pair]:
     """Return the float tensors both models have by name, in graph order; not those in a number that may differ."""
     public = {v.name for v in float_model.graph.outputs}
-    twins = {v.name: _twin(v) for v in quantized_model.graph.inputs}
-    twins |= {v.name: _twin(v) for node in quantized_model.graph for v in node.outputs}
+    twins = {v.name: twin(v) for v in quantized_model.graph.inputs}
+    twins |= {v.name: twin(v) for node in quantized_model.graph for v in node.outputs}
     sized = _with_shapes(float_model, feed)
     unlike = varying(sized)
     found: list[tuple[ir.Value, str]] = [
@@ -360,17 +352,6 @@ def _pairs(float_model: ir.Model, quantized_model: ir.Model, feed: Feed) -> list
     ]
 
 
-def _twin(value: ir.Value) -> str:
-    """Return the name of the dequantized value if a QuantizeLinear/DequantizeLinear pair reads this one."""
-    for use in value.uses():
-        if use.node.op_type != "QuantizeLinear" or use.idx != 0:
-            continue
-        for reader in use.node.outputs[0].consumers():
-            if reader.op_type == "DequantizeLinear":
-                return str(reader.outputs[0].name)
-    return str(value.name)
-
-
 def _with_shapes(model: ir.Model, feed: Feed) -> ir.Model:
     """Return a copy whose shapes are those of this feed."""
     copy = model.clone()
@@ -388,10 +369,13 @@ def _elements(value: ir.Value) -> int | None:
 
 
 def _groups(pairs: Sequence[_Pair]) -> list[list[_Pair]]:
-    """Cut the pairs, in graph order, into runs of at most `GROUP_BYTES`; always at least one, perhaps empty, group."""
+    """Cut the pairs into groups of at most `GROUP_BYTES`; always at least one, perhaps empty, group.
+
+    The smallest come first, with the outputs: they show too few values to be compared on fewer feeds.
+    """
     groups: list[list[_Pair]] = [[]]
     size = 0
-    for pair in pairs:
+    for pair in sorted(pairs, key=lambda pair: pair.bytes):
         if groups[-1] and size + pair.bytes > GROUP_BYTES:
             groups.append([])
             size = 0

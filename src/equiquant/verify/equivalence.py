@@ -61,13 +61,16 @@ class Reference:
         self.names, self.feeds, self._outputs = tuple(names), tuple(feeds), outputs
 
     @classmethod
-    def of(cls, model: ir.Model, feeds: Iterable[Feed]) -> Self:
-        """Run a model on the inputs and keep its outputs.
+    def of(cls, model: ir.Model, feeds: Iterable[Feed], names: Sequence[str] | None = None) -> Self:
+        """Run a model on the inputs and keep its outputs, or the values named.
 
         Raises:
             ModelError: onnxruntime cannot run it.
         """
-        runner = Runner(model, optimize=False)
+        if names is not None and not names:
+            kept = list(feeds)
+            return cls(names, kept, [[] for _ in kept])
+        runner = Runner(model, names, optimize=False)
         runs = list(told_runs(lambda feed: (feed, runner.run(feed)), feeds))
         return cls(runner.outputs, [feed for feed, _ in runs], [outputs for _, outputs in runs])
 
