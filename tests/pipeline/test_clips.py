@@ -141,6 +141,15 @@ def test_it_is_proven_on_no_sample_that_the_scales_were_not_found_on(
         assert report.equalization["equivalence_error"] < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_soft_has_to_measure_best_of_a_large_model_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("equiquant.pipeline.equalizing.LARGE", 0)
+    monkeypatch.setattr("equiquant.pipeline.equalizing.CLEAR_DB", -100.0)  # the prediction decides
+    source, samples = network()
+    found = [quantize(source, data=samples, preset="a8w8", clip_mode=mode).report for mode in ("exact", "soft")]
+    assert [[t["method"] for t in f.equalization.get("trials", ())][-1:] for f in found] == [[], ["soft"]]
+
+
 def test_quantizing_measures_it_too_with_scales_of_before_as_well(tmp_path: Path) -> None:
     source, samples = network()
     fitted, others = alternate(8)

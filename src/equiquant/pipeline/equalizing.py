@@ -262,7 +262,12 @@ def _measured(state: RunState) -> bool:
 
 
 def _clear(model: ir.Model, plans: list[EqualizationPlan], noise: Noise) -> bool:
-    """True if quantizing the candidates of a large model would only confirm what the noise terms say."""
+    """True if quantizing the candidates of a large model would only confirm what the noise terms say.
+
+    `soft` changes the function, which they do not tell of.
+    """
+    if plans[-1].method == "soft":
+        return False
     before, after = (sum(noise[plan.method]) for plan in (plans[0], plans[-1]))
     return model_bytes(model) > LARGE and after > 0 and decibels(before, after) > CLEAR_DB
 
