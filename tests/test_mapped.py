@@ -286,6 +286,14 @@ def test_other_arrays_are_left_alone() -> None:
     unload(np.frombuffer(bytes(8), np.uint8))
 
 
+def test_what_the_caller_changed_in_a_map_of_his_own_is_kept(tmp_path: Path) -> None:
+    np.zeros(5000, np.float32).tofile(tmp_path / "w.bin")
+    own = np.memmap(tmp_path / "w.bin", np.float32, mode="c")
+    own += 1.0
+    unload(own)
+    assert (own == 1.0).all()
+
+
 def test_a_constant_of_a_function_may_stand_for_an_attribute_of_the_call(tmp_path: Path) -> None:
     given = onnx.AttributeProto(name="value", ref_attr_name="w", type=onnx.AttributeProto.TENSOR)
     constant = helper.make_node("Constant", [], ["c"])

@@ -15,6 +15,7 @@ INF = math.inf
 CASES = {
     "a layer's result": ("y = Conv(x, w)", (-INF, INF)),
     "Sigmoid": ("y = Sigmoid(x)", (0.0, 1.0)),
+    "Tanh": ("y = Tanh(x)", (-1.0, 1.0)),
     "pooled ReLU6": ("c = Clip(x, zero, six) y = GlobalAveragePool(c)", (0.0, 6.0)),
     "Relu moved": ("r = Relu(x) t = Transpose<perm = [0, 2, 3, 1]>(r) y = Reshape(t, flat)", (0.0, INF)),
     "joined": ("g = Sigmoid(x) c = Clip(x, minus, six) y = Concat<axis = 1>(g, c)", (-1.0, 6.0)),

@@ -51,7 +51,11 @@ def test_samples_count_together() -> None:
     assert grid_of([even], 255) == Grid(2.0, 0, 127)
     assert grid_of([even, odd], 255) == Grid(1.0, 0, 255)
     assert grid_of([even, odd, beside], 255) is None
-    assert grid_of(iter([np.zeros(3, np.float32), odd]), 255) == Grid(1.0, 0, 255)
+    assert grid_of([np.zeros(3, np.float32), odd], 255) == Grid(1.0, 0, 255)
+    few = np.array([0, 3, 5], np.float32)  # lie on no grid of 2, their smallest difference
+    assert grid_of([few, PIXELS], 255) == Grid(1.0, 0, 255)
+    assert grid_of([few, PIXELS, beside], 255) is None
+    assert grid_of([PIXELS[::2], few * np.float32(2.1)], 255) is None
 
 
 def test_a_value_that_is_rare_counts_too() -> None:

@@ -54,6 +54,11 @@ def test_samples_that_scales_are_not_chosen_on_count_too(
         assert found["scale"] * (255 - found["zero_point"]) > end * STEP
 
 
+def test_symmetric_ranges_have_no_step_for_them(model: onnx.ModelProto) -> None:
+    _, report = of_input(model, photos(), preset="a8w8", symmetric_ranges=True)
+    assert not [d for d in report["decisions"] if d["rule"] == "input_grid"]
+
+
 def test_symmetric_activations_keep_them_too(model: onnx.ModelProto) -> None:
     found, _ = of_input(model, photos(last=255), preset="a8w8", activation_symmetric=True)
     assert found["scale"] == pytest.approx(STEP, rel=1e-6)

@@ -10,7 +10,9 @@ from equiquant.graph.query import attribute, clip_ends, constant
 
 __all__ = ["clip_bounds", "value_bounds"]
 
-_BOUNDS = {"Relu": (0.0, math.inf), "Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
+_BOUNDS = {"Relu": (0.0, math.inf)}
+_BOUNDS |= dict.fromkeys(("Sigmoid", "HardSigmoid", "Softmax"), (0.0, 1.0))
+_BOUNDS |= dict.fromkeys(("Tanh", "Softsign", "Erf", "Sin", "Cos"), (-1.0, 1.0))
 _AVERAGES = ("AveragePool", "GlobalAveragePool", "Resize")
 _MOVES = ("Concat", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Transpose")
 _WITHIN = frozenset((*_AVERAGES, *_MOVES))

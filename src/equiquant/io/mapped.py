@@ -106,6 +106,10 @@ def map_held(model: ir.Model) -> None:
             ) from error
 
 
+class _WeightMap(mmap.mmap):
+    """A map made here, of which nobody changes anything: in one of the caller's, changes not in its file would go."""
+
+
 def unload(array: npt.NDArray[Any]) -> None:
     """Let go of the memory that a mapped weight takes; it comes back when it is read. Other arrays are left alone."""
     base: object = array
@@ -113,7 +117,7 @@ def unload(array: npt.NDArray[Any]) -> None:
         base = base.base
     if isinstance(base, memoryview):
         base = base.obj
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+    if isinstance(base, _WeightMap) and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
 
 
@@ -123,7 +127,7 @@ def _mapped(path: Path, start: int, end: int, name: str, kind: ir.DataType, shap
     with path.open("rb") as file:
         if end - start > MAP_ABOVE:
             before = start % mmap.ALLOCATIONGRANULARITY  # a map begins at a page
-            data = mmap.mmap(file.fileno(), end - start + before, access=mmap.ACCESS_READ, offset=start - before)
+            data = _WeightMap(file.fileno(), end - start + before, access=mmap.ACCESS_READ, offset=start - before)
         else:
             before = 0
             file.seek(start)

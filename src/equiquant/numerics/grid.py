@@ -1,7 +1,7 @@
 """Values that lie on a grid already, such as those of an 8-bit image: a scale that is its step loses nothing.
 
-The step is the smallest difference between two distinct values. Values in between are no evidence against a grid that
-is twice as fine, so those of all arrays count together.
+The step is the smallest difference between two distinct values of all arrays together: a few of them may show none yet
+that the others lie on.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def grid_of(arrays: Iterable[Array], most: int) -> Grid | None:
     """Return the grid through 0 that all values of all arrays lie on; None if there is none of at most `most` steps.
 
     Args:
-        arrays: Real numbers, of any shapes.
+        arrays: Real numbers, of any shapes; gone through twice.
         most: Steps between the smallest value and the largest, 0 included.
     """
     seen, grid = np.zeros(1), None
@@ -88,13 +88,13 @@ def grid_of(arrays: Iterable[Array], most: int) -> Grid | None:
         low, high = min(low, float(values.min())), max(high, float(values.max()))
         if not np.isfinite(high - low):
             return None
-        if grid is None or not _lies_on(values, grid):
-            some = values[:: coprime_stride(-(-values.size // MOST_SEEN), values.size)]
+        some = values[:: coprime_stride(-(-values.size // MOST_SEEN), values.size)]
+        if grid is None or not _lies_on(some, grid):
             seen = np.unique(np.concatenate([seen, some.astype(np.float64)]))
             grid = _step(seen, most)
-            if grid is None or not _lies_on(values, grid):
+            if grid is None and seen.size > 1:
                 return None
-    if grid is None:
+    if grid is None or not all(_lies_on(array.reshape(-1), grid) for array in arrays):
         return None
     found = Grid(grid, round(low / grid), round(high / grid))
     return found if found.fits(most, symmetric=False) else None
@@ -102,7 +102,7 @@ def grid_of(arrays: Iterable[Array], most: int) -> Grid | None:
 
 def _lies_on(values: Array, step: float) -> bool:
     scaled = values / np.asarray(step, values.dtype)
-    return bool(np.abs(scaled - np.rint(scaled)).max() <= OFF)
+    return bool(np.abs(scaled - np.rint(scaled)).max(initial=0.0) <= OFF)
 
 
 def _step(values: Array, most: int) -> float | None:

@@ -60,7 +60,8 @@ def _advice(state: RunState, left: float, limits: LimitReport | None) -> Iterato
     if limits is not None and decibels(1.0, limits.noise_after) < left + NEAR_DB:
         yield from _loosened(limits)
     predicted = _predicted(cle)
-    kept = decibels(1.0, sum(predicted.values())) if predicted else -math.inf
+    unknown = not predicted
+    kept = -math.inf if unknown else decibels(1.0, sum(predicted.values()))
     cuts = recipe.moving_average or recipe.calibration in ("percentile", "entropy")
     if cuts and kept > left + NEAR_DB:  # predicted for ranges that hold every value: what is cut makes the noise
         better = "moving_average=False" if recipe.moving_average else "calibration='noise' or 'minmax'"
@@ -75,7 +76,7 @@ def _advice(state: RunState, left: float, limits: LimitReport | None) -> Iterato
     if not recipe.per_channel and not recipe.npu:
         if shares.get("weight", 0.0) > MOST:
             yield f"per_channel=True, one scale a weight's channel, for {_part(shares, 'weight')} to come from weights"
-        elif not cle.get("noise"):  # nothing is predicted
+        elif unknown:
             yield "per_channel=True, one scale a weight's channel"
     if shares.get("activation", 0.0) > MOST and not recipe.int16:
         yield f"int16=N, the N layers that matter most, for {_part(shares, 'activation')} to come from activations"

@@ -5,9 +5,11 @@ A range chosen for least noise would come near it, and round every value anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.calibrate import SampleStream
@@ -35,6 +37,8 @@ def input_ranges(model: ir.Model, survey: Survey, recipe: Recipe, samples: Sampl
     fine = target.activation.bits > 8  # loses nothing on any grid
     if recipe.calibration != "noise" or target.scale_kind != "float" or samples.synthetic or fine:
         return {}, []
+    if recipe.symmetric_ranges:  # of an asymmetric type: its steps, uneven in number, have no middle for 0
+        return {}, []
     symmetric, levels = target.activation_symmetric, target.activation_levels
     alone = {group.sources[0] for group in survey.groups if len(group.sources) == 1 and not group.wide}
     ends, decisions = {}, []
@@ -42,13 +46,24 @@ def input_ranges(model: ir.Model, survey: Survey, recipe: Recipe, samples: Sampl
         name = value.name or ""
         if name not in alone:
             continue
-        grid = grid_of((feed[name] for feed in samples), 2 * levels if symmetric else levels)
+        grid = grid_of(_Input(samples, name), 2 * levels if symmetric else levels)
         if grid is None or not grid.fits(levels, symmetric=symmetric):
             continue
         ends["activation", name] = _ends(grid, levels, symmetric=symmetric)
         reason = f"its values are multiples of {grid.step:.6g}, which are kept as they are"
         decisions.append(Decision("calibrate", "input_grid", name, True, reason))
     return ends, decisions
+
+
+@dataclass(frozen=True)
+class _Input:
+    """The arrays of one input, of all samples, as often as they are gone through."""
+
+    samples: SampleStream
+    name: str
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        return (feed[self.name] for feed in self.samples)
 
 
 def _ends(grid: Grid, levels: int, *, symmetric: bool) -> tuple[float, ...]:
