@@ -1,5 +1,6 @@
 """What keeping a ReLU6 rests on: that its channels stay below its bound."""
 
+import importlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -162,6 +163,19 @@ def test_quantizing_measures_it_too_with_scales_of_before_as_well(tmp_path: Path
             )
         left.append(result.report.equalization["clip_sqnr_db"])
     assert left[0] == left[1] < 40
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_of_a_large_model_too_candidates_are_measured_against_what_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, samples = network()
+    fitted, others = alternate(8)
+    samples = samples[np.argsort(fitted + others)]  # those of the second half reach bounds that the others do not
+    told = []
+    for limit in (50_000_000, 0):
+        monkeypatch.setattr(importlib.import_module("equiquant.pipeline.run"), "PER_TENSOR_BELOW", limit)
+        report = quantize(source, data=samples, preset="a8w8", cle_accept="always", keep_float=1).report
+        told.append((report.refinement, report.mixed_precision["sqnr_db"]))
+    assert told[0] == told[1]
 
 
 def test_a_single_sample_tells_nothing_of_others() -> None:

@@ -152,7 +152,9 @@ def test_rounding_for_the_inputs_gains_on_samples_it_has_not_seen(name: str) -> 
 @pytest.mark.parametrize(("count", "on"), [(1, "the same"), (2, "1 other")])
 def test_the_page_says_what_was_fitted_to_whose_inputs(count: int, on: str) -> None:
     model = proto("y = MatMul(x, w)", "float[N,8] x", "float[N,4] y", weights(w=(8, 4)))
-    page = quantize(model, data=np.eye(8, dtype=np.float32)[:count], preset="w8").report.to_html()
+    report = quantize(model, data=np.eye(8, dtype=np.float32)[:count], preset="w8").report
+    assert [d.where for d in report.decisions if d.rule == "held_back"] == ["whole network"] * (count == 1)
+    page = report.to_html()
     assert f"Weights of 1 layer were fitted to 1 feed and measured on {on}. " in page
     assert "Each layer sees the inputs of the float network." in page
 

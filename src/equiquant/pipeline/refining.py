@@ -18,7 +18,7 @@ from equiquant.decisions import Decision
 from equiquant.io import release_memory
 from equiquant.pipeline.equalizing import Equalized
 from equiquant.pipeline.judging import EQUAL_DB, MOST_FITTED, MOST_HELD, Yardstick, affordable_feeds
-from equiquant.pipeline.splitting import alternate, held_back
+from equiquant.pipeline.splitting import NOTHING_HELD, alternate, held_back
 from equiquant.pipeline.state import RunState
 from equiquant.refine import (
     ChannelMeans,
@@ -85,8 +85,7 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
     fitted, held = _split(state, model, rounding=any(c.round_weights for c in candidates.values()))
     apart = set(fitted).isdisjoint(held)
     if not apart:
-        reason = "there is a single feed, so it is measured on what it was fitted to; give samples one at a time"
-        state.decisions.append(Decision("refine", "held_back", "whole network", False, reason))
+        state.decisions.append(NOTHING_HELD)
     with state.stages("refine"):
         yardstick = Yardstick(reference, SampleView.picked(state.stream, held))
         trials = [_Trial(NONE, model, plan, _sqnr_db(yardstick, model, plan), 0)]

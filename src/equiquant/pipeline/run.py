@@ -134,7 +134,8 @@ def run(
             join_in_float(state, model)
         equalized = _rescaled(state, recipe, model, reference)
         model = equalized.model
-        if equalized.factors is None and known is not None:
+        bounded = any(node.op_type == "Clip" for node in model.graph)  # which some samples may reach, others not
+        if equalized.factors is None and known is not None and not bounded:
             folded = None  # it computes the same, and a second copy of large weights is not worth it
         release_memory()
         if not quantize:

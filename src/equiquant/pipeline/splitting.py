@@ -9,7 +9,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-__all__ = ["alternate", "held_back"]
+from equiquant.decisions import Decision
+
+__all__ = ["NOTHING_HELD", "alternate", "held_back"]
+
+NOTHING_HELD = Decision(
+    "refine",
+    "held_back",
+    "whole network",
+    False,
+    "there is a single feed, so it is measured on what it was fitted to; give samples one at a time",
+)
 
 DRAW = 2254  # of the first 3000 the one in which turns of two to eight samples fall most evenly
 

@@ -20,7 +20,7 @@ from equiquant.decisions import Decision
 from equiquant.graph.query import attribute, constant, label, name_of, stored
 from equiquant.io import Runner, release_memory
 from equiquant.pipeline.judging import MOST_FITTED, MOST_HELD, Yardstick
-from equiquant.pipeline.splitting import held_back
+from equiquant.pipeline.splitting import NOTHING_HELD, held_back
 from equiquant.pipeline.state import RunState
 from equiquant.refine.layers import LARGEST
 from equiquant.target import BlockPlan
@@ -56,6 +56,9 @@ def store_weights(state: RunState, model: ir.Model) -> tuple[ir.Model, list[dict
         return nearest, rows
     with state.stages("refine"):
         fitted, held = _split(state)
+        apart = fitted.number(0) != held.number(0)
+        if not apart:
+            state.decisions.append(NOTHING_HELD)
         moments = _moments(state, model, plan, fitted)
         optimal = model.clone()
         rows = qdq.insert_blocks(optimal, plan, moments)
@@ -73,7 +76,7 @@ def store_weights(state: RunState, model: ir.Model) -> tuple[ir.Model, list[dict
         "inputs": "float",
         "fitted": len(fitted),
         "held": len(held),
-        "apart": fitted.number(0) != held.number(0),
+        "apart": apart,
     }
     return (optimal if kept == OPTIMAL else nearest), rows
 
