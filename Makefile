@@ -33,7 +33,7 @@ test: $(STAMP)
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet || { $(BIN)/ruff format --check; exit 1; }
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -n 2
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2  # a core for each of the two
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.quantize_cost
