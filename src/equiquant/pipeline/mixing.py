@@ -25,6 +25,7 @@ from equiquant.pipeline.state import RunState
 from equiquant.pipeline.weighing import Ranking, Weighing
 from equiquant.recipe import Recipe
 from equiquant.refine import Refinement, layers_of
+from equiquant.report.mixing import measured_on
 from equiquant.target import Layer
 
 __all__ = ["Mix", "mix_precision"]
@@ -73,6 +74,7 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
         layers = target.layers(model, survey.nodes, {name for g in survey.groups for name in g.members})
         _check_counts(recipe, len(layers))
         judge = Judge(reference, state.stream, recipe, mean_noise_db)
+        inputs = {"made_up": state.stream.synthetic, "held": judge.rest is not None}
         own = judge if equalized.factors is None else Judge(model, state.stream, recipe, mean_noise_db)
         weighing = Weighing(state, model, ranges, own, survey, layers)
         to_float = weighing.rank("float") if recipe.raise_to == "float" and not _only_int16(recipe) else None
@@ -95,14 +97,13 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
             if after <= before:
                 state.warn(
                     f"Raising {len(kept) + len(wide)} of {len(layers)} layers does not help: {before:.1f} dB without,"
-                    f" {after:.1f} dB with them, on {_measured_on(state, judge)}. Other rounding is what limits this"
-                    " model."
+                    f" {after:.1f} dB with them, on {measured_on(inputs)}. Other rounding is what limits this model."
                 )
         else:
             tried, _ = refinements(state, refinable)
             search = _Search(recipe, to_float or to_int16, measure, next(reversed(tried.values()), None))
             before = search.before
-            kept, wide, after = search.fewest(_measured_on(state, judge))
+            kept, wide, after = search.fewest(measured_on(inputs))
             mix = _resolved(recipe, kept, wide)
         sixteen = _sixteen(model, mix.recipe)
         named = _sixteen(model, recipe) & sixteen if recipe.nodes_to_int16 else set()
@@ -110,15 +111,9 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
         state.mixed_precision = _described(recipe, layers, kept, wide, sixteen, (to_float, to_int16)) | {
             "sqnr_before_db": before,
             "sqnr_db": after,
-            "made_up": state.stream.synthetic,
-            "held": judge.rest is not None,
+            **inputs,
         }
     return mix
-
-
-def _measured_on(state: RunState, judge: Judge) -> str:
-    found = "held-back samples" if judge.rest is not None else "the calibration samples"
-    return "made-up inputs" if state.stream.synthetic else found
 
 
 def _sixteen(model: ir.Model, recipe: Recipe) -> set[str]:

@@ -14,6 +14,7 @@ weight anew; what is left is the loss of the smallest numbers, less than one uni
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,9 +148,7 @@ class _Trial:
             count = (failing + holding) // 2
             if count == failing:
                 break
-            trial = z.copy()
-            for _, ids in blocks[:count]:
-                trial[ids] = rounded.z[ids]
+            trial = _with(z, rounded.z, [ids for _, ids in blocks[:count]])
             proof = self.run(trial, (_power_of_two(before, f"up to {blocks[count - 1][0]}"),))
             if self.holds(proof):
                 holding, best = count, proof
@@ -167,10 +166,7 @@ class _Trial:
         guilty = {name: ids for name, ids in blocks.items() if (kept[ids] != exact[ids]).any()}
         reason = "equalizing its channels changed the function; they keep their scale"
         notes = tuple(_rollback(name, reason) for name in guilty)
-        wanted = z.copy()
-        for ids in guilty.values():
-            wanted[ids] = 0.0
-        proof = self.run(wanted, notes)
+        proof = self.run(_with(z, np.zeros_like(z), guilty.values()), notes)
         if self.holds(proof):
             return proof
         rounded = self.run(kept, (*notes, _power_of_two(proof.equivalence, "whole network")))
@@ -189,7 +185,7 @@ class _Trial:
         return self._add(half, target, rest, failing=np.array_equal(half, _with(base, target, first)))
 
 
-def _with(base: Array, target: Array, blocks: list[Array]) -> Array:
+def _with(base: Array, target: Array, blocks: Iterable[Array]) -> Array:
     """Return `base` with `target` taken over for these blocks."""
     merged = base.copy()
     for ids in blocks:
