@@ -18,7 +18,7 @@ from equiquant.errors import OutputError
 from equiquant.io import save
 from tests.canonical.support import proto, weights
 
-DATA = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype(np.float32)
+DATA = np.random.default_rng(0).standard_normal((9, 3, 6, 6)).astype(np.float32)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from equiquant.io import save
 from tests.canonical.support import proto, weights
 
 MODEL = proto("a = Conv(x, w) y = Relu(a)", "float[N,3,6,6] x", "float[] y", weights(w=(32, 3, 3, 3)))
-DATA = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype(np.float32)
+DATA = np.random.default_rng(0).standard_normal((9, 3, 6, 6)).astype(np.float32)
 WAYS = [lambda result: pickle.loads(pickle.dumps(result)), copy.deepcopy]
 
 

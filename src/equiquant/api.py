@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,14 @@ def search(
             progress=progress,
         )
         best = run_recipe(model, output, found.recipe, data=stream, progress=progress)
-    report = dataclasses.replace(best.report, search=found.to_dict(), stages=(*found.stages, *best.report.stages))
+    for text in found.warnings:
+        warnings.warn(text, UserWarning, stacklevel=2)
+    report = dataclasses.replace(
+        best.report,
+        search=found.to_dict(),
+        stages=(*found.stages, *best.report.stages),
+        warnings=(*found.warnings, *best.report.warnings),
+    )
     result = SearchResult(best, report, found)
     if report_dir is not None:
         report.write(os.fspath(report_dir))

@@ -109,3 +109,20 @@ def test_the_recipe_sets_the_limit() -> None:
     assert preset("a8w8", calibration_memory=1).calibration_memory == 1
     with pytest.raises(ValueError, match="CalibMemoryLimit must be at least 1 MiB"):
         preset("a8w8", calibration_memory=0)
+
+
+def test_values_that_are_no_arrays_for_one_sample_keep_samples_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["x"], ["m"], axes=[1, 2, 3], keepdims=1),
+            helper.make_node("Squeeze", ["m"], ["s"]),
+            helper.make_node("Sigmoid", ["s"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3, 4, 5])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [])],
+    )
+    model = load_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)).model
+    sizes = counting(monkeypatch)
+    stats = collect(model, open_samples(samples(32), input_specs(model), A8W8), ["s", "y"], A8W8)
+    assert (stats.samples, sizes[-28:]) == (32, [1] * 28)

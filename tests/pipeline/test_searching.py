@@ -93,6 +93,7 @@ def test_a_metric_decides_and_is_given_the_model(model: onnx.ModelProto, data: A
     assert found.metric.endswith("without_equalization")
 
 
+@pytest.mark.filterwarnings("ignore:The search judged its trials on one sample")
 @pytest.mark.parametrize(("batch", "score"), [(0, 2 / 3), (2, 0)])  # of two the last of nine samples is alone
 def test_labels_are_those_of_the_held_back_samples(
     model: onnx.ModelProto, data: Array, batch: int, score: float
@@ -282,10 +283,26 @@ def test_the_classes_of_labels_lie_along_any_axis(data: Array, shape: tuple[int,
     assert result.search.metric == "top1"
 
 
-def test_labels_are_of_whole_samples_not_of_pixels(data: Array) -> None:
-    segmenting = proto("y = Conv(x, w)", "float[N,3,6,6] x", "float[N,5,6,6] y", weights(w=(5, 3, 1, 1)))
-    with pytest.raises(EquiQuantError, match="need an output of class scores"):
-        search(segmenting, data=data, labels=[1] * 9, **QUICK)
+@pytest.mark.parametrize("samples", [9, 11, 15])
+@pytest.mark.parametrize("rows", [(5, 6, 6), (4, 5)])  # pixels; rows that are no samples, as those of found boxes
+def test_labels_are_of_whole_samples(rows: tuple[int, ...], samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = int(np.prod(rows))
+    given: dict[str, Any] = weights(w=(108, size)) | {"s": np.array(rows if len(rows) == 2 else (1, *rows))}
+    model = proto("f = Flatten(x) g = MatMul(f, w) y = Reshape(g, s)", "float[1,3,6,6] x", "float[] y", given)
+    monkeypatch.setattr(searching, "run", lambda *_: pytest.fail("a trial was paid for"))
+    data = np.random.default_rng(0).normal(size=(samples, 1, 3, 6, 6)).astype(np.float32)
+    with pytest.raises(EquiQuantError, match="need class scores as the first output, one row for each sample"):
+        search(model, data=list(data), labels=[1] * samples, **QUICK)
+
+
+def test_one_judge_needs_a_clear_gain_and_is_warned_of(model: onnx.ModelProto, data: Array) -> None:
+    with pytest.warns(UserWarning, match="judged its trials on one sample"):
+        found = search(model, data=data[:5], **QUICK)
+    assert any("judged its trials on one sample" in text for text in found.report.warnings)
+    best, figures = found.search.best, [t.sqnr_db for t in found.search.trials if t.sqnr_db is not None]
+    assert best.sqnr_db is not None
+    assert not best.changes or best.sqnr_db > figures[0] + 3.0
+    assert found.search.to_dict()["judges"] == 1
 
 
 @pytest.mark.parametrize(

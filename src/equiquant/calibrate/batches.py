@@ -137,7 +137,7 @@ def safe_batch(runner: Runner, specs: Sequence[InputSpec], stream: Iterable[Feed
     except ModelError:  # the pass will say on which sample, if it is not on all of them together
         return 1
     same = all(
-        whole.shape[:1] == (size,) and np.array_equal(whole, np.concatenate(parts))
+        parts[0].ndim > 0 and whole.shape[:1] == (size,) and np.array_equal(whole, np.concatenate(parts))
         for whole, parts in zip(together, zip(*alone, strict=True), strict=True)
         if parts[0].shape[:1] == (1,) or not np.array_equal(whole, parts[0])
     )

@@ -37,7 +37,7 @@ from equiquant.pipeline.clips import (
     tell_of_soft,
     warn_of_strays,
 )
-from equiquant.pipeline.input_grids import input_ranges, on_grids
+from equiquant.pipeline.input_ranges import input_ranges
 from equiquant.pipeline.judging import EQUAL_DB, Judge
 from equiquant.pipeline.proving import LARGE
 from equiquant.pipeline.solving import SOLVING_STEPS, solve
@@ -114,14 +114,14 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         reach = None if state.quantize else float_reach(state, model, classes, progress)
         plans, terms = _solved(state, model, classes, asked, survey, judge, reach, lambda done: progress(1 + done))
         plans = [plan.moved_to(classes, without_growth(classes, plan.z)) for plan in plans]
-        exact, found = input_ranges(model, survey, asked, state.stream) if survey and state.quantize else ({}, [])
-        state.decisions += found
-        terms = [term for term in terms if (term.kind, term.name) not in exact]
+        inputs = input_ranges(state, model, classes, survey, asked, judge, plans)
+        terms = [term for term in terms if not inputs.exact((term.kind, term.name))]
         # Where no class is free, all the methods say what the first says: nothing.
         plans = [plan for plan in plans if plan is plans[0] or plan.z.any() or plan.ranges is not None]
         noise = {plan.method: _exact(terms, plan.z) for plan in plans}
         rows = [(term.kind, term.name) for term in terms]
-        told = {p.method: [p.noise.get(row, n) for row, n in zip(rows, noise[p.method], strict=True)] for p in plans}
+        seen = {p.method: {**p.noise, **inputs.noise} for p in plans}
+        told = {m: [seen[m].get(row, n) for row, n in zip(rows, noise[m], strict=True)] for m in seen}
         if model_bytes(model) > LARGE:
             terms = []  # as large as the weights
         release_memory()
@@ -130,7 +130,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
             plans = plans[-1:]
         elif state.quantize and noise["none"]:  # one that moves float layers alone would measure the same
             plans = [p for p in plans if p.method == "none" or p.ranges is not None or noise[p.method] != noise["none"]]
-    plans = on_grids(plans, exact)
+    plans = inputs.given_to(plans)
     only = len(plans) == 1
     trials = []
     for left, plan in zip(range(len(plans), 0, -1), plans, strict=True):

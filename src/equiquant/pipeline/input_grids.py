@@ -5,8 +5,8 @@ A range chosen for least noise would come near it, and round every value anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -14,17 +14,16 @@ import onnx_ir as ir
 
 from equiquant.calibrate import SampleStream
 from equiquant.decisions import Decision
-from equiquant.equalization import EqualizationPlan, Ranges
 from equiquant.numerics.grid import Grid, grid_of
 from equiquant.recipe import Recipe
 from equiquant.target import Survey
 
-__all__ = ["input_ranges", "on_grids"]
+__all__ = ["input_grids"]
 
-Ends = Mapping[tuple[str, str], tuple[float, ...]]
+Ends = dict[tuple[str, str], tuple[float, ...]]
 
 
-def input_ranges(model: ir.Model, survey: Survey, recipe: Recipe, samples: SampleStream) -> tuple[Ends, list[Decision]]:
+def input_grids(model: ir.Model, survey: Survey, recipe: Recipe, samples: SampleStream) -> tuple[Ends, list[Decision]]:
     """Return the ranges of the inputs whose values all lie on a grid, as `ChosenRanges.ends`, and the decisions.
 
     Args:
@@ -41,7 +40,8 @@ def input_ranges(model: ir.Model, survey: Survey, recipe: Recipe, samples: Sampl
         return {}, []
     symmetric, levels = target.activation_symmetric, target.activation_levels
     alone = {group.sources[0] for group in survey.groups if len(group.sources) == 1 and not group.wide}
-    ends, decisions = {}, []
+    ends: Ends = {}
+    decisions = []
     for value in model.graph.inputs:
         name = value.name or ""
         if name not in alone:
@@ -71,22 +71,3 @@ def _ends(grid: Grid, levels: int, *, symmetric: bool) -> tuple[float, ...]:
         return (grid.symmetric_range(levels),)
     low, high = grid.range_of(levels)
     return (high, -low)
-
-
-def on_grids(plans: Sequence[EqualizationPlan], ends: Ends) -> list[EqualizationPlan]:
-    """Return the plans with the ranges of these inputs."""
-    if not ends:
-        return list(plans)
-    return [
-        replace(
-            plan,
-            ranges=_with(plan.ranges, ends),
-            settled=plan.settled and _with(plan.settled, ends),
-            widened=plan.widened and _with(plan.widened, ends),
-        )
-        for plan in plans
-    ]
-
-
-def _with(ranges: Ranges | None, ends: Ends) -> Ranges:
-    return Ranges(dict(ends)) if ranges is None else replace(ranges, ends={**ranges.ends, **ends})

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -100,12 +101,19 @@ class Yardstick:
         self._ends = [level.get(name, UNLIMITED) for name in self.names]
         self._expected = [self._told_apart(outputs) for outputs in found]
 
-    def sqnr_db(self, model: ir.Model, feeds: int | None = None) -> float:
-        """Return the signal-to-noise ratio of a model, run as it is written, on the first `feeds` of the samples.
+    def sqnr_db(
+        self, model: ir.Model, feeds: int | None = None, changed: Callable[[Feed], Feed] = lambda feed: feed
+    ) -> float:
+        """Return the signal-to-noise ratio of a model, run as it is written, on the samples.
 
         Outputs that are infinite for the float model and that this one makes others are left out, unless all are.
+
+        Args:
+            model: The model.
+            feeds: The first so many; None for all.
+            changed: What becomes of a feed before it is run.
         """
-        ratios = self._ratios(model, feeds)
+        ratios = self._ratios(model, feeds, changed)
         lost = self._lost(ratios)
         return self._mean([ratio for name, ratio in ratios.items() if name not in lost] or ratios.values())
 
@@ -125,13 +133,15 @@ class Yardstick:
         """Return the outputs that are infinite for the float model and were not repeated."""
         return {name for name in self._infinite if ratios.get(name) == -np.inf}
 
-    def _ratios(self, model: ir.Model, feeds: int | None = None) -> dict[str, float]:
+    def _ratios(
+        self, model: ir.Model, feeds: int | None = None, changed: Callable[[Feed], Feed] = lambda feed: feed
+    ) -> dict[str, float]:
         """Return the ratio of each value that has a signal."""
         runner = Runner(model, self.names, optimize=False)
         sums = [ErrorAccumulator() for _ in self.names]
         for expected, feed in zip(self._expected[:feeds], itertools.islice(self._samples, feeds), strict=True):
             for accumulator, reference, result in zip(
-                sums, expected, self._told_apart(_outputs(runner, feed)), strict=True
+                sums, expected, self._told_apart(_outputs(runner, changed(feed))), strict=True
             ):
                 accumulator.add(reference, result)
         told = zip(self.names, sums, strict=True)
@@ -190,6 +200,7 @@ class Judge:
         self._corrected = SampleView.picked(stream, fitted[:corrected]) if corrected else None
         self._reference = model.clone()  # the model itself may be changed before the first candidate comes
         self._means: tuple[ir.Model, list[str], OutputMeans] | None = None  # of the network last aimed at
+        self._known: tuple[weakref.ref[ir.Model], SampleView, Recipe, calibrate.TensorStats] | None = None
 
     def sqnr_db(
         self,
@@ -215,7 +226,7 @@ class Judge:
         seen, recipe = self.fitted if competing else self._ranged, recipe or self._recipe
         survey = target.survey(model, recipe)
         open_ = target.missing(survey, ranges, synthetic=self._ranged.synthetic)
-        stats = calibrate.collect(model, seen, open_, recipe, sampled=True)  # ranges near the best will do
+        stats = self._statistics(model, seen, open_, recipe)
         plan = target.choose(model, survey, stats, recipe, ranges)
         goal, aim = target.target_of(recipe), original or Original(model, {})
         if refinement is not None:
@@ -229,6 +240,18 @@ class Judge:
         qdq.insert(quantized, plan)
         release_memory()
         return self._yardstick.quantized_sqnr_db(quantized)
+
+    def _statistics(
+        self, model: ir.Model, seen: SampleView, tensors: Sequence[str], recipe: Recipe
+    ) -> calibrate.TensorStats:
+        """Return the statistics of tensors of a candidate; measured again with other ranges, it shares them."""
+        known = self._known
+        same = known is not None and known[0]() is model and known[1] is seen and known[2] == recipe
+        if known is not None and same and known[3].tensors.keys() >= set(tensors):
+            return known[3]
+        stats = calibrate.collect(model, seen, tensors, recipe, sampled=True)  # ranges near the best will do
+        self._known = weakref.ref(model), seen, recipe, stats
+        return stats
 
     @functools.cached_property
     def _yardstick(self) -> Yardstick:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.calibrate import SampleView
-from equiquant.calibrate.feeds import of_samples
+from equiquant.calibrate.feeds import Feed, batch_size, of_samples
 from equiquant.errors import DataError, OptionError
 from equiquant.io import Runner
 
@@ -66,6 +67,15 @@ class Scorer:
             self.labels = self.labels[:samples]
         if self.labels is not None and len(self.labels) != samples:
             raise DataError(f"There are {len(self.labels)} labels for {samples} samples.")
+
+    def check(self, model: ir.Model, held: SampleView) -> None:
+        """Check that labels can judge what is a model's first output, before any trial is paid for.
+
+        Raises:
+            DataError: It is not one row of class scores for each sample, or of too few classes.
+        """
+        if self.labels is not None:
+            _top1(model, self.labels, itertools.islice(held, 1))
 
     def score(self, model: ir.Model, sqnr_db: float, held: SampleView) -> float:
         """Return the figure of a quantized model, higher is better.
@@ -126,13 +136,28 @@ def _number(value: Any, name: str) -> float:
     return number
 
 
-def _top1(model: ir.Model, labels: Array, held: SampleView) -> float:
-    runner = Runner(model, optimize=False)
-    outputs = [of_samples(runner.run(feed)[0], feed) for feed in held]
-    if outputs[0].ndim < 2 or sum(size > 1 for size in outputs[0].shape[1:]) > 1:
-        raise DataError("Labels need an output of class scores as the first output; give a metric instead.")
-    scores = np.concatenate([output.reshape(len(output), -1) for output in outputs])
-    wanted = labels[len(labels) - len(scores) :]
+def _top1(model: ir.Model, labels: Array, held: Iterable[Feed]) -> float:
+    scores = _class_scores(model, held)
     if labels.max() >= scores.shape[1]:
         raise DataError(f"The labels go up to {labels.max()}, but the first output has only {scores.shape[1]} classes.")
-    return float((scores.argmax(axis=1) == wanted).mean())
+    return float((scores.argmax(axis=1) == labels[len(labels) - len(scores) :]).mean())
+
+
+def _class_scores(model: ir.Model, held: Iterable[Feed]) -> Array:
+    """Return the first output of a model as one row of class scores for each sample.
+
+    Raises:
+        DataError: It is something else.
+    """
+    runner = Runner(model, optimize=False)
+    rows = []
+    for feed in held:
+        output = of_samples(runner.run(feed)[0], feed)
+        classes = output.ndim >= 2 and sum(size > 1 for size in output.shape[1:]) <= 1
+        if not classes or len(output) != batch_size(feed):
+            raise DataError(
+                "Labels need class scores as the first output, one row for each sample; give a metric instead. Of"
+                f" {batch_size(feed)} samples the first output is {list(output.shape)}."
+            )
+        rows.append(output.reshape(len(output), -1))
+    return np.concatenate(rows)

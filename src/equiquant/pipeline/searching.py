@@ -42,6 +42,8 @@ FORMAT = 1
 FEWEST_FEEDS = 3
 MOST_HELD = 256  # feeds a trial is judged on
 CLEAR_DB = 0.1  # a gain below is no reason to leave the simpler recipe
+ONE_SAMPLE_DB = 3.0  # the same where one sample is all that judges; of more it goes by their number
+FEW_JUDGES = 3  # samples below which what is found best may be worse on others
 
 DIMENSIONS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("clip_mode", ("soft", "per_channel")),
@@ -83,6 +85,7 @@ class SearchOutcome:
         trials: All trials in the order of the walk.
         metric: What the score is: `sqnr_db`, `top1`, or the name of the user's function.
         kind: `sqnr_db`, `top1` or, for a function of the user's, `own`.
+        judges: Number of samples the trials were judged on.
         complete: False if the time budget ended the walk.
         stages: What it took, the making of the best apart.
     """
@@ -92,13 +95,25 @@ class SearchOutcome:
     trials: tuple[Trial, ...]
     metric: str
     kind: str
+    judges: int
     complete: bool
     stages: tuple[StageCost, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to tell of how far the choice can be trusted."""
+        if self.judges >= FEW_JUDGES:
+            return ()
+        count = "one sample" if self.judges == 1 else f"{self.judges} samples"
+        return (
+            f"The search judged its trials on {count}: what it found best may be worse on others. Give more samples;"
+            " a third of them judges.",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trials as plain data, `kept` being what the best one changes."""
         trials = [asdict(trial) for trial in self.trials]
-        told = {"metric": self.metric, "kind": self.kind, "complete": self.complete}
+        told = {"metric": self.metric, "kind": self.kind, "judges": self.judges, "complete": self.complete}
         return {**told, "trials": trials, "kept": dict(self.best.changes)}
 
 
@@ -156,7 +171,8 @@ def search(
             if name not in fixed and bench.concerns(name):
                 walk.try_all(name, values)
     best = recipe.replace(**walk.best.changes)
-    return SearchOutcome(best, walk.best, tuple(walk.done), scorer.name, scorer.kind, walk.complete, stages.costs)
+    done = tuple(walk.done)
+    return SearchOutcome(best, walk.best, done, scorer.name, scorer.kind, bench.judges, walk.complete, stages.costs)
 
 
 class _Walk:
@@ -205,7 +221,7 @@ class _Walk:
             return False
         if self._bench.scored and trial.score != self.best.score:
             return trial.score > self.best.score
-        return trial.sqnr_db > self.best.sqnr_db + CLEAR_DB
+        return trial.sqnr_db > self.best.sqnr_db + self._bench.clear_db
 
 
 class _Bench:
@@ -233,6 +249,10 @@ class _Bench:
         self._has_clips = any(node.op_type == "Clip" for node in folded.graph)
         self._held, self._yardstick = held, Yardstick(folded, held)
         self.scored = scorer.kind != "sqnr_db"
+        self.judges = sum(batch_size(feed) for feed in held)
+        self.clear_db = max(CLEAR_DB, ONE_SAMPLE_DB / self.judges)
+        if scorer.labels is not None:
+            scorer.check(folded, held)
         self.key = self._identity(recipe, stream)
 
     def concerns(self, name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from threadpoolctl import threadpool_limits
 
 from equiquant import qdq
 from equiquant.graph.edit import Names, own_constant, set_initializer
@@ -187,7 +188,10 @@ def _rounding(
     for layer in layers:
         inputs = [_data(nodes[layer.name]) for nodes in (sources, twins)]
         pairs = list(walk.read(inputs))
-        yield layer, solve(layer, pairs, wanted, original.factors.get(inputs[0].name or "")), walk.count
+        factor = original.factors.get(inputs[0].name or "")
+        with threadpool_limits(1, user_api="blas"):  # many small products: two threads wait for each other, spinning
+            solution = solve(layer, pairs, wanted, factor)
+        yield layer, solution, walk.count
 
 
 def _correction(
