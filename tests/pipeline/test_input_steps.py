@@ -87,3 +87,29 @@ def test_without_signal_nothing_is_measured() -> None:
     scale, report = of_input(saturating(), np.zeros((24, 1, 24, 24), np.float32))
     assert scale > 0
     assert not told(report)
+
+
+@pytest.mark.parametrize("loud", range(0, 24, 5))
+def test_one_loud_sample_is_held_whichever_it_is(loud: int) -> None:
+    data = np.random.default_rng(1).normal(size=(24, 1, 24, 24)).astype(np.float32)
+    data[loud] *= 16
+    scale, report = of_input(linear(), data)
+    assert (scale >= 0.25, told(report)) == (True, [])
+
+
+def test_rows_that_fill_up_a_batch_are_left_out() -> None:
+    model = onnx.ModelProto.FromString(saturating().SerializeToString())
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    scale, _ = of_input(model, spectra(38))
+    assert scale <= 0.25
+
+
+def test_biases_do_not_make_up_for_what_is_cut_off() -> None:
+    nodes = "c = Conv(x, w1) r = Relu(c) d = Conv(r, w2) y = GlobalAveragePool(d)"
+    given = {**weights(w2=(8, 6, 3, 3)), "w1": np.linspace(0.5, 1.5, 6, dtype=np.float32).reshape(6, 1, 1, 1)}
+    model = proto(nodes, "float[N,1,A,B] x", "float[] y", given)
+    for options in ({}, {"weight_rounding": "nearest"}, {"keep_float": 1}):
+        _, report = of_input(model, spectra(), **{"bias_correction": True, "weight_rounding": "auto", **options})
+        assert told(report)
+        trials = {t["method"]: t["sqnr_db"] for t in report["equalization"]["trials"]}
+        assert trials["global+powers"] > 30.0, options

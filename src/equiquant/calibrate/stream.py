@@ -167,11 +167,6 @@ class SampleView:
             return span
         return (feed for number, feed in enumerate(span, self._start) if number in self._picks)
 
-    def thinned(self, most: int) -> SampleView:
-        """Return a view of so many of its feeds, at most, evenly spaced."""
-        numbers = [self.number(index) for index in range(len(self))]
-        return SampleView.picked(self._stream, numbers[:: -(-len(numbers) // most)])
-
     def number(self, index: int) -> int:
         """Return the number in the data of the feed with this index here, both from 0."""
         return self._start + index if self._picks is None else sorted(self._picks)[index]

@@ -114,7 +114,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         reach = None if state.quantize else float_reach(state, model, classes, progress)
         plans, terms = _solved(state, model, classes, asked, survey, judge, reach, lambda done: progress(1 + done))
         plans = [plan.moved_to(classes, without_growth(classes, plan.z)) for plan in plans]
-        inputs = input_ranges(state, model, classes, survey, asked, judge, plans)
+        inputs = input_ranges(state, model, classes, survey, asked, judge.affordable, plans)
         terms = [term for term in terms if not inputs.exact((term.kind, term.name))]
         # Where no class is free, all the methods say what the first says: nothing.
         plans = [plan for plan in plans if plan is plans[0] or plan.z.any() or plan.ranges is not None]
@@ -294,7 +294,8 @@ def _try(
         ranges = settled or ranges
     else:
         with state.stages("measure"):
-            measure = partial(judge.sqnr_db, proof.model, original=Original(model, _factors(classes, proof.z)))
+            aim = Original(judge.aim(model, ranges), _factors(classes, proof.z))
+            measure = partial(judge.sqnr_db, proof.model, original=aim)
             sqnr = measure(ranges)
             chosen = ranges
             if settled is not None and (roomy := measure(settled)) > sqnr - ROOM_DB:

@@ -10,7 +10,6 @@ import onnx_ir as ir
 from equiquant.equalization import EqualizationPlan, Ranges, ScaleClasses
 from equiquant.pipeline.input_grids import input_grids
 from equiquant.pipeline.input_steps import input_steps
-from equiquant.pipeline.judging import Judge
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
 from equiquant.target import Survey
@@ -63,7 +62,7 @@ def input_ranges(
     classes: ScaleClasses,
     survey: Survey | None,
     recipe: Recipe,
-    judge: Judge,
+    affordable: int,
     plans: Sequence[EqualizationPlan],
 ) -> InputRanges:
     """Return the ranges of inputs that are known better than by the plans; none of a float model that is handed on.
@@ -74,7 +73,7 @@ def input_ranges(
         classes: Its scale classes.
         survey: What will be quantized, if anything is.
         recipe: Whether ranges are chosen for least noise.
-        judge: Of the model; holds the samples.
+        affordable: Feeds that float inference can run in the time it may cost.
         plans: The plans; others are compared with the ranges of the last that chose any.
     """
     if survey is None or not state.quantize:
@@ -84,7 +83,7 @@ def input_ranges(
     costs: dict[Key, Mapping[int, float]] = {}
     last = next((plan for plan in reversed(plans) if plan.ranges is not None), None)
     chosen = [] if last is None else [r for r in (last.ranges, last.settled, last.widened) if r is not None]
-    for step in input_steps(model, classes, survey, judge, chosen):
+    for step in input_steps(model, classes, survey, state.stream, affordable, chosen):
         key = ("activation", step.name)
         ends[key], noise[key], costs[key] = (step.end,), step.noise, step.costs
         decisions.append(step.decision)

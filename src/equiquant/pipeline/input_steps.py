@@ -7,21 +7,20 @@ this: the range is never far from the best.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from equiquant.calibrate import SampleView
+from equiquant.calibrate import SampleStream, SampleView
 from equiquant.calibrate.feeds import Feed
 from equiquant.decisions import Decision
 from equiquant.equalization import Ranges, ScaleClasses
 from equiquant.numerics.affine import IntType, fake_quantize, power_of_two_params
 from equiquant.numerics.tail import FEW_VALUES
 from equiquant.pipeline.clip_reach import channel_axis
-from equiquant.pipeline.judging import Judge, Yardstick
+from equiquant.pipeline.judging import Yardstick, fitted_feeds
 from equiquant.target import Survey
 
 __all__ = ["InputStep", "input_steps"]
@@ -52,46 +51,60 @@ class InputStep:
 
 
 def input_steps(
-    model: ir.Model, classes: ScaleClasses, survey: Survey, judge: Judge, chosen: Sequence[Ranges]
+    model: ir.Model,
+    classes: ScaleClasses,
+    survey: Survey,
+    samples: SampleStream,
+    affordable: int,
+    chosen: Sequence[Ranges],
 ) -> list[InputStep]:
     """Return the steps of the inputs for which a better one is found than was chosen for least noise.
 
-    They are measured on the half of the samples that scales are not found on. Inputs that show few values of a channel
-    are left to the noise model, which has room for others.
+    Inputs that show few values of a channel are left to the noise model, which has room for others.
 
     Args:
         model: The folded float model; only read.
         classes: Its scale classes.
         survey: What will be quantized.
-        judge: Holds both halves. Made-up samples tell nothing.
+        samples: All there are. Made-up ones tell nothing, nor does a single one.
+        affordable: Feeds that float inference can run in the time it may cost.
         chosen: Ranges chosen for least noise, which compete.
     """
-    target, rest = survey.target, judge.rest
-    if target.scale_kind != "power_of_two" or target.activation.bits > 8 or rest is None or rest.synthetic:
+    target = survey.target
+    known = samples.count_up_to(2 * fitted_feeds(model, samples))
+    if target.scale_kind != "power_of_two" or target.activation.bits > 8 or samples.synthetic or known < 2:
         return []
     alone = {group.sources[0] for group in survey.groups if len(group.sources) == 1 and not group.wide}
-    names = {value.name or "": value for value in model.graph.inputs if value.name in alone - survey.unsigned}
-    given = {name: {r.ends["activation", name][0] for r in chosen if ("activation", name) in r.ends} for name in names}
-    spans = {
-        name: _span((judge.fitted, rest), name, channel_axis(names[name], classes)) for name in names if given[name]
-    }
-    largest = {name: end for name, (end, values) in spans.items() if values >= FEW_VALUES and 0 < end < math.inf}
-    if not largest:
+    inputs = {value.name or "": value for value in model.graph.inputs if value.name in alone - survey.unsigned}
+    given = {name: {r.ends["activation", name][0] for r in chosen if ("activation", name) in r.ends} for name in inputs}
+    view = SampleView(samples, 0, known)
+    spans = {name: _span(view, name, channel_axis(inputs[name], classes)) for name, ends in given.items() if ends}
+    told = {name: span for name, span in spans.items() if span.values >= FEW_VALUES and 0 < span.largest < math.inf}
+    most = min(MOST_MEASURED, affordable // (MOST_TRIED * max(1, len(told))))
+    if not told or most < FEWEST_MEASURED:
         return []
-    most = max(FEWEST_MEASURED, min(MOST_MEASURED, judge.affordable // MOST_TRIED))
-    yardstick = Yardstick(model, rest.thinned(most))
-    steps = [_Steps(yardstick, model, name, target.activation).best(given[name], end) for name, end in largest.items()]
+    loudest = {span.loudest for span in told.values()}  # what is rare may be all that a range is for
+    yardstick = Yardstick(model, SampleView.picked(samples, {*range(0, known, -(-known // most)), *loudest}))
+    steps = [
+        _Steps(yardstick, model, name, target.activation).best(given[name], span.largest) for name, span in told.items()
+    ]
     return [step for step in steps if step is not None]
 
 
-def _span(views: Sequence[SampleView], name: str, axis: int | None) -> tuple[float, int]:
-    """Return the largest magnitude of an input, and how many values of a channel it showed."""
-    largest, values = 0.0, 0
-    for feed in itertools.chain(*views):
-        array = feed[name]
-        largest = max(largest, float(abs(array).max(initial=0.0)))
-        values += array.size // max(1, array.shape[axis] if axis is not None else 1)
-    return largest, values
+@dataclass(frozen=True)
+class _Span:
+    """What an input shows: its largest magnitude, in which feed, and how many values of a channel."""
+
+    largest: float
+    loudest: int
+    values: int
+
+
+def _span(view: SampleView, name: str, axis: int | None) -> _Span:
+    ends = [float(abs(feed[name]).max(initial=0.0)) for feed in view]
+    shapes = [feed[name].shape for feed in view]
+    values = sum(math.prod(shape) // max(1, shape[axis] if axis is not None else 1) for shape in shapes)
+    return _Span(max(ends), ends.index(max(ends)), values)
 
 
 class _Steps:

@@ -33,6 +33,7 @@ from equiquant.graph.cost import multiplications
 from equiquant.graph.decisions import computed_values, rounded_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.sqnr import ErrorAccumulator, mean_db
+from equiquant.pipeline.cut_inputs import cut_inputs, with_cut_inputs
 from equiquant.pipeline.solving import chooses_ranges
 from equiquant.pipeline.splitting import alternate, held_back
 from equiquant.recipe import Recipe
@@ -141,7 +142,7 @@ class Yardstick:
         sums = [ErrorAccumulator() for _ in self.names]
         for expected, feed in zip(self._expected[:feeds], itertools.islice(self._samples, feeds), strict=True):
             for accumulator, reference, result in zip(
-                sums, expected, self._told_apart(_outputs(runner, changed(feed))), strict=True
+                sums, expected, self._told_apart(_outputs(runner, feed, changed)), strict=True
             ):
                 accumulator.add(reference, result)
         told = zip(self.names, sums, strict=True)
@@ -153,9 +154,9 @@ class Yardstick:
         return [x if e == UNLIMITED else np.clip(x, -e[1], e[0]) for x, e in ends]
 
 
-def _outputs(runner: Runner, feed: Feed) -> list[Array]:
-    """Return a model's outputs for the samples of a feed."""
-    return [of_samples(output, feed) for output in runner.run(feed)]
+def _outputs(runner: Runner, feed: Feed, changed: Callable[[Feed], Feed] = lambda feed: feed) -> list[Array]:
+    """Return a model's outputs for the samples of a feed, which may be changed before."""
+    return [of_samples(output, feed) for output in runner.run(changed(feed))]
 
 
 def _span(arrays: Sequence[Array]) -> tuple[float, float]:
@@ -200,6 +201,7 @@ class Judge:
         self._corrected = SampleView.picked(stream, fitted[:corrected]) if corrected else None
         self._reference = model.clone()  # the model itself may be changed before the first candidate comes
         self._means: tuple[ir.Model, list[str], OutputMeans] | None = None  # of the network last aimed at
+        self._cut: tuple[dict[str, float], ir.Model, ir.Model] | None = None  # ends, a model, and it with them
         self._known: tuple[weakref.ref[ir.Model], SampleView, Recipe, calibrate.TensorStats] | None = None
 
     def sqnr_db(
@@ -240,6 +242,19 @@ class Judge:
         qdq.insert(quantized, plan)
         release_memory()
         return self._yardstick.quantized_sqnr_db(quantized)
+
+    def aim(self, model: ir.Model, ranges: Ranges | None) -> ir.Model:
+        """Return what candidates with these ranges are to aim at: a model, its inputs cut off as the ranges do it."""
+        powers = ranges is not None and self._recipe.scale_kind == "power_of_two"
+        names = [value.name or "" for value in model.graph.inputs] if powers else []
+        given = {} if ranges is None else ranges.ends
+        ends = {name: given["activation", name][0] for name in names if ("activation", name) in given}
+        cuts = cut_inputs(ends, self.fitted)
+        if not cuts:
+            return model
+        if self._cut is None or self._cut[:2] != (cuts, model):
+            self._cut = cuts, model, with_cut_inputs(model, cuts)
+        return self._cut[2]
 
     def _statistics(
         self, model: ir.Model, seen: SampleView, tensors: Sequence[str], recipe: Recipe

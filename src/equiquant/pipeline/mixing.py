@@ -81,7 +81,7 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
         to_int16 = weighing.rank("int16") if recipe.raises_to_int16 else None
 
         refinable, _ = layers_of(model, weighing.plan)
-        original = original_of(reference, equalized, refinable)
+        original = original_of(state, reference, equalized, refinable, weighing.plan)
 
         def measure(mix: Mix, refinement: Refinement | None = None) -> float:
             result = judge.sqnr_db(model, ranges, mix.recipe, original, refinement)
@@ -105,6 +105,8 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
             before = search.before
             kept, wide, after = search.fewest(measured_on(inputs))
             mix = _resolved(recipe, kept, wide)
+        raised = target.survey(model, mix.recipe).wide
+        state.decisions = [d for d in state.decisions if d.rule != "input_step" or d.where not in raised]
         sixteen = _sixteen(model, mix.recipe)
         named = _sixteen(model, recipe) & sixteen if recipe.nodes_to_int16 else set()
         wide = (*wide, *(layer for layer in layers if layer.name in named and layer not in wide))

@@ -7,6 +7,7 @@ that the scales and ranges come from: what a range cuts off others, weights coul
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from equiquant import qdq
 from equiquant.calibrate import SampleView, TensorStats
 from equiquant.decisions import Decision
 from equiquant.io import release_memory
+from equiquant.pipeline.cut_inputs import cut_inputs, with_cut_inputs
 from equiquant.pipeline.equalizing import Equalized
 from equiquant.pipeline.judging import EQUAL_DB, MOST_FITTED, MOST_HELD, Yardstick, affordable_feeds
 from equiquant.pipeline.splitting import NOTHING_HELD, alternate, held_back
@@ -81,7 +83,7 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
     state.decisions += refused if asked else []
     if not candidates or not layers:
         return model, plan
-    original = original_of(reference, equalized, layers)
+    original = original_of(state, reference, equalized, layers, plan)
     fitted, held = _split(state, model, rounding=any(c.round_weights for c in candidates.values()))
     apart = set(fitted).isdisjoint(held)
     if not apart:
@@ -154,13 +156,28 @@ def refined_by_means(
     return (model, plan) if found is None else (found.model, found.plan)
 
 
-def original_of(reference: ir.Model, equalized: Equalized, layers: list[Layer]) -> Original | None:
+def original_of(
+    state: RunState, reference: ir.Model, equalized: Equalized, layers: list[Layer], plan: QuantPlan
+) -> Original | None:
     """Return the network to aim at where it is not the one to quantize, if its layers lie between the same tensors."""
-    if equalized.factors is None:
+    same = equalized.factors is None or _same_layers(equalized.model, reference, layers)
+    aim = equalized.model if equalized.factors is None or not same else reference
+    cuts = cut_inputs(_input_ends(state, aim, plan), itertools.islice(state.stream, MOST_AUTO))
+    if not cuts and aim is equalized.model:
         return None
-    here, there = _places(equalized.model), _places(reference)
-    same = all(here[layer.name] == there.get(layer.name) for layer in layers)
-    return Original(reference, equalized.factors) if same else None
+    return Original(with_cut_inputs(aim, cuts), (equalized.factors if aim is reference else None) or {})
+
+
+def _input_ends(state: RunState, model: ir.Model, plan: QuantPlan) -> dict[str, float]:
+    """Return the ends of the inputs' ranges where steps are powers of two; others hardly cut inputs off."""
+    known = plan.activations if state.recipe.scale_kind == "power_of_two" else {}
+    params = {value.name or "": known[value.name or ""] for value in model.graph.inputs if value.name in known}
+    return {name: float(p.scale) * (p.type.qmax - int(p.zero_point)) for name, p in params.items()}
+
+
+def _same_layers(model: ir.Model, other: ir.Model, layers: list[Layer]) -> bool:
+    here, there = _places(model), _places(other)
+    return all(here[layer.name] == there.get(layer.name) for layer in layers)
 
 
 def _places(model: ir.Model) -> dict[str, tuple[str, str, str]]:
