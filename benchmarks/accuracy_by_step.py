@@ -33,7 +33,12 @@ def row(realdata: Any, name: str, preset: str, arguments: argparse.Namespace) ->
     cells: list[str] = []
     for equalized, data, options in STEPS.values():
         settings = argparse.Namespace(
-            draws=arguments.draws, samples=100, no_data=not data, options=options, replace_clip6_relu=False
+            draws=arguments.draws,
+            samples=100,
+            no_data=not data,
+            from_file=False,
+            options=options,
+            replace_clip6_relu=False,
         )
         found = measure(realdata, name, preset, equalized, settings)
         cells.append(figure(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from benchmarks import accuracy, common, latency, mixed_precision, networks, other_toolchains
+from benchmarks import accuracy, accuracy_by_step, common, latency, mixed_precision, networks, other_toolchains
 
 from equiquant import equalize
 from equiquant.io import Runner
@@ -129,3 +130,31 @@ def test_accuracy_tables_are_written(
     monkeypatch.setattr(sys, "argv", ["benchmark", *words])
     assert module.main() == 0
     assert "| 50.0" in capsys.readouterr().out
+
+
+def test_every_step_is_measured_and_scored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    onnx.save(ir.to_proto(TINY["resnet18"]()), tmp_path / "float.onnx")
+    asked: list[dict[str, Any]] = []
+
+    class Data:
+        @staticmethod
+        def load(name: str, split: str) -> tuple[np.ndarray, None]:
+            return np.zeros((4, 3, 32, 32), np.float32), None
+
+        @staticmethod
+        def reference(name: str) -> str:
+            return str(tmp_path / "float.onnx")
+
+        @staticmethod
+        def score(path: str, name: str) -> dict[str, Any]:
+            return {"top1": 0.5, "float_top1": 0.6, "sqnr_db": [20.0]}
+
+    def write(_: str, out: Path, *, data: Any, **options: Any) -> None:
+        asked.append({"data": data is not None, "cle": options["cle"]})
+        onnx.save(ir.to_proto(TINY["resnet18"]()), out)
+
+    monkeypatch.setattr("equiquant.quantize", write)
+    row = accuracy_by_step.row(Data, "kws_dscnn", "a8w8", argparse.Namespace(draws=2))
+    assert row[1:7] == ["60.0%"] + ["50.0 ± 0.0%, 20.0 ± 0.0 dB"] * 5
+    assert [a["cle"] for a in asked[::2]] == [False, True, True, True, True]
+    assert [a["data"] for a in asked[::2]] == [True, True, True, True, False]
