@@ -99,9 +99,12 @@ def test_what_is_joined_for_a_layer_keeps_the_documented_scale() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Only")  # the scores of this one have little to lose
-def test_a_limit_on_the_scale_of_one_input_counts() -> None:
+@pytest.mark.parametrize(
+    "tail", ["y = Concat<axis=1>(a, s)", "f = Flatten(a) g2 = Flatten(s) y = Concat<axis=1>(f, g2)"]
+)
+def test_a_limit_on_the_scale_of_one_input_counts(tail: str) -> None:
     """The NPU's HardSigmoid needs a step of 1/128 or less: boxes that share it would be cut at 1."""
-    model = _detector("y = Concat<axis=1>(a, s)", boxes=0.4)
+    model = _detector(tail, boxes=0.4)
     result = quantize(model, data=DATA, preset="xint8")
     assert _joined(result)
     relaxed = quantize(model, data=DATA, preset="xint8", limits_off=("AdjustHardSigmoid",))

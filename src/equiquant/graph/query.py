@@ -22,12 +22,14 @@ __all__ = [
     "clip_ends",
     "constant",
     "constant_producer",
+    "exponent",
     "filled_with",
     "infinite_constant",
     "integers",
     "is_float",
     "is_gate",
     "is_public",
+    "is_square",
     "label",
     "name_of",
     "opset",
@@ -236,6 +238,18 @@ def is_gate(node: ir.Node) -> bool:
         return False
     found = (attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5))
     return bool(np.allclose(found, (1 / 6, 0.5), rtol=1e-4))
+
+
+def exponent(node: ir.Node) -> float | None:
+    """Return the number a Pow raises what it reads to; None where there are several, and of other nodes."""
+    found = constant(node.inputs[1]) if node.op_type == "Pow" and node.domain == "" else None
+    return None if found is None or found.size != 1 else float(found.reshape(()))
+
+
+def is_square(node: ir.Node) -> bool:
+    """True for the product of a value with itself, and its second power."""
+    product = node.op_type == "Mul" and node.domain == "" and node.inputs[0] is node.inputs[1]
+    return product or exponent(node) == 2
 
 
 def pads_own_values(node: ir.Node) -> bool:

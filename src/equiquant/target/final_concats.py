@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from equiquant.graph.query import constant
+from equiquant.graph.query import constant, origin
 from equiquant.hardware import is_hardware_factor
 from equiquant.target.ops import activation_inputs, data_outputs, moves_data, row_of
 from equiquant.target.survey import Survey
@@ -37,7 +38,7 @@ def final_concats(model: ir.Model, survey: Survey) -> list[FinalConcat]:
         model: The model that was surveyed; only read.
         survey: What will be quantized.
     """
-    quantized = frozenset(survey.nodes)
+    quantized = frozenset[str | None](survey.nodes)
     moved_out: dict[ir.Node, bool] = {}
     found: list[FinalConcat] = []
     for node in reversed(list(model.graph)):
@@ -50,14 +51,14 @@ def final_concats(model: ir.Model, survey: Survey) -> list[FinalConcat]:
             continue
         inputs = [value for _, value in activation_inputs(node, row) if constant(value) is None]
         aligned = node.op_type in survey.target.aligned
-        least = [p for value in inputs if aligned and (p := _least_position(value, survey)) is not None]
+        least = [p for value in inputs if aligned and (p := _least_position(value, quantized, survey)) is not None]
         found.append(FinalConcat(node, tuple(value.name or "" for value in inputs), max(least, default=None)))
     return found[::-1]
 
 
-def _least_position(value: ir.Value, survey: Survey) -> int | None:
-    """Return the least position the target demands of what a node hands on, whatever its operands."""
-    node = value.producer()
+def _least_position(value: ir.Value, quantized: Collection[str | None], survey: Survey) -> int | None:
+    """Return the least position the target demands of what a node computed, whatever its operands; moves keep it."""
+    node = origin(value, lambda n: n.name in quantized and moves_data(n))
     if node is not None and survey.target.factors and is_hardware_factor(node) and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     if node is None:

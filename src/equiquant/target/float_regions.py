@@ -11,13 +11,14 @@ What is computed for excluded layers alone is float as they are: they were exclu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
 from equiquant.graph.input_scales import evens_out, is_from_input
-from equiquant.graph.query import constant, is_float, is_public, origin, sole_consumer
+from equiquant.graph.query import constant, is_float, is_public, is_square, origin, sole_consumer
 from equiquant.recipe import Recipe
+from equiquant.target.moved import moved, readers
 from equiquant.target.ops import has_weight, moves_data, row_of
 from equiquant.target.targets import Target
 
@@ -48,7 +49,7 @@ def float_region(nodes: Sequence[ir.Node], recipe: Recipe) -> set[ir.Node]:
         recipe: The options.
     """
     floats = {node for node in nodes if _is_float_only(node)}
-    region = floats | {node for node in nodes if _is_square(node) or _standardizes(node)}
+    region = floats | {node for node in nodes if is_square(node) or _standardizes(node)}
     if not region or recipe.nodes_to_quantize or recipe.op_types_to_quantize:
         return set()
     candidates = [_Candidate(node) for node in nodes if node not in region and _may_follow(node)]
@@ -94,9 +95,9 @@ class _Candidate:
     def __init__(self, node: ir.Node) -> None:
         self.node = node
         operands = [value for value in node.inputs if value is not None and constant(value) is None]
-        self.operands = [(origin(value, moves_data), frozenset(_readers(value))) for value in operands]
-        self.readers = frozenset(_readers(node.outputs[0]))
-        self.public = any(map(is_public, _moved(node.outputs[0])))
+        self.operands = [(origin(value, moves_data), frozenset(readers(value))) for value in operands]
+        self.readers = frozenset(readers(node.outputs[0]))
+        self.public = any(map(is_public, moved(node.outputs[0])))
 
     def follows(self, region: Collection[ir.Node]) -> bool:
         if self.readers and not self.public and all(reader in region for reader in self.readers):
@@ -117,30 +118,9 @@ def _may_follow(node: ir.Node) -> bool:
     return not (row_of(node) is None or has_weight(node) or moves_data(node) or node.op_type in APART)
 
 
-def _is_square(node: ir.Node) -> bool:
-    return node.op_type == "Mul" and node.domain == "" and node.inputs[0] is node.inputs[1]
-
-
 def _standardizes(node: ir.Node) -> bool:
     """True for a Mul or Div by a constant for each channel that makes features of a graph input alike."""
     if node.op_type not in ("Mul", "Div") or node.domain != "" or not is_from_input(node.outputs[0]):
         return False
     factors = [array for array in map(constant, node.inputs) if array is not None]
     return all(max(array.shape, default=1) == array.size and evens_out(array) for array in factors)
-
-
-def _moved(value: ir.Value) -> Iterator[ir.Value]:
-    """Yield a value, and what ops that only move data make of it."""
-    yield value
-    for use in value.uses():
-        if use.idx == 0 and moves_data(use.node):
-            for result in use.node.outputs:
-                yield from _moved(result)
-
-
-def _readers(value: ir.Value) -> Iterator[ir.Node]:
-    """Yield the nodes that compute floats from a value, or from where it is moved to."""
-    for copy in _moved(value):
-        for use in copy.uses():
-            if not (use.idx == 0 and moves_data(use.node)) and any(map(is_float, use.node.outputs)):
-                yield use.node

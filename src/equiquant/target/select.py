@@ -17,13 +17,14 @@ import onnx_ir as ir
 from equiquant.errors import OptionError, nearest
 from equiquant.io import is_operator
 from equiquant.recipe import Recipe
-from equiquant.target.float_regions import float_region, for_excluded
+from equiquant.target.float_regions import BETWEEN_FLOAT, FOR_EXCLUDED, float_region, for_excluded
+from equiquant.target.front_ends import FRONT_END, front_ends
 from equiquant.target.indices import index_nodes
 from equiquant.target.ops import OPS, row_of
 from equiquant.target.refusal import data_type, refusal
 from equiquant.target.targets import Target, target_of
 
-__all__ = ["IN_BODY", "deselected", "excluded", "left_float", "match_names", "names_matched"]
+__all__ = ["IN_BODY", "deselected", "excluded", "float_beside", "left_float", "match_names", "names_matched"]
 
 IN_BODY = "inside the body of an If, Loop or Scan"
 """Why a node stays float that no option can change."""
@@ -104,10 +105,28 @@ def excluded(left_out: Mapping[str, str]) -> frozenset[str]:
     return frozenset(name for name, why in left_out.items() if why.startswith(options))
 
 
+def float_beside(
+    nodes: Sequence[ir.Node], left_out: Mapping[str, str], recipe: Recipe, target: Target
+) -> dict[ir.Node, str]:
+    """Return the nodes that stay float for what is beside them, with the reason.
+
+    Args:
+        nodes: Those of a graph, in topological order; what computes indices left out.
+        left_out: What `deselected` returned.
+        recipe: The options.
+        target: What is quantized for.
+    """
+    names = [node.name or "" for node in nodes]
+    asked = {n for pattern in recipe.nodes_to_int16 for n in names_matched(pattern, names, "nodes_to_int16")}
+    found = dict.fromkeys(for_excluded(nodes, excluded(left_out), recipe, target), FOR_EXCLUDED)
+    found |= dict.fromkeys(float_region(nodes, recipe), BETWEEN_FLOAT)
+    return found | dict.fromkeys(front_ends(nodes, asked, recipe), FRONT_END)
+
+
 def left_float(model: ir.Model, recipe: Recipe) -> frozenset[str]:
     """Return the names of the nodes that stay float whatever the target can run.
 
-    That is by the options, for a reason of their own, as indices, or between or before nodes in float. A node without a
+    That is by the options, for a reason of their own, as indices, or for what is beside them. A node without a
     row has none of its own: it counts if it does not compute in float32.
 
     Raises:
@@ -118,7 +137,7 @@ def left_float(model: ir.Model, recipe: Recipe) -> frozenset[str]:
     indices = index_nodes(nodes)
     computing = [node for node in nodes if node not in indices]
     left_out = deselected(model, recipe, every)
-    beside = float_region(computing, recipe) | for_excluded(computing, excluded(left_out), recipe, every)
+    beside = float_beside(computing, left_out, recipe, every)
     kept = [node for node in nodes if node in indices or node in beside or _refused(node)]
     return frozenset(left_out) | {node.name or "" for node in kept}
 

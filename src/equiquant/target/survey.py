@@ -19,12 +19,11 @@ from equiquant.graph.decisions import decision_values
 from equiquant.graph.query import attribute, constant, origin, sole_consumer
 from equiquant.hardware import gemm_factors, is_hardware_factor
 from equiquant.recipe import Recipe
-from equiquant.target.float_regions import BETWEEN_FLOAT, FOR_EXCLUDED, float_region, for_excluded
 from equiquant.target.indices import BECOMES_INDEX, index_nodes
 from equiquant.target.layers import layers
 from equiquant.target.ops import OpRow, activation_inputs, data_outputs, has_weight, moves_data, row_of
 from equiquant.target.refusal import overridable, refusal
-from equiquant.target.select import IN_BODY, deselected, excluded, match_names
+from equiquant.target.select import IN_BODY, deselected, excluded, float_beside, match_names
 from equiquant.target.signs import never_negative
 from equiquant.target.targets import Target, target_of
 
@@ -106,8 +105,7 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
             kept[node.name or ""] = reason or "not in the op table"
     computing = [node for node in nodes if node not in indices]
     apart = excluded(left_out)
-    beside = dict.fromkeys(for_excluded(computing, apart, recipe, target), FOR_EXCLUDED)
-    beside |= dict.fromkeys(float_region(computing, recipe), BETWEEN_FLOAT)
+    beside = float_beside(computing, left_out, recipe, target)
     for node in computing:
         if node in beside and chosen.pop(node, None) is not None:
             kept[node.name or ""] = beside[node]
