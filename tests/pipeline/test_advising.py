@@ -28,7 +28,8 @@ def told(model: onnx.ModelProto, data: Any = DATA, **options: Any) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         quantize(model, None, data=data, **PLAIN | options)
-    return [text for w in caught if (text := str(w.message)).startswith("Only")]
+    texts = [str(w.message) for w in caught]
+    return [text for text in texts if text.startswith("Only") or "of what varies" in text]
 
 
 def split(spread: float) -> onnx.ModelProto:
@@ -69,6 +70,21 @@ def test_what_a_calibration_cuts_is_not_put_down_to_weights() -> None:
     (text,) = told(split(1e4), preset="a16w8", calibration="percentile", percentile=100.0)
     assert "calibration=" not in text
     assert "predicted to come from weights" in text
+
+
+@pytest.mark.parametrize(("ending", "samples", "count"), [("", 32, 1), ("", 16, 0), (" z = Sigmoid(y)", 32, 0)])
+def test_a_mean_does_not_hide_that_little_is_left_of_the_rest(ending: str, samples: int, count: int) -> None:
+    """A score of 4 ± 0.5, the sum of two that cancel; 16 samples hold back 4, and a Sigmoid is sure of itself."""
+    small, large = np.array([0.3, -0.2, 0.3]), np.array([36.0, 20.0, -28.0])
+    parameters = {"w": np.stack([large + small, small - large], axis=1), "v": np.ones((2, 1)), "mean": np.array([4.0])}
+    parameters = {name: array.astype(np.float32) for name, array in parameters.items()}
+    data = np.random.default_rng(0).standard_normal((samples, 3)).astype(np.float32)
+    nodes = f"h = MatMul(x, w) m = MatMul(h, v) y = Add(m, mean){ending}"
+    model = proto(nodes, "float[N,3] x", "float[] z" if ending else "float[] y", parameters)
+    texts = told(model, data, preset="xint8")
+    assert len(texts) == count
+    for text in texts:
+        assert "dB of the output 'y' are left, but most of it is the same for every sample: of what varies only" in text
 
 
 def test_which_of_equals_is_largest_is_no_noise() -> None:

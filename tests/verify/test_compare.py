@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from equiquant.calibrate.feeds import CountedFeed
 from equiquant.errors import DataError, ModelError
 from equiquant.verify import Reference, compared_values
-from equiquant.verify import compare as module
+from equiquant.verify import pairs as module
 from equiquant.verify.compare import Comparison, TensorQuality, compare_models
 
 Array = npt.NDArray[Any]
@@ -190,39 +190,9 @@ def test_groups_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = compare_models(float_model(), quantized_model(), feeds())
     monkeypatch.setattr(module, "GROUP_BYTES", 1)
     seen: list[int] = []
-    split = compare_models(float_model(), quantized_model(), feeds(), progress=seen.append)
+    split = compare_models(float_model(), quantized_model(), iter(feeds()), progress=seen.append)
     assert split.to_dict() == whole.to_dict()
-    assert seen == sorted(seen)
-    assert seen[-1] == 6
-    with pytest.raises(DataError, match="2 passes"):
-        compare_models(float_model(), quantized_model(), iter(feeds()))
-
-
-def test_tensors_beyond_the_first_group_may_see_fewer_feeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = compare_models(float_model(), quantized_model(), feeds())
-    monkeypatch.setattr(module, "GROUP_BYTES", 1)
-    fewer = compare_models(float_model(), quantized_model(), feeds(), runs=1)
-    assert fewer.samples == whole.samples
-    assert fewer.outputs == whole.outputs
-    sizes = {t.name: t.error.count for t in whole.tensors}
-    first, second = fewer.order
-    seen = {t.name: t.error.count for t in fewer.tensors}
-    assert seen[first] == sizes[first]
-    assert 0 < seen[second] < sizes[second]
-    assert {t.name: t.samples for t in fewer.tensors} == {first: 6, second: 1}
-
-
-def test_the_smallest_tensors_see_all_the_feeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GROUP_BYTES", 1)
-    wide, narrow = np.ones((4, 8), np.float32), np.ones((8, 2), np.float32)
-    nodes = [("MatMul", ["x", "w"], ["h"]), ("MatMul", ["h", "v"], ["n"]), ("Relu", ["n"], ["y"])]
-    both = model(nodes, {"w": wide, "v": narrow})
-    tensors = by_name(compare_models(both, both, feeds(), runs=1))
-    assert {name: tensor.samples for name, tensor in tensors.items()} == {"h": 1, "n": 6}
-
-
-def test_an_iterator_serves_where_one_pass_does() -> None:
-    assert compare_models(float_model(), quantized_model(), iter(feeds())).samples == 6
+    assert seen == [1, 2, 3, 4, 5, 6]
 
 
 def test_limit_and_outputs_only() -> None:
@@ -286,5 +256,5 @@ def test_to_dict_lists_the_worst_first_with_their_place() -> None:
     assert [t["name"] for t in data["tensors"]] == ["r", "h"]
     assert [t["position"] for t in data["tensors"]] == [1, 0]
     assert set(data["outputs"][0]) == {
-        *("name", "count", "sqnr_db", "max_abs_error", "cosine", "top1_agreement", "chosen", "parts")
+        *("name", "count", "sqnr_db", "varying_db", "max_abs_error", "cosine", "top1_agreement", "chosen", "parts")
     }

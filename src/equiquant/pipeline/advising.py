@@ -21,7 +21,7 @@ MOST = 0.5  # share of the predicted noise
 
 
 def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitReport | None = None) -> None:
-    """Warn of the output of which least is left, if that is little.
+    """Warn of the output of which least is left, if that is little, else if it is of what varies between samples.
 
     Args:
         state: The run, finished but for its report.
@@ -31,11 +31,29 @@ def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitRepo
     measured = [o.worst for o in quality.outputs if math.isfinite(o.error.sqnr_db) and not o.chosen]
     what, left = min(measured, key=lambda found: found[1], default=("", math.inf))
     if left >= POOR_DB:
+        if not state.stream.synthetic:  # made-up inputs are more alike than real ones
+            _warn_of_what_varies(state, quality, limits)
         return
     made_up = " on made-up inputs, which says little of real ones" if state.stream.synthetic else ""
     state.warn(
         f"Only {left:.1f} dB of {what} are left{made_up}: more than a tenth of it is noise."
         f" Worth trying: {'; '.join(_advice(state, left, limits))}."
+    )
+
+
+def _warn_of_what_varies(state: RunState, quality: Comparison, limits: LimitReport | None) -> None:
+    """Warn of an output whose mean hides that little is left of the rest."""
+    varied = [(o.varying_db, o) for o in quality.outputs if o.varying_db is not None and math.isfinite(o.varying_db)]
+    left, output = min(varied, key=lambda found: found[0], default=(math.inf, None))
+    if output is None or left >= POOR_DB:
+        return
+    noise = (
+        "less than if every sample were answered with the mean" if left < 0 else "more than a tenth of that is noise"
+    )
+    state.warn(
+        f"{output.error.sqnr_db:.1f} dB of the output '{output.name}' are left, but most of it is the same for every"
+        f" sample: of what varies only {left:.1f} dB are left, {noise}."
+        f" Worth trying: {'; '.join(_advice(state, output.error.sqnr_db, limits))}."
     )
 
 

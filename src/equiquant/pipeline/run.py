@@ -47,7 +47,6 @@ __all__ = ["Outcome", "run"]
 Feed = Mapping[str, npt.NDArray[Any]]
 
 QUALITY_FEEDS = 8  # feeds the quantized model is compared on
-QUALITY_RUNS = 16  # of it for the tensors of large inputs, which are compared group by group
 OUTPUT_FEEDS = 2  # feeds whose outputs a large float model leaves to be compared with
 PER_TENSOR_BELOW = 50_000_000  # bytes of weights; above, the comparison is limited to these
 
@@ -278,4 +277,4 @@ def _measure(
             return compare_models(model, quantized, known.feeds, tensors=False, expected=known), known.feeds, apart
         held = held_back(state.stream.count_up_to(MOST_FITTED + MOST_HELD))[:QUALITY_FEEDS]
         feeds = list(SampleView.picked(state.stream, held))
-        return compare_models(model, quantized, feeds, runs=QUALITY_RUNS), feeds, apart
+        return compare_models(model, quantized, feeds), feeds, apart

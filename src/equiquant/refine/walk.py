@@ -20,6 +20,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from equiquant.graph.extract import extract, held
 from equiquant.graph.query import reads
 from equiquant.io import Runner
 from equiquant.numerics.parallel import THREADS
@@ -30,16 +31,6 @@ Array = npt.NDArray[Any]
 Values = dict[str, Array]
 
 RECENT = 8  # stops that samples must fit at to join: a block of layers and more, so that they do not leave at once
-
-
-def _source(value: ir.Value) -> ir.Value:
-    """Return what goes into the DequantizeLinear that makes a value; the value itself where none does."""
-    node = value.producer()
-    while node is not None and node.op_type == "DequantizeLinear":
-        source = node.inputs[0]
-        assert source is not None
-        value, node = source, source.producer()
-    return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +77,7 @@ class Route:
 
     def held(self, value: ir.Value) -> str:
         """Return the name of the value kept in place of this one: what goes into a DequantizeLinear, else itself."""
-        return _source(value).name or ""
+        return held(value).name or ""
 
     def leg(self, wanted: ir.Value) -> Leg:
         """Take the nodes that have to run before a value is there."""
@@ -109,7 +100,7 @@ class Route:
 
     def _varies(self, value: ir.Value) -> bool:
         """True unless the value is a constant, quantized or not."""
-        value = _source(value)
+        value = held(value)
         node = value.producer()
         return not value.is_initializer() and (node is None or node.op_type != "Constant")
 
@@ -126,58 +117,9 @@ class Route:
 
     def _runner(self, nodes: Sequence[ir.Node], outputs: Sequence[str]) -> Runner:
         """Return a runner of some nodes, of the DequantizeLinear before them, and of nothing else."""
-        return Runner(_extract(self.model, nodes, outputs), threads=1, optimize=False, disposable=True, arena=False)
-
-
-def _extract(model: ir.Model, nodes: Sequence[ir.Node], outputs: Sequence[str]) -> ir.Model:
-    """Return a model of copies of the nodes; what they read and none of them makes becomes an input."""
-    values: dict[ir.Value, ir.Value] = {}
-    inputs: list[ir.Value] = []
-    constants: list[ir.Value] = []
-    copies: list[ir.Node] = []
-
-    def value_of(value: ir.Value | None) -> ir.Value | None:
-        if value is None or value in values:
-            return None if value is None else values[value]
-        node = value.producer()
-        if node is not None and node.op_type in ("DequantizeLinear", "Constant"):
-            copy(node)
-            return values[value]
-        fresh = ir.Value(name=value.name, type=value.type, const_value=value.const_value)
-        if value.is_initializer():
-            fresh.shape = value.shape
-            constants.append(fresh)
-        else:
-            shape = value.shape
-            if shape is not None and len(shape) > 1:  # a list keeps its length: shape inference counts on it
-                shape = ir.Shape([None] * len(shape))
-            fresh.shape = shape
-            inputs.append(fresh)
-        values[value] = fresh
-        return fresh
-
-    def copy(node: ir.Node) -> None:
-        made = [ir.Value(name=v.name, type=v.type) for v in node.outputs]
-        for read in reads(node):  # what a body captures is found by its name
-            value_of(read)
-        sources = [value_of(v) for v in node.inputs]
-        copies.append(
-            ir.Node(node.domain, node.op_type, sources, node.attributes.values(), outputs=made, name=node.name)
-        )
-        values.update(zip(node.outputs, made, strict=True))
-
-    for node in nodes:
-        copy(node)
-    by_name = {v.name: fresh for v, fresh in values.items()}
-    graph = ir.Graph(
-        inputs,
-        [by_name[name] for name in outputs],
-        nodes=copies,
-        initializers=constants,
-        opset_imports=dict(model.graph.opset_imports),
-        name="piece",
-    )
-    return ir.Model(graph, ir_version=model.ir_version, functions=tuple(model.functions.values()))
+        made = {value.name: value for node in nodes for value in node.outputs}
+        piece = extract(self.model, nodes, [made[name] for name in outputs])
+        return Runner(piece, threads=1, optimize=False, disposable=True, arena=False)
 
 
 class Walk:

@@ -1,8 +1,8 @@
 """Compare a float model with its quantized twin on real inputs: per output, and per tensor with the worst first.
 
 Both models run on the same feeds and every pair of tensors is reduced to running sums at once (`numerics.sqnr`), so the
-memory needed depends on neither the number of samples nor the number of tensors: intermediate tensors are exposed in
-groups of bounded size, one pass over the stream for each group.
+memory needed depends on neither the number of samples nor the number of tensors: both models run in pieces, each as far
+as a group of tensors of bounded size.
 
 The quantized model runs as it is written, without onnxruntime's own optimizations, so that the figures do not depend on
 which integer kernels this CPU has.
@@ -23,26 +23,24 @@ import onnx_ir as ir
 from equiquant.calibrate.feeds import batch_size, numbering, of_samples, told_feeds
 from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by
-from equiquant.graph.edit import infer_shapes
 from equiquant.graph.query import TEXT_KINDS, static_shape
 from equiquant.graph.randomness import refuse_random
-from equiquant.graph.varying import varying
-from equiquant.io.runtime import Runner
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
 from equiquant.verify.equivalence import Reference
-from equiquant.verify.heard import EVERYTHING, Ends, heard
+from equiquant.verify.heard import EVERYTHING
 from equiquant.verify.integer import IntegerAgreement
-from equiquant.verify.twins import compared_values, twin, twins_of
+from equiquant.verify.pairs import Pair, compared_pairs, grouped
+from equiquant.verify.pieces import Pieces, ends_of
+from equiquant.verify.twins import compared_values, twins_of
+from equiquant.verify.varied import Varied
 
 __all__ = ["Comparison", "OutputQuality", "TensorQuality", "compare_models"]
 
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
 
-RETURNED = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)  # the floats onnxruntime hands to Python
 INDICES = ("int64", "int32", "bool")  # numpy's types of what is the same or is not, like words
-GROUP_BYTES = 128 * 1024 * 1024  # float activations alive at once, both models together
 
 
 @dataclass(frozen=True)
@@ -55,19 +53,16 @@ class TensorQuality:
         op_type: Kind of the node that produces it, `Input` for a graph input.
         error: The figures. `aligned_sqnr_db` ignores a positive factor per channel, as equalization leaves behind,
             unless channels showed one value each.
-        samples: Samples it was compared on; of what does not fit into memory with the outputs perhaps fewer than they.
     """
 
     name: str
     compared: str
     op_type: str
     error: ErrorFigures
-    samples: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; infinities stay floats."""
-        told = {"compared": self.compared, "op_type": self.op_type, "samples": self.samples}
-        return {"name": self.name, **told, **asdict(self.error)}
+        return {"name": self.name, "compared": self.compared, "op_type": self.op_type, **asdict(self.error)}
 
 
 @dataclass(frozen=True)
@@ -82,6 +77,8 @@ class OutputQuality:
             those of ones, 0 where they are not.
         chosen: It is such classes, indices or words.
         parts: Where it joins what was decided apart, such as boxes and scores, each with its own SQNR in dB, by name.
+        varying_db: Signal over noise where the signal is only what varies between samples, dB: below 0 it were better
+            to answer the mean of the samples. None where that tells nothing, see `verify.varied`.
     """
 
     name: str
@@ -89,6 +86,7 @@ class OutputQuality:
     top1_agreement: float | None
     chosen: bool = False
     parts: Mapping[str, float] = field(default_factory=dict)
+    varying_db: float | None = None
 
     @property
     def worst(self) -> tuple[str, float]:
@@ -105,7 +103,7 @@ class OutputQuality:
         figures = asdict(self.error)
         figures.pop("aligned_sqnr_db")  # an output is never rescaled
         told = {"top1_agreement": self.top1_agreement, "chosen": self.chosen, "parts": dict(self.parts)}
-        return {"name": self.name, **figures, **told}
+        return {"name": self.name, **figures, "varying_db": self.varying_db, **told}
 
 
 @dataclass(frozen=True)
@@ -137,15 +135,6 @@ class Comparison:
         return plain if self.integer is None else {**plain, "integer": self.integer.to_dict()}
 
 
-@dataclass(frozen=True)
-class _Pair:
-    name: str
-    compared: str
-    op_type: str
-    bytes: int
-    ends: Ends
-
-
 def compare_models(
     float_model: ir.Model,
     quantized_model: ir.Model,
@@ -154,7 +143,6 @@ def compare_models(
     tensors: bool = True,
     expected: Reference | None = None,
     limit: int | None = None,
-    runs: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Run both models on a stream of feeds and measure the difference.
@@ -162,95 +150,113 @@ def compare_models(
     Args:
         float_model: The reference.
         quantized_model: The model to judge; the same inputs and outputs by name.
-        stream: Feed dicts. With intermediate tensors of a large model it is read more than once.
+        stream: Feed dicts, read once.
         tensors: Compare intermediate tensors too.
         expected: Of the feeds, what the float model gives for its `compared_values`, where that is known: it does not
             run then, whatever has become of its weights. Only without intermediate tensors.
         limit: Stop after the feed that reaches this many samples.
-        runs: How often both models may run for tensors that do not fit into memory with the outputs, however many feeds
-            there are; None for all the feeds.
-        progress: Called with the number of samples done, scaled to one pass.
+        progress: Called with the number of samples done.
 
     Raises:
         ModelError: Inputs or outputs differ in name or shape, or a model does not run.
-        DataError: The stream is empty, or is an iterator where several passes are needed.
+        DataError: The stream is empty.
     """
     refuse_random(float_model)
     _check_same_interface(float_model, quantized_model)
-    one_shot = isinstance(stream, Iterator)
     feeds = iter(stream)
     first = next(feeds, None)
     if first is None:
         raise DataError("There are no samples to compare on.")
-    pairs = _pairs(float_model, quantized_model, first) if tensors else []
-    groups = _groups(pairs)
-    if len(groups) > 1 and one_shot:
-        raise DataError(
-            f"Comparing this model's tensors takes {len(groups)} passes over the data; an iterator can be read once."
-            " Give a list, an array or a folder, or compare outputs only (tensors=False)."
-        )
-    judge = _Judge((float_model, quantized_model), stream, None if tensors else expected)
+    pairs = compared_pairs(float_model, quantized_model, first) if tensors else []
+    judge = _Judge((float_model, quantized_model), pairs, stream, None if tensors else expected)
     samples = 0
-    for index, group in enumerate(groups):
-        seen = 0
-        passing = itertools.chain([first], feeds) if index == 0 else iter(stream)
-        if index and runs is not None:
-            passing = itertools.islice(passing, max(1, runs // (len(groups) - 1)))
-        for count in judge.run(group, passing, outputs=index == 0):
-            seen += count
-            if progress is not None:
-                progress((index * samples + seen) // len(groups))
-            if limit is not None and seen >= limit:
-                break
-        samples = max(samples, seen)
-    return judge.result(samples, pairs)
+    for count in judge.run(itertools.chain([first], feeds)):
+        samples += count
+        if progress is not None:
+            progress(samples)
+        if limit is not None and samples >= limit:
+            break
+    return judge.result(samples)
 
 
 class _Judge:
-    """Holds the running sums while the groups pass by."""
+    """Runs both models and holds the running sums."""
 
-    def __init__(self, models: tuple[ir.Model, ir.Model], stream: Iterable[Feed], expected: Reference | None) -> None:
+    def __init__(
+        self,
+        models: tuple[ir.Model, ir.Model],
+        pairs: Sequence[Pair],
+        stream: Iterable[Feed],
+        expected: Reference | None,
+    ) -> None:
         (self._float, self._quantized), self._expected = models, expected
         self._number = numbering(stream)
         self._ends = twins_of(expected.names if expected else compared_values(self._float), self._quantized)
         self._outputs = list(self._ends)
+        self._pairs = pairs
         self._sums: dict[str, ErrorAccumulator] = {name: ErrorAccumulator() for name in self._outputs}
-        self._tensor_sums: dict[str, ErrorAccumulator] = {}
-        self._seen: dict[str, int] = {}
+        self._tensor_sums = {pair.name: ErrorAccumulator(channel_axis=1) for pair in pairs}
         self._agree: dict[str, list[int]] = {name: [0, 0] for name in self._outputs}
         self._chosen: set[str] = set()
+        self._decided = decided_by(self._float)
+        own = (name for name in self._outputs if self._decided.get(name) == [name])
+        self._varied = {name: Varied() for name in own}
 
-    def run(self, group: Sequence[_Pair], feeds: Iterable[Feed], outputs: bool) -> Iterator[int]:
-        """Run one group over the feeds; yield the number of samples in each."""
-        names = self._outputs if outputs else []
-        inner = [p for p in group if p.op_type != "Input"]
-        wanted = [*names, *(p.name for p in inner)]
-        results = self._results(wanted)
-        compared = [*(self._ends[name] for name in names), *(p.compared for p in group)]
-        candidate = Runner(self._quantized, compared, optimize=False).run if compared else lambda _: []
-        for pair in group:
-            self._tensor_sums[pair.name], self._seen[pair.name] = ErrorAccumulator(channel_axis=1), 0
-        for index, feed in enumerate(feeds):
-            with told_feeds(self._number(index)):
-                expected = {name: of_samples(x, feed) for name, x in zip(wanted, results(feed), strict=True)}
-                got = [of_samples(x, feed) for x in candidate(feed)]
-            for name, output in zip(names, got, strict=False):
-                self._add_output(name, expected[name], output)
-            references = [expected[p.name] if p.name in expected else of_samples(feed[p.name], feed) for p in group]
-            parallel(self._add_tensor, zip(group, references, got[len(names) :], strict=True))
-            del expected, got, references  # before the next feed's are made
-            for pair in group:
-                self._seen[pair.name] += batch_size(feed)
+    def run(self, feeds: Iterable[Feed]) -> Iterator[int]:
+        """Run both models over the feeds; yield the number of samples in each."""
+        groups = self._pieces()
+        shown = self._shown(groups)
+        reference = self._reference(self._wanted(groups))
+        candidate = Pieces(self._quantized, self._compared(groups)).run
+        for number, feed in enumerate(feeds):
+            ours, theirs = dict(feed), dict(feed)
+            for index, (names, group) in enumerate(zip(shown, groups, strict=True)):
+                with told_feeds(self._number(number)):
+                    expected = [of_samples(x, feed) for x in reference(index, ours)]
+                    got = [of_samples(x, feed) for x in candidate(index, theirs)]
+                for name, one, other in zip(names, expected, got, strict=False):
+                    self._add_output(name, one, other, batch_size(feed))
+                first = len(names)
+                parallel(self._add_tensor, zip(group, expected[first:], got[first:], strict=True))
+                expected, got = [], []  # before the next are made
             yield batch_size(feed)
 
-    def _results(self, wanted: Sequence[str]) -> Callable[[Feed], Sequence[Array]]:
-        """Return what gives the float model's values for one feed after the other; of none nothing can be run."""
-        if self._expected is not None:
-            known = iter(self._expected.outputs(wanted) or ())
-            return lambda _: next(known)
-        return Runner(self._float, wanted, optimize=False).run if wanted else lambda _: []
+    def _pieces(self) -> list[list[Pair]]:
+        """Return the pairs, group by group, as they are compared; the outputs come with the last."""
+        groups = grouped(self._pairs)
+        if len(groups) == 1:
+            return groups
+        ours = ends_of(self._float, self._wanted(groups))
+        theirs = ends_of(self._quantized, self._compared(groups))
+        joined: list[list[Pair]] = [[]]
+        for index, group in enumerate(groups):
+            joined[-1] += group
+            if index + 1 < len(groups) and ours[index] and theirs[index]:
+                joined.append([])
+        return joined
 
-    def _add_output(self, name: str, expected: Array, output: Array) -> None:
+    def _shown(self, groups: Sequence[Sequence[Pair]]) -> list[list[str]]:
+        """Return the outputs compared in each piece: all of them in the last."""
+        return [*([] for _ in groups[1:]), self._outputs]
+
+    def _wanted(self, groups: Sequence[Sequence[Pair]]) -> list[list[str]]:
+        """Return the names in the float model of what is compared in each piece."""
+        pieces = zip(self._shown(groups), groups, strict=True)
+        return [[*names, *(pair.name for pair in group)] for names, group in pieces]
+
+    def _compared(self, groups: Sequence[Sequence[Pair]]) -> list[list[str]]:
+        """Return the names in the quantized model of the same."""
+        pieces = zip(self._shown(groups), groups, strict=True)
+        return [[*(self._ends[name] for name in names), *(pair.compared for pair in group)] for names, group in pieces]
+
+    def _reference(self, wanted: Sequence[Sequence[str]]) -> Callable[[int, dict[str, Array]], Sequence[Array]]:
+        """Return what gives the float model's values piece by piece: it runs, unless they are known."""
+        if self._expected is None:
+            return Pieces(self._float, wanted).run
+        known = iter(self._expected.outputs(wanted[0]) or ())
+        return lambda *_: next(known)
+
+    def _add_output(self, name: str, expected: Array, output: Array, samples: int) -> None:
         _check_shapes("output", name, expected, output)
         if expected.dtype.kind in TEXT_KINDS or expected.dtype.name in INDICES:
             equal = expected == output
@@ -260,33 +266,36 @@ class _Judge:
             self._agree[name][1] += equal.size
             return
         self._sums[name].add(expected, output)
+        if name in self._varied:
+            self._varied[name].add(expected, samples)
         if expected.ndim == 2 and expected.shape[1] > 1:
             same = np.count_nonzero(expected.argmax(axis=1) == output.argmax(axis=1))
             self._agree[name][0] += int(same)
             self._agree[name][1] += len(expected)
 
-    def _add_tensor(self, values: tuple[_Pair, Array, Array]) -> None:
+    def _add_tensor(self, values: tuple[Pair, Array, Array]) -> None:
         pair, expected, output = values
         _check_shapes("tensor", pair.name, expected, output)
         if pair.ends != EVERYTHING:
             expected, output = np.clip(expected, *pair.ends), np.clip(output, *pair.ends)
         self._tensor_sums[pair.name].add(expected, output)
 
-    def result(self, samples: int, pairs: Sequence[_Pair]) -> Comparison:
+    def result(self, samples: int) -> Comparison:
         """Return the figures of everything seen."""
-        outputs, decided = [], decided_by(self._float)
+        outputs = []
         for name in self._outputs:
             same, total = self._agree[name]
-            parts = {n: self._tensor_sums[n].figures().sqnr_db for n in decided.get(name, ()) if n in self._tensor_sums}
-            agreement = same / total if total else None
+            apart = (n for n in self._decided.get(name, ()) if n in self._tensor_sums)
+            parts = {n: self._tensor_sums[n].figures().sqnr_db for n in apart}
+            error, chosen = self._sums[name].figures(), name in self._chosen
             told = parts if len(parts) > 1 else {}
-            outputs.append(OutputQuality(name, self._sums[name].figures(), agreement, name in self._chosen, told))
+            varying = None if chosen or name not in self._varied else self._varied[name].decibels(error.sqnr_db)
+            outputs.append(OutputQuality(name, error, same / total if total else None, chosen, told, varying))
         qualities = [
-            TensorQuality(p.name, p.compared, p.op_type, self._tensor_sums[p.name].figures(), self._seen[p.name])
-            for p in pairs
+            TensorQuality(p.name, p.compared, p.op_type, self._tensor_sums[p.name].figures()) for p in self._pairs
         ]
         worst = tuple(sorted(qualities, key=lambda t: t.error.aligned_sqnr_db))
-        return Comparison(samples, tuple(outputs), worst, tuple(p.name for p in pairs))
+        return Comparison(samples, tuple(outputs), worst, tuple(p.name for p in self._pairs))
 
 
 def _check_shapes(kind: str, name: str, expected: Array, output: Array) -> None:
@@ -324,61 +333,3 @@ def _alike(one: ir.Value, other: ir.Value) -> bool:
 
 def _described(value: ir.Value) -> str:
     return str(value.name) if value.shape is None else f"{value.name} [{', '.join(map(str, value.shape))}]"
-
-
-def _pairs(float_model: ir.Model, quantized_model: ir.Model, feed: Feed) -> list[_Pair]:
-    """Return the float tensors both models have by name, in graph order; not those in a number that may differ."""
-    public = {v.name for v in float_model.graph.outputs}
-    twins = {v.name: twin(v) for v in quantized_model.graph.inputs}
-    twins |= {v.name: twin(v) for node in quantized_model.graph for v in node.outputs}
-    sized = _with_shapes(float_model, feed)
-    unlike = varying(sized)
-    found: list[tuple[ir.Value, str]] = [
-        (v, "Input") for v in sized.graph.inputs if v.name and v.name in feed and twins.get(v.name) != v.name
-    ]
-    found += [(v, node.op_type) for node in sized.graph if node.op_type != "Constant" for v in node.outputs]
-    ends = heard([value for value, _ in found], quantized_model)
-    known = [size for value, _ in found if (size := _elements(value)) is not None]
-    guess = max(known, default=1)  # a tensor of unknown shape is taken for the largest one
-    return [
-        _Pair(v.name, twins[v.name], op_type, 2 * 4 * (_elements(v) or guess), ends.get(v.name, EVERYTHING))
-        for v, op_type in found
-        if v.name
-        and v.name not in public
-        and v.name in twins
-        and isinstance(v.type, ir.TensorType)
-        and v.type.dtype in RETURNED
-        and v not in unlike
-    ]
-
-
-def _with_shapes(model: ir.Model, feed: Feed) -> ir.Model:
-    """Return a copy whose shapes are those of this feed."""
-    copy = model.clone()
-    for value in copy.graph.inputs:
-        if value.name and value.name in feed:
-            value.shape = ir.Shape(np.asarray(feed[value.name]).shape)
-    infer_shapes(copy)
-    return copy
-
-
-def _elements(value: ir.Value) -> int | None:
-    if value.shape is None or not all(isinstance(d, int) for d in value.shape):
-        return None
-    return math.prod(d for d in value.shape if isinstance(d, int))
-
-
-def _groups(pairs: Sequence[_Pair]) -> list[list[_Pair]]:
-    """Cut the pairs into groups of at most `GROUP_BYTES`; always at least one, perhaps empty, group.
-
-    The smallest come first, with the outputs: they show too few values to be compared on fewer feeds.
-    """
-    groups: list[list[_Pair]] = [[]]
-    size = 0
-    for pair in sorted(pairs, key=lambda pair: pair.bytes):
-        if groups[-1] and size + pair.bytes > GROUP_BYTES:
-            groups.append([])
-            size = 0
-        groups[-1].append(pair)
-        size += pair.bytes
-    return groups
