@@ -13,7 +13,7 @@ from equiquant.numerics.sqnr import decibels
 from equiquant.verify.varied import LEAST, Varied
 
 RNG = np.random.default_rng(0)
-SCORES = (RNG.standard_normal((12, 3)) * 0.3 + [3, 4, -5]).astype(np.float32)
+SCORES = RNG.normal([3, 4, -5], 1.0, (12, 3)).astype(np.float32)
 
 
 def varied(*feeds: npt.NDArray[Any], samples: int = 1) -> float | None:

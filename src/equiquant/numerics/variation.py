@@ -4,7 +4,7 @@ Of values r[n, c] of channel c and sample n, with the mean m[c] over the samples
 
     Σ (r[n, c] − m[c])² / Σ r[n, c]²
 
-A score of 3 ± 0.3 is nearly all mean, and 11 dB of it may be no better than to answer 3 for every sample.
+A score of 3 ± 0.5 is nearly all mean, and 11 dB of it may be no better than to answer 3 for every sample.
 Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
 """
 

@@ -1,6 +1,6 @@
 """What is left of that part of an output which differs from sample to sample.
 
-Most of a score of 3 ± 0.3 is its mean, and 11 dB of it may be no better than to answer 3 every time. That is told of an
+Most of a score of 3 ± 0.5 is its mean, and 11 dB of it may be no better than to answer 3 every time. That is told of an
 output with one value, or one a class, for each sample, but for a final Softmax or Sigmoid: where it is sure of itself
 for all the samples, it varies by next to nothing, and rightly so. Of a map the mean over samples says little: one
 without anything on it is right to be the same everywhere.
@@ -21,7 +21,7 @@ __all__ = ["Varied"]
 Array = npt.NDArray[Any]
 
 LEAST = 5  # samples: the spread of fewer says little
-SAME = 1e-3  # of the energy, 3% of the size: what differs by less is the same for all that can be told
+SAME = 1e-2  # of the energy, 10% of the size: averages of noise differ by less, and are the same for all they say
 
 
 class Varied:
