@@ -12,7 +12,10 @@ import onnx_ir as ir
 
 from equiquant.graph.query import reads
 
-__all__ = ["extract", "held"]
+__all__ = ["RUN_AGAIN", "extract", "held"]
+
+RUN_AGAIN = ("DequantizeLinear", "Constant")
+"""Op types that run in every piece that reads what they make."""
 
 
 def held(value: ir.Value) -> ir.Value:
@@ -42,7 +45,7 @@ def extract(model: ir.Model, nodes: Sequence[ir.Node], outputs: Sequence[ir.Valu
         if value is None or value in values:
             return None if value is None else values[value]
         node = value.producer()
-        if node is not None and node.op_type in ("DequantizeLinear", "Constant"):
+        if node is not None and node.op_type in RUN_AGAIN:
             copy(node)
             return values[value]
         fresh = ir.Value(name=value.name, type=value.type, const_value=value.const_value)

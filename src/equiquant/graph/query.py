@@ -32,6 +32,7 @@ __all__ = [
     "is_square",
     "label",
     "name_of",
+    "operands",
     "opset",
     "origin",
     "pads_own_values",
@@ -238,6 +239,11 @@ def is_gate(node: ir.Node) -> bool:
         return False
     found = (attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5))
     return bool(np.allclose(found, (1 / 6, 0.5), rtol=1e-4))
+
+
+def operands(node: ir.Node) -> list[ir.Value]:
+    """Return the inputs that are no constants."""
+    return [value for value in node.inputs if value is not None and constant(value) is None]
 
 
 def exponent(node: ir.Node) -> float | None:

@@ -39,12 +39,12 @@ def input_grids(model: ir.Model, survey: Survey, recipe: Recipe, samples: Sample
     if recipe.symmetric_ranges:  # of an asymmetric type: its steps, uneven in number, have no middle for 0
         return {}, []
     symmetric, levels = target.activation_symmetric, target.activation_levels
-    alone = {group.sources[0] for group in survey.groups if len(group.sources) == 1 and not group.wide}
+    unshared = survey.unshared
     ends: Ends = {}
     decisions = []
     for value in model.graph.inputs:
         name = value.name or ""
-        if name not in alone:
+        if name not in unshared:
             continue
         grid = grid_of(_Input(samples, name), 2 * levels if symmetric else levels)
         if grid is None or not grid.fits(levels, symmetric=symmetric):

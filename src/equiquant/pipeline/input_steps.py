@@ -71,11 +71,13 @@ def input_steps(
         chosen: Ranges chosen for least noise, which compete.
     """
     target = survey.target
-    known = samples.count_up_to(2 * fitted_feeds(model, samples))
-    if target.scale_kind != "power_of_two" or target.activation.bits > 8 or samples.synthetic or known < 2:
+    if target.scale_kind != "power_of_two" or target.activation.bits > 8 or samples.synthetic:
         return []
-    alone = {group.sources[0] for group in survey.groups if len(group.sources) == 1 and not group.wide}
-    inputs = {value.name or "": value for value in model.graph.inputs if value.name in alone - survey.unsigned}
+    known = samples.count_up_to(2 * fitted_feeds(model, samples))
+    if known < 2:
+        return []
+    alone = survey.unshared - survey.unsigned
+    inputs = {value.name or "": value for value in model.graph.inputs if value.name in alone}
     given = {name: {r.ends["activation", name][0] for r in chosen if ("activation", name) in r.ends} for name in inputs}
     view = SampleView(samples, 0, known)
     spans = {name: _span(view, name, channel_axis(inputs[name], classes)) for name, ends in given.items() if ends}
@@ -101,9 +103,11 @@ class _Span:
 
 
 def _span(view: SampleView, name: str, axis: int | None) -> _Span:
-    ends = [float(abs(feed[name]).max(initial=0.0)) for feed in view]
-    shapes = [feed[name].shape for feed in view]
-    values = sum(math.prod(shape) // max(1, shape[axis] if axis is not None else 1) for shape in shapes)
+    ends, values = [], 0
+    for feed in view:
+        array = feed[name]
+        ends.append(float(abs(array).max(initial=0.0)))
+        values += array.size // max(1, array.shape[axis] if axis is not None else 1)
     return _Span(max(ends), ends.index(max(ends)), values)
 
 

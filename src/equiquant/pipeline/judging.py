@@ -43,6 +43,7 @@ __all__ = ["EQUAL_DB", "MOST_FITTED", "MOST_HELD", "Judge", "Yardstick", "afford
 
 Array = npt.NDArray[Any]
 Mean = Callable[[Iterable[float]], float]
+Changed = Callable[[Feed], Feed]
 
 SECONDS = 1.5  # of float inference that the solvers' statistics may cost
 TRIAL_SECONDS = 0.5  # of float inference, of which a candidate may cost half when it is measured
@@ -75,6 +76,10 @@ def _times(stream: SampleStream) -> int:
     return max(1, min(MOST_TIMES, LARGE // max(size, 1)))
 
 
+def _as_it_is(feed: Feed) -> Feed:
+    return feed
+
+
 class Yardstick:
     """Measures models against a reference on some samples.
 
@@ -102,9 +107,7 @@ class Yardstick:
         self._ends = [level.get(name, UNLIMITED) for name in self.names]
         self._expected = [self._told_apart(outputs) for outputs in found]
 
-    def sqnr_db(
-        self, model: ir.Model, feeds: int | None = None, changed: Callable[[Feed], Feed] = lambda feed: feed
-    ) -> float:
+    def sqnr_db(self, model: ir.Model, feeds: int | None = None, changed: Changed = _as_it_is) -> float:
         """Return the signal-to-noise ratio of a model, run as it is written, on the samples.
 
         Outputs that are infinite for the float model and that this one makes others are left out, unless all are.
@@ -134,9 +137,7 @@ class Yardstick:
         """Return the outputs that are infinite for the float model and were not repeated."""
         return {name for name in self._infinite if ratios.get(name) == -np.inf}
 
-    def _ratios(
-        self, model: ir.Model, feeds: int | None = None, changed: Callable[[Feed], Feed] = lambda feed: feed
-    ) -> dict[str, float]:
+    def _ratios(self, model: ir.Model, feeds: int | None = None, changed: Changed = _as_it_is) -> dict[str, float]:
         """Return the ratio of each value that has a signal."""
         runner = Runner(model, self.names, optimize=False)
         sums = [ErrorAccumulator() for _ in self.names]
@@ -154,7 +155,7 @@ class Yardstick:
         return [x if e == UNLIMITED else np.clip(x, -e[1], e[0]) for x, e in ends]
 
 
-def _outputs(runner: Runner, feed: Feed, changed: Callable[[Feed], Feed] = lambda feed: feed) -> list[Array]:
+def _outputs(runner: Runner, feed: Feed, changed: Changed = _as_it_is) -> list[Array]:
     """Return a model's outputs for the samples of a feed, which may be changed before."""
     return [of_samples(output, feed) for output in runner.run(changed(feed))]
 
@@ -245,11 +246,10 @@ class Judge:
 
     def aim(self, model: ir.Model, ranges: Ranges | None) -> ir.Model:
         """Return what candidates with these ranges are to aim at: a model, its inputs cut off as the ranges do it."""
-        powers = ranges is not None and self._recipe.scale_kind == "power_of_two"
-        names = [value.name or "" for value in model.graph.inputs] if powers else []
-        given = {} if ranges is None else ranges.ends
-        ends = {name: given["activation", name][0] for name in names if ("activation", name) in given}
-        cuts = cut_inputs(ends, self.fitted)
+        if ranges is None or self._recipe.scale_kind != "power_of_two":
+            return model
+        keys = [("activation", value.name or "") for value in model.graph.inputs]
+        cuts = cut_inputs({key[1]: ranges.ends[key][0] for key in keys if key in ranges.ends}, self.fitted)
         if not cuts:
             return model
         if self._cut is None or self._cut[:2] != (cuts, model):
@@ -260,10 +260,11 @@ class Judge:
         self, model: ir.Model, seen: SampleView, tensors: Sequence[str], recipe: Recipe
     ) -> calibrate.TensorStats:
         """Return the statistics of tensors of a candidate; measured again with other ranges, it shares them."""
-        known = self._known
-        same = known is not None and known[0]() is model and known[1] is seen and known[2] == recipe
-        if known is not None and same and known[3].tensors.keys() >= set(tensors):
-            return known[3]
+        if self._known is not None:
+            candidate, view, asked, stats = self._known
+            same = candidate() is model and view is seen and asked == recipe
+            if same and stats.tensors.keys() >= set(tensors):
+                return stats
         stats = calibrate.collect(model, seen, tensors, recipe, sampled=True)  # ranges near the best will do
         self._known = weakref.ref(model), seen, recipe, stats
         return stats

@@ -160,12 +160,12 @@ def original_of(
     state: RunState, reference: ir.Model, equalized: Equalized, layers: list[Layer], plan: QuantPlan
 ) -> Original | None:
     """Return the network to aim at where it is not the one to quantize, if its layers lie between the same tensors."""
-    same = equalized.factors is None or _same_layers(equalized.model, reference, layers)
-    aim = equalized.model if equalized.factors is None or not same else reference
+    factors = equalized.factors
+    if factors is not None and not _same_layers(equalized.model, reference, layers):
+        factors = None
+    aim = equalized.model if factors is None else reference
     cuts = cut_inputs(_input_ends(state, aim, plan), itertools.islice(state.stream, MOST_AUTO))
-    if not cuts and aim is equalized.model:
-        return None
-    return Original(with_cut_inputs(aim, cuts), (equalized.factors if aim is reference else None) or {})
+    return None if factors is None and not cuts else Original(with_cut_inputs(aim, cuts), factors or {})
 
 
 def _input_ends(state: RunState, model: ir.Model, plan: QuantPlan) -> dict[str, float]:

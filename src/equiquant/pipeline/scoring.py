@@ -69,7 +69,7 @@ class Scorer:
             raise DataError(f"There are {len(self.labels)} labels for {samples} samples.")
 
     def check(self, model: ir.Model, held: SampleView) -> None:
-        """Check that labels can judge what is a model's first output, before any trial is paid for.
+        """Check that labels, where they judge, can judge a model's first output, before any trial is paid for.
 
         Raises:
             DataError: It is not one row of class scores for each sample, or of too few classes.

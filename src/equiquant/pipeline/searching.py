@@ -251,8 +251,7 @@ class _Bench:
         self.scored = scorer.kind != "sqnr_db"
         self.judges = sum(batch_size(feed) for feed in held)
         self.clear_db = max(CLEAR_DB, ONE_SAMPLE_DB / self.judges)
-        if scorer.labels is not None:
-            scorer.check(folded, held)
+        scorer.check(folded, held)
         self.key = self._identity(recipe, stream)
 
     def concerns(self, name: str) -> bool:

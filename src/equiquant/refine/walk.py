@@ -20,7 +20,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.graph.extract import extract, held
+from equiquant.graph.extract import RUN_AGAIN, extract, held
 from equiquant.graph.query import reads
 from equiquant.io import Runner
 from equiquant.numerics.parallel import THREADS
@@ -68,7 +68,7 @@ class Route:
         self._pending = {
             node: [self.held(v) for v in reads(node) if self._varies(v)]
             for node in model.graph
-            if node.op_type not in ("DequantizeLinear", "Constant")
+            if node.op_type not in RUN_AGAIN
         }
         self._passed: list[ir.Node] = []
         self._needed = tuple(value.name or "" for value in model.graph.inputs)

@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from equiquant.graph.input_scales import evens_out, is_from_input
-from equiquant.graph.query import constant, is_float, is_public, is_square, origin, sole_consumer
+from equiquant.graph.query import constant, is_float, is_public, is_square, operands, origin, sole_consumer
 from equiquant.recipe import Recipe
 from equiquant.target.moved import moved, readers
 from equiquant.target.ops import has_weight, moves_data, row_of
@@ -94,8 +94,7 @@ class _Candidate:
 
     def __init__(self, node: ir.Node) -> None:
         self.node = node
-        operands = [value for value in node.inputs if value is not None and constant(value) is None]
-        self.operands = [(origin(value, moves_data), frozenset(readers(value))) for value in operands]
+        self.operands = [(origin(value, moves_data), frozenset(readers(value))) for value in operands(node)]
         self.readers = frozenset(readers(node.outputs[0]))
         self.public = any(map(is_public, moved(node.outputs[0])))
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
-from equiquant.graph.query import LINEAR_OPS, constant, exponent, is_public, is_square, origin
+from equiquant.graph.query import LINEAR_OPS, exponent, is_public, is_square, operands, origin
 from equiquant.recipe import Recipe
 from equiquant.target.moved import moved, readers
 from equiquant.target.ops import has_weight, moves_data
@@ -56,10 +56,9 @@ def front_ends(nodes: Sequence[ir.Node], asked: Collection[str], recipe: Recipe)
     for node in nodes:
         if moves_data(node) or node.name in asked:
             continue
-        operands = _operands(node)
-        made = frozenset(origin(value, moves_data) for value in operands)
+        made = frozenset(origin(value, moves_data) for value in operands(node))
         power = not made.isdisjoint(powers)
-        if not operands or not all(maker is None or maker in makers for maker in made) or not _may_join(node, power):
+        if not made or not all(maker is None or maker in makers for maker in made) or not _may_join(node, power):
             continue
         makers[node] = made
         if power or _squares(node):
@@ -72,18 +71,14 @@ def front_ends(nodes: Sequence[ir.Node], asked: Collection[str], recipe: Recipe)
     return found if _leads_to_layer(found) else set()
 
 
-def _operands(node: ir.Node) -> list[ir.Value]:
-    return [value for value in node.inputs if value is not None and constant(value) is None]
-
-
 def _may_join(node: ir.Node, power: bool) -> bool:
     """True if a node computes what a front end does, all its operands given by one, `power` if behind a square."""
     if node.domain != "":
         return False
     if node.op_type in SUMS or _squares(node):
         return True
-    operands = _operands(node)
-    if len(operands) != 1 or (node.op_type in ("Div", "Pow") and operands[0] is not node.inputs[0]):
+    read = operands(node)
+    if len(read) != 1 or (node.op_type in ("Div", "Pow") and read[0] is not node.inputs[0]):
         return False
     return node.op_type in SCALES or (power and node.op_type in OF_POWER)
 
@@ -105,7 +100,7 @@ def _divides(value: ir.Value) -> bool:
         for use in copy.uses():
             if use.node.op_type == "Reciprocal" or (use.node.op_type == "Div" and use.idx == 1):
                 return True
-            floored = use.node.op_type in FLOORS and len(_operands(use.node)) == 1
+            floored = use.node.op_type in FLOORS and len(operands(use.node)) == 1
             if floored and _divides(use.node.outputs[0]):
                 return True
     return False

@@ -74,6 +74,11 @@ class Survey:
         """Names of the tensors stored as 16 bits where the others have 8."""
         return frozenset(name for group in self.groups if group.wide for name in group.members)
 
+    @property
+    def unshared(self) -> frozenset[str]:
+        """Names of the tensors that share their parameters with none that has other values, the wide ones left out."""
+        return frozenset(g.sources[0] for g in self.groups if len(g.sources) == 1 and not g.wide)
+
 
 def survey(model: ir.Model, recipe: Recipe) -> Survey:
     """Decide what to quantize; the model is only read.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.graph.edit import infer_shapes
-from equiquant.graph.extract import extract
+from equiquant.graph.extract import RUN_AGAIN, extract
 from equiquant.graph.query import reads
 from equiquant.io import Runner, model_bytes
 from equiquant.io.runtime import LEAN_ABOVE
@@ -23,7 +23,6 @@ __all__ = ["Pieces", "ends_of"]
 Array = npt.NDArray[Any]
 Names = Sequence[str]
 
-AGAIN = ("DequantizeLinear", "Constant")  # op types that run in every piece that reads what they make
 FED = frozenset(
     ir.DataType[name]
     for name in (
@@ -60,7 +59,7 @@ class _Plan:
                 before = {source for value in reads(node) for source in _sources(value)}
                 needed |= before
                 pending += before
-            self.nodes.append(sorted((node for node in found if node.op_type not in AGAIN), key=order.__getitem__))
+            self.nodes.append(sorted((node for node in found if node.op_type not in RUN_AGAIN), key=order.__getitem__))
             read.append(needed)
             done |= found
         self.left: list[list[ir.Value]] = []
@@ -135,6 +134,6 @@ def ends_of(model: ir.Model, groups: Sequence[Names]) -> list[bool]:
 def _sources(value: ir.Value) -> set[ir.Value]:
     """Return what must be kept or run for a value: itself, or what the nodes read that make it again."""
     node = value.producer()
-    if node is None or node.op_type not in AGAIN:
+    if node is None or node.op_type not in RUN_AGAIN:
         return set() if value.is_initializer() else {value}
     return {source for read in reads(node) for source in _sources(read)}
