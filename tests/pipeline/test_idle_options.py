@@ -115,5 +115,5 @@ def test_documented_options_that_contradict_nothing_are_silent(tmp_path: Any) ->
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ModelQuantizer(Config(global_quant_config=config)).quantize_model(
-            tmp_path / "m.onnx", tmp_path / "q.onnx", [{"x": DATA[:1]}]
+            tmp_path / "m.onnx", tmp_path / "q.onnx", [{"x": DATA[:2]}]
         )

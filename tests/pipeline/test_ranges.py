@@ -13,7 +13,7 @@ import pytest
 from equiquant import quantize
 from equiquant.calibrate import SampleView, load_stats, open_samples
 from equiquant.canonical import canonicalize
-from equiquant.equalization import find_classes
+from equiquant.equalization import EqualizationPlan, find_classes
 from equiquant.io import input_specs, load_model
 from equiquant.pipeline.judging import Judge
 from equiquant.pipeline.solving import solve
@@ -128,25 +128,37 @@ def test_what_shows_few_values_has_its_range_from_all_samples(preset: str, least
         assert found[name] >= least * reaching[name]
 
 
-@pytest.mark.parametrize(("name", "few"), [("a8w8", {"p", "y"}), ("xint8", {"y"})])  # the NPU's pool keeps its scale
-def test_every_candidate_has_room_beyond_the_few_values_of_pooled_features(name: str, few: set[str]) -> None:
-    """Samples held back cannot tell: too few of them go beyond the largest of those seen."""
+def without_ranges(name: str, count: int) -> tuple[list[EqualizationPlan], float]:
+    """Return the candidates of a classifier that choose no ranges, and the largest of its outputs."""
     nodes = "a = Conv(x, w1) r = Relu(a) p = GlobalAveragePool(r) y = Conv(p, w2)"
     given = weights(w1=(8, 3, 1, 1), w2=(4, 8, 1, 1))
     model = load_model(proto(nodes, "float[N,3,12,12] x", "float[] y", given)).model
     canonicalize(model)
-    recipe, x = preset(name), np.random.default_rng(0).normal(size=(24, 3, 12, 12)).astype(np.float32)
+    recipe, x = preset(name), np.random.default_rng(0).normal(size=(count, 3, 12, 12)).astype(np.float32)
     with open_samples(x, input_specs(model), recipe) as stream:
-        halves = [SampleView.picked(stream, picks) for picks in alternate(24)]
-        plans, _ = solve(model, find_classes(model), recipe, survey(model, recipe), halves[0], 100, rest=halves[1])
+        fitted, *rest = (SampleView.picked(stream, picks) for picks in alternate(count) if picks)
+        more = rest[0] if rest else None
+        plans, _ = solve(model, find_classes(model), recipe, survey(model, recipe), fitted, 100, rest=more)
     plain = [plan for plan in plans if plan.method in ("none", "pairwise", "global")]
     assert len(plain) == 3
-    (largest,) = run(ir.to_proto(model), {"x": x})
-    for plan in plain:
-        assert plan.ranges is None
+    assert not any(plan.ranges for plan in plain)
+    return plain, float(run(ir.to_proto(model), {"x": x})[0].max())
+
+
+@pytest.mark.parametrize(("name", "few"), [("a8w8", {"p", "y"}), ("xint8", {"y"})])  # the NPU's pool keeps its scale
+def test_every_candidate_has_room_beyond_the_few_values_of_pooled_features(name: str, few: set[str]) -> None:
+    """Samples held back cannot tell: too few of them go beyond the largest of those seen."""
+    plans, largest = without_ranges(name, 24)
+    for plan in plans:
         assert plan.settled is not None
         assert {key[1] for key in plan.settled.ends} == few
-        assert plan.settled.ends["activation", "y"][0] > (1.0 if name == "a8w8" else 0.7) * largest.max()
+        assert plan.settled.ends["activation", "y"][0] > (1.0 if name == "a8w8" else 0.7) * largest
+
+
+def test_a_single_sample_leaves_room_beyond_its_few_values_too() -> None:
+    for plan in without_ranges("a8w8", 1)[0]:
+        assert plan.settled is not None
+        assert {"p", "y"} <= {key[1] for key in plan.settled.ends}
 
 
 def test_few_values_of_a_layer_have_room_below_0_where_none_was_seen_there() -> None:

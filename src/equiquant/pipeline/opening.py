@@ -39,6 +39,10 @@ NO_DATA = (
 NO_IMAGES = "The image options say how image files become inputs; the data given are arrays, and taken as they are."
 BYTES = "The model takes images as bytes: mean, std and scale do nothing, for it must normalize them itself."
 COMPARED, FAR = 4, 2.0  # samples, and times what the statistics say of an input
+ALONE = (
+    "There is a single calibration sample: ranges, scales and the figures of this run rest on it, and other samples may"
+    " keep far less. Give a few dozen."
+)
 ONE_SAMPLE = "biases are not corrected: a single sample would be all they are right for. Give a few dozen"
 NO_CLIPPING = "made-up inputs do not say which large values are rare: ranges reach them all ('minmax', not 'noise')"
 
@@ -116,6 +120,8 @@ def begun(
         state.decisions.append(Decision("calibrate", "statistics", "whole network", True, f"taken from {file}"))
     if made_up and quantize and not recipe.weight_only:
         state.warn(NO_DATA)
+    if alone and quantize and recalled is None and not recipe.weight_only:
+        state.warn(ALONE)
     if not stream.synthetic and not stream.images and recipe.image != PLAIN:
         state.warn(NO_IMAGES)
     bytes_only = {spec.dtype for spec in input_specs(loaded.model)} == {"uint8"}

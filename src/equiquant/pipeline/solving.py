@@ -126,8 +126,8 @@ def solve(
     told(3)
     if clipping:
         plans = _with_ranges(recipe, classes, plans, range_terms(classes, own, sketches, ends), bounds, quantizer)
-    if ranged and rest is not None:
-        more = channel_statistics(recipe, model, classes, tensors, rest)
+    if ranged:  # of a single feed, too, which shows few values of pooled features
+        more = None if rest is None else channel_statistics(recipe, model, classes, tensors, rest)
         plans = _settled(recipe, classes, plans, seen, more, (own, ends), quantizer)
     told(4)
     if recipe.cle_method == "global" or (recipe.cle_method == "auto" and model_bytes(model) > MEASURE_BELOW):
@@ -179,7 +179,7 @@ def _settled(
     classes: ScaleClasses,
     plans: list[EqualizationPlan],
     seen: ChannelStatistics,
-    more: ChannelStatistics,
+    more: ChannelStatistics | None,
     noise: tuple[Sequence[NoiseTerm], Mapping[str, Ends]],
     quantizer: QuantizerModel,
 ) -> list[EqualizationPlan]:
@@ -190,13 +190,14 @@ def _settled(
         classes: The scale classes.
         plans: The plans.
         seen: What the scales were chosen by.
-        more: The same of the further samples.
+        more: The same of the further samples, if there are any.
         noise: The noise terms, and the ends of the tensors.
         quantizer: Names the tensors that share a range.
     """
     own, ends = noise
     told = [term for term in own if term.kind == "activation"]
-    every = join_ranges(range_terms(classes, told, seen.sketches_with(more), ends)[1], quantizer.shared)
+    sketches = seen.sketches if more is None else seen.sketches_with(more)
+    every = join_ranges(range_terms(classes, told, sketches, ends)[1], quantizer.shared)
     few = seen.told_by_few()
     powers = recipe.scale_kind == "power_of_two"
     chosen = [t for t in every if t.name in few]
