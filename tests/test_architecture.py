@@ -20,6 +20,7 @@ MAX_LINES = 400
 # Each room may import those in lines above it, and itself; rooms on one line do not see each other.
 ORDER = (
     ("errors",),
+    ("printable",),
     ("decisions",),
     ("field_checks",),
     ("recipe",),

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from equiquant import api
-from equiquant.io import Runner, check_makeable
+from equiquant.io import Runner, check_makeable, place_of
 from equiquant.numerics.sqnr import ErrorAccumulator
 from equiquant.recipe import Recipe, preset
 
@@ -143,7 +143,7 @@ def run(output: str | Path = "demo-output", *, progress: Progress | None = None)
     Raises:
         OutputError: The folder cannot be made or written to.
     """
-    folder, data, source = check_makeable(output), load_data(), model_path()
+    folder, data, source = check_makeable(place_of(output)), load_data(), model_path()
     folder.mkdir(parents=True, exist_ok=True)
     chosen = recipes()
     models, reports = [source], list[Path | None]([None])

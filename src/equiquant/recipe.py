@@ -242,21 +242,33 @@ class Recipe:
             raise OptionError(f"The 'separate' option takes {known}. Got {', '.join(sorted(bad))} instead.")
         if self.cle_steps < 1 and self.cle_steps != -1:
             raise OptionError(
-                f"CLESteps must be a positive number of sweeps, or -1 to sweep until convergence. Got {self.cle_steps}."
+                "The 'cle_steps' option (CLESteps) must be a positive number of sweeps, or -1 to sweep until"
+                f" convergence. Got {self.cle_steps}."
             )
         if not re.fullmatch(r"exact|soft|relu|per_channel(:[1-9][0-9]*)?", self.clip_mode):
             raise OptionError(
-                "ClipMode must be 'exact', 'soft', 'relu', 'per_channel' or 'per_channel:N'."
+                "The 'clip_mode' option (ClipMode) must be 'exact', 'soft', 'relu', 'per_channel' or 'per_channel:N'."
                 f" Got {self.clip_mode!r} instead."
             )
         if self.replace_clip6_relu and self.clip_mode not in ("exact", "relu"):
-            raise OptionError(f"ReplaceClip6Relu removes the Clips that ClipMode='{self.clip_mode}' would keep.")
-        if self.calibration_samples is not None and self.calibration_samples < 1:
-            raise OptionError(f"CalibDataSize must be at least 1 sample. Got {self.calibration_samples}.")
+            raise OptionError(
+                f"replace_clip6_relu (ReplaceClip6Relu) removes the Clips that clip_mode='{self.clip_mode}' would keep."
+            )
+        for name, told in (
+            ("calibration_samples", "CalibDataSize"),
+            ("calibration_memory", "CalibMemoryLimit, in MiB"),
+        ):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise OptionError(f"The '{name}' option ({told}) must be at least 1. Got {number}.")
         if not 0 < self.moving_average_constant <= 1:
-            raise OptionError(f"CalibMovingAverageConstant must be in (0, 1]. Got {self.moving_average_constant}.")
+            raise OptionError(
+                "The 'moving_average_constant' option (CalibMovingAverageConstant) must be in (0, 1]."
+                f" Got {self.moving_average_constant}."
+            )
         if self.moving_average and self.calibration != "minmax":
-            raise OptionError(f"CalibMovingAverage averages min-max ranges; calibration is '{self.calibration}'.")
+            raise OptionError(
+                f"moving_average (CalibMovingAverage) averages min-max ranges; calibration is '{self.calibration}'."
+            )
         for name, number in (("equivalence_tolerance", self.equivalence_tolerance), ("seed", self.seed)):
             if number < 0:
                 raise OptionError(f"The '{name}' option must be at least 0. Got {number}.")
@@ -275,14 +287,14 @@ class Recipe:
                 " a16w8 have them. Powers of two take 'minmse' or 'nonoverflow'."
             )
         if not 50 < self.percentile <= 100:
-            raise OptionError(f"Percentile must be in (50, 100]. Got {self.percentile}.")
+            raise OptionError(f"The 'percentile' option (Percentile) must be in (50, 100]. Got {self.percentile}.")
         if self.histogram_bins is not None and not 2 <= self.histogram_bins <= MOST_BINS:
-            raise OptionError(f"NumBins must be from 2 to {MOST_BINS}. Got {self.histogram_bins}.")
+            raise OptionError(
+                f"The 'histogram_bins' option (NumBins) must be from 2 to {MOST_BINS}. Got {self.histogram_bins}."
+            )
         for name in self.limits_off:
             if name not in LIMITS:
                 raise OptionError(f"limits_off: there is no limit '{name}'.{nearest(name, LIMITS)}")
-        if self.calibration_memory is not None and self.calibration_memory < 1:
-            raise OptionError(f"CalibMemoryLimit must be at least 1 MiB. Got {self.calibration_memory}.")
         self._check_mixed_precision()
         self._check_weight_only()
 
@@ -292,7 +304,7 @@ class Recipe:
                 raise OptionError(f"The '{name}' option is a number of layers, at least 0. Got {count}.")
         if self.target_sqnr is not None:
             if not 0 < self.target_sqnr < 200:
-                raise OptionError(f"The 'target_sqnr' option is in dB, between 0 and 200. Got {self.target_sqnr}.")
+                raise OptionError(f"The 'target_sqnr' option is in dB, above 0 and below 200. Got {self.target_sqnr}.")
             if self.keep_float or self.int16:
                 given = "keep_float" if self.keep_float else "int16"
                 raise OptionError(f"Give either target_sqnr, which chooses the number of layers, or {given}, not both.")

@@ -107,7 +107,7 @@ def test_sizes_come_from_the_feed_and_unknown_ones_from_the_largest() -> None:
 
 def test_the_recipe_sets_the_limit() -> None:
     assert preset("a8w8", calibration_memory=1).calibration_memory == 1
-    with pytest.raises(ValueError, match="CalibMemoryLimit must be at least 1 MiB"):
+    with pytest.raises(ValueError, match=r"CalibMemoryLimit, in MiB\) must be at least 1"):
         preset("a8w8", calibration_memory=0)
 
 

@@ -124,6 +124,30 @@ def test_narrow_tables_keep_their_figures_and_both_ends_of_a_name(
     assert any(re.match(row, line.rstrip()) for line in capsys.readouterr().out.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("width", "titles"),
+    [
+        (66, ["Output", "SQNR", "Top-1 agreement", "Largest error", "Cosine"]),
+        (60, ["Output", "SQNR", "Top-1 agreement", "Largest error"]),
+        (45, ["Output", "SQNR", "Top-1 agreement"]),
+        (28, ["Output", "SQNR"]),
+    ],
+)
+def test_columns_without_room_are_left_out(
+    width: int,
+    titles: list[str],
+    model: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("equiquant.cli.console.UNLIMITED", width)
+    assert main(["compare", str(model), str(model), "--data", str(data)]) == 0
+    head, row = (re.split("  +", line.strip()) for line in capsys.readouterr().out.splitlines()[:2])
+    assert head == titles
+    assert row == ["y", "identical", "100%", "0", "1.00000"][: len(titles)]
+
+
 def test_a_float_model_has_no_integers(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(model), str(model), "--data", str(data), "--integer"]) == 1
     assert "no QuantizeLinear" in capsys.readouterr().err
@@ -311,7 +335,7 @@ def test_mixed_precision_and_latency_are_shown(
     words = ["--preset", "a8w8", "--data", str(data), "--keep-float", "1", "--latency"]
     assert main(["quantize", str(model), "-o", str(output), *words]) == 0
     shown = capsys.readouterr().out
-    for word in ("Mixed", "1 of 2 layers float", "of the multiplications", "on held-back samples", "Latency"):
+    for word in ("Mixed", "1 of 2 layers float", "of the multiplications", "on 3 held-back samples", "Latency"):
         assert word in shown, word
 
 

@@ -40,6 +40,7 @@ def folder(tmp_path: Path) -> Path:
         ("labels.npy", ["--auto", "--labels", "{folder}/labels.npy"]),
         ("out.onnx", ["--stats", "{folder}/model.weights"]),
         ("out.onnx", ["--auto", "--trials", "{folder}/data/2.npy"]),
+        ("out.onnx", ["--auto", "--labels", "{folder}/labels.npy", "--trials", "{folder}/labels.npy"]),
     ],
 )
 def test_what_is_read_is_not_written_over(
@@ -64,3 +65,33 @@ def test_a_model_in_the_reports_place_is_kept(folder: Path, capsys: pytest.Captu
     words = ["quantize", str(folder / "report.json"), "-o", str(folder / "out.onnx"), "--report", str(folder)]
     assert main([*words, *QUICK]) == 1
     assert "nothing is lost" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["quantize", "", "-o", "out.onnx"],
+        ["quantize", "model.onnx", "-o", ""],
+        *(
+            ["quantize", "model.onnx", "-o", "out.onnx", *more]
+            for more in (
+                ["--data", ""],
+                ["--report", ""],
+                ["--stats", ""],
+                ["--auto", "--data", "data", "--labels", ""],
+                ["--auto", "--data", "data", "--trials", ""],
+            )
+        ),
+        ["compare", "model.onnx", "", "--data", "data"],
+        ["inspect", "model.onnx", "--data", ""],
+        ["demo", "-o", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    folder: Path, words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    assert main(words) == 1
+    assert "A path is empty" in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == before

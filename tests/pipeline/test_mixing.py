@@ -233,7 +233,7 @@ def test_excluded_layers_are_not_counted() -> None:
         ({"target_sqnr": 199.0, "nodes_to_exclude": ("first", "depthwise", "last")}, "no layer .* raise_to='int16'"),
         ({"target_sqnr": 199.0, "activation_type": "int16"}, r"Ask for less\.$"),
         ({"target_sqnr": 199.0, "raise_to": "int16"}, "16-bit activations in every layer.* try raise_to='float'"),
-        ({"target_sqnr": -3}, "between 0 and 200"),
+        ({"target_sqnr": -3}, "above 0 and below 200"),
         ({"target_sqnr": "high"}, "must be a float"),
         ({"raise_to": "int16"}, "give target_sqnr as well"),
         ({"raise_to": "int32"}, "must be one of 'float', 'int16'"),
@@ -283,7 +283,7 @@ def test_a_neighbour_that_reads_and_writes_16_bits_as_well_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"), [(list(_data()), "held-back samples"), (None, "made-up inputs")], ids=["data", "none"]
+    ("data", "told"), [(list(_data()), "8 held-back samples"), (None, "made-up inputs")], ids=["data", "none"]
 )
 @pytest.mark.parametrize("raise_to", ["float", "int16"])
 def test_a_target_without_a_layer_to_raise_is_refused(data: Any, told: str, raise_to: str) -> None:

@@ -198,12 +198,15 @@ def test_trials_of_another_search_are_refused(
     monkeypatch.setattr(searching, "versions", lambda: {"onnxruntime": "0"})
     with pytest.raises(OptionError, match="or of another version"):
         search(model, data=data, **QUICK, trials_file=file)
-    file.write_text("{")
-    with pytest.raises(OptionError, match="not a file of trials"):
-        search(model, data=data, **QUICK, trials_file=file)
+    for text, says in (("{", "not JSON"), ("[]", "other JSON"), ('{"format": 1}', "other JSON")):
+        file.write_text(text)
+        with pytest.raises(OptionError, match=f"not a file of trials: it .* {says}"):
+            search(model, data=data, **QUICK, trials_file=file)
 
 
-@pytest.mark.parametrize(("field", "value"), [("score", None), ("sqnr_db", "high"), ("changes", None), ("refused", 1)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("score", None), ("score", 10**400), ("sqnr_db", "high"), ("changes", None), ("refused", 1)]
+)
 def test_a_damaged_trial_is_refused(
     model: onnx.ModelProto, data: Array, tmp_path: Path, field: str, value: Any
 ) -> None:
@@ -213,7 +216,7 @@ def test_a_damaged_trial_is_refused(
     found = json.loads(file.read_text())
     found["trials"][0][field] = value
     file.write_text(json.dumps(found))
-    with pytest.raises(OptionError, match=r"not a file of trials: .*\. Delete it"):
+    with pytest.raises(OptionError, match=r"not a file of trials: it is damaged\. Delete it"):
         search(model, data=data, **QUICK, trials_file=file)
 
 

@@ -133,6 +133,12 @@ def test_names_are_escaped_everywhere() -> None:
     assert page.text.count(NASTY) >= 5
 
 
+def test_names_send_no_control_characters() -> None:
+    page = report(warnings=("of 'e\x1b[31mred\x9b'",)).to_html()
+    assert "e\N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER}" in page
+    assert not set("\x1b\x9b") & set(page)
+
+
 def test_the_tiles_are_short_and_of_outputs_that_are_not_classes_themselves() -> None:
     row = {"max_abs_error": 0.1, "cosine": 1.0}
     outputs = [
@@ -145,6 +151,12 @@ def test_the_tiles_are_short_and_of_outputs_that_are_not_classes_themselves() ->
     assert "25.0%" not in tiles
     assert "y" * 10 in tiles
     assert "y" * 40 not in tiles
+
+
+@pytest.mark.parametrize(("synthetic", "inputs"), [(True, ", on made-up inputs<"), (False, "<")])
+def test_a_change_of_the_function_is_told_with_its_inputs(synthetic: bool, inputs: str) -> None:
+    page = report(quality={"outputs": (), "synthetic": synthetic, "samples": 4}).to_html()
+    assert f"largest change of the float output by equalization{inputs}" in page
 
 
 def test_the_page_fetches_nothing() -> None:

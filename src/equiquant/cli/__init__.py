@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from equiquant.cli import quantize
-from equiquant.cli.console import printable
 from equiquant.cli.parser import parse
 from equiquant.errors import EquiQuantError
+from equiquant.printable import printable
 
 __all__ = ["main"]
 

@@ -11,10 +11,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-__all__ = ["ProgressBar", "output", "printable", "show_json", "warn"]
+__all__ = ["ProgressBar", "output", "show_json", "warn"]
 
 UNLIMITED = 10_000  # columns: a file has no width
-CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")  # C0, DEL and C1
 
 
 def output() -> Console:
@@ -22,15 +21,6 @@ def output() -> Console:
     from equiquant.cli.lines import LineConsole
 
     return LineConsole(width=None if sys.stdout.isatty() else UNLIMITED)
-
-
-def printable(text: str) -> str:
-    r"""Return a text that stays on its line and sends no commands to a terminal: names in a model may hold any.
-
-    >>> printable("conv\x1b[31m")
-    'conv�[31m'
-    """
-    return text.translate(CONTROLS)
 
 
 def show_json(value: Any) -> None:

@@ -1,19 +1,22 @@
 """A console and tables that show text as it is: no markup is read from a name, and no name moves the cursor.
 
-A name too long for its column is cut in its middle: both ends tell it apart.
+A name too long for its column is cut in its middle: both ends tell it apart. A figure is never cut: where there is no
+room for all columns of figures, the last are left out.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from typing import Any, NoReturn
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from equiquant.cli.console import printable
+from equiquant.printable import printable
 from equiquant.report.markup import shorten
 
 __all__ = ["LineConsole", "LineTable", "Name"]
@@ -40,6 +43,24 @@ class LineTable(Table):
     def add_row(self, *cells: Any, **options: Any) -> None:
         """Add a row, without control characters in its texts."""
         super().add_row(*map(_one_line, cells), **options)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Give the table, without the last of several columns of figures where there is no room for them."""
+        columns = list(self.columns)
+        while sum(self._least(c, console, options) for c in columns) > options.max_width:
+            figures = [column for column in columns if column.no_wrap]
+            if len(figures) < 2:
+                break
+            columns.remove(figures[-1])
+        shown = copy.copy(self)
+        shown.columns = [dataclasses.replace(column, _index=index) for index, column in enumerate(columns)]
+        yield from Table.__rich_console__(shown, console, options)
+
+    def _least(self, column: Column, console: Console, options: ConsoleOptions) -> int:
+        """Return what a column cannot do without, padding included: one that does not wrap needs all it holds."""
+        sizes = [Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]
+        wrapped = column.min_width or max(size.minimum for size in sizes)
+        return (max(size.maximum for size in sizes) if column.no_wrap else wrapped) + sum(self.padding[1::2])
 
 
 class Name:

@@ -180,7 +180,7 @@ def _searches(args: argparse.Namespace) -> bool:
 
 
 def _trials_file(args: argparse.Namespace) -> str:
-    return args.trials or f"{args.output}.trials.json"
+    return f"{args.output}.trials.json" if args.trials is None else str(args.trials)
 
 
 def _search(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
@@ -191,10 +191,11 @@ def _search(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
     from equiquant.cli.console import ProgressBar
     from equiquant.cli.summary import show_run
     from equiquant.cli.trials import read_labels, show_trials
-    from equiquant.io import check_writable
+    from equiquant.io import check_writable, path_of
 
     if args.labels is not None:
-        check_writable(args.output, Path(args.labels))
+        for place in (args.output, _trials_file(args)):
+            check_writable(place, path_of(args.labels))
     with ProgressBar(args.quiet) as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of every trial; those of the result are shown below
         result = api.search(

@@ -82,7 +82,7 @@ def _run_facts(
         if row["rule"] != "together":
             left = "" if row["sqnr_db"] is None else f": {decibels(row['sqnr_db'])} of the float output are left by it"
             yield "NPU", f"{TITLES[row['rule']]} ({row['nodes']}){left}"
-    equalized = _equalized(report.equalization)
+    equalized = _equalized(report.equalization, made_up=bool((report.quality or {}).get("synthetic")))
     if equalized:
         yield "Equalized", equalized
     yield from _tried(report.equalization)
@@ -135,7 +135,7 @@ def _run_facts(
         yield "Report", str(Path(report_dir) / "report.html")
 
 
-def _equalized(cle: Any) -> str:
+def _equalized(cle: Any, *, made_up: bool) -> str:
     if cle.get("classes") == 0:
         return "nothing: no channel is free to take a scale; the report says what holds each"
     parts = []
@@ -145,7 +145,8 @@ def _equalized(cle: Any) -> str:
         told = f"{spread_text(before)} → {spread_text(after)}{why}"
         parts.append(f"largest channel range spread of the layers that can move {told}")
     if not math.isnan(number(cle.get("equivalence_error"))):
-        parts.append(f"float output changed by {figure(cle['equivalence_error'], 2)} of its magnitude")
+        inputs = " on made-up inputs" if made_up else ""
+        parts.append(f"float output changed by {figure(cle['equivalence_error'], 2)} of its magnitude{inputs}")
     if cle.get("rolled_back"):
         parts.append(f"{len(cle['rolled_back'])} rolled back")
     return ", ".join(parts)

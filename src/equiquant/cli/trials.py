@@ -24,8 +24,10 @@ def read_labels(path: str) -> Any:
     """
     import numpy as np
 
+    from equiquant.io import path_of
+
     try:
-        labels = np.load(path, allow_pickle=False)
+        labels = np.load(path_of(path), allow_pickle=False)
     except OSError as error:
         raise DataError(f"Cannot read the labels in {path}: {error.strerror or error}.") from error
     except (ValueError, EOFError) as error:

@@ -6,26 +6,38 @@ import os
 import tempfile
 from pathlib import Path
 
-from equiquant.errors import OutputError
+from equiquant.errors import DataError, EquiQuantError, OutputError
 
 __all__ = ["check_makeable", "check_writable", "path_of", "place_of", "refuse_special"]
 
 
 def path_of(given: str | os.PathLike[str]) -> Path:
-    """Return where something is read; what says so may do it in bytes, as the entries of a folder named in bytes do."""
-    return Path(os.fsdecode(given))
+    """Return where something is read; what says so may do it in bytes, as the entries of a folder named in bytes do.
+
+    Raises:
+        DataError: It is empty.
+    """
+    return Path(os.fsdecode(_named(given, DataError)))
 
 
 def place_of(given: str | os.PathLike[str]) -> Path:
     """Return where a result goes.
 
     Raises:
-        OutputError: It is no path.
+        OutputError: It is no path, or empty.
     """
     try:
-        return Path(given)
+        return Path(_named(given, OutputError))
     except TypeError as error:
         raise OutputError(f"Where a result goes must be a path. Got {given!r} instead.") from error
+
+
+def _named(given: str | os.PathLike[str], error: type[EquiQuantError]) -> str:
+    """Return a path as text; an empty one would be the current folder, and was not meant."""
+    name = os.fspath(given)
+    if not name:
+        raise error("A path is empty, as where a variable of the shell is not set. Name a file or a folder.")
+    return name
 
 
 def check_writable(target: str | Path, *read: Path) -> Path:

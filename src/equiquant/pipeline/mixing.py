@@ -14,11 +14,13 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant import target
+from equiquant.calibrate.feeds import batch_size
 from equiquant.errors import DataError, OptionError
 from equiquant.io import release_memory
 from equiquant.numerics.affine import INT_TYPES
 from equiquant.numerics.sqnr import mean_noise_db
 from equiquant.pipeline.equalizing import Equalized
+from equiquant.pipeline.few_judges import few_judges
 from equiquant.pipeline.judging import Judge
 from equiquant.pipeline.refining import original_of, refinements
 from equiquant.pipeline.state import RunState
@@ -74,7 +76,8 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
         layers = target.layers(model, survey.nodes, {name for g in survey.groups for name in g.members})
         _check_counts(recipe, len(layers))
         judge = Judge(reference, state.stream, recipe, mean_noise_db)
-        inputs = {"made_up": state.stream.synthetic, "held": judge.rest is not None}
+        judges = sum(batch_size(feed) for feed in judge.held)
+        inputs = {"made_up": state.stream.synthetic, "held": judge.rest is not None, "judges": judges}
         own = judge if equalized.factors is None else Judge(model, state.stream, recipe, mean_noise_db)
         weighing = Weighing(state, model, ranges, own, survey, layers)
         to_float = weighing.rank("float") if recipe.raise_to == "float" and not _only_int16(recipe) else None
@@ -105,6 +108,8 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
             before = search.before
             kept, wide, after = search.fewest(measured_on(inputs))
             mix = _resolved(recipe, kept, wide)
+            if not state.stream.synthetic and (doubt := _doubt(judge, judges)):
+                state.warn(doubt)
         raised = target.survey(model, mix.recipe).wide
         state.decisions = [d for d in state.decisions if d.rule != "input_step" or d.where not in raised]
         sixteen = _sixteen(model, mix.recipe)
@@ -116,6 +121,18 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
             **inputs,
         }
     return mix
+
+
+def _doubt(judge: Judge, judges: int) -> str:
+    """Return the warning that few samples say that the target is reached, empty where there are enough."""
+    told = few_judges("target_sqnr was judged", "the result", judges, apart=judge.rest is not None)
+    if not told:
+        return ""
+    if judge.rest is None:
+        return f"{told} Give more samples, one at a time; half of them judge."
+    if len(judge.rest) > len(judge.held):
+        return f"{told} Of a network as large as this no more are measured: compare it on further samples."
+    return f"{told} Give more samples; half of them judge."
 
 
 def _sixteen(model: ir.Model, recipe: Recipe) -> set[str]:

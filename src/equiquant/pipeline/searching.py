@@ -26,6 +26,7 @@ from equiquant.calibrate.feeds import batch_size, filling
 from equiquant.calibrate.fingerprint import FeedHash
 from equiquant.errors import DataError, EquiQuantError, OptionError
 from equiquant.io import ModelLike, load_model, release_memory
+from equiquant.pipeline.few_judges import few_judges
 from equiquant.pipeline.folding import canonical_form
 from equiquant.pipeline.judging import Yardstick
 from equiquant.pipeline.run import run
@@ -43,7 +44,6 @@ FEWEST_FEEDS = 3
 MOST_HELD = 256  # feeds a trial is judged on
 CLEAR_DB = 0.1  # a gain below is no reason to leave the simpler recipe
 ONE_SAMPLE_DB = 3.0  # the same where one sample is all that judges; of more it goes by their number
-FEW_JUDGES = 3  # samples below which what is found best may be worse on others
 
 DIMENSIONS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("clip_mode", ("soft", "per_channel")),
@@ -102,13 +102,8 @@ class SearchOutcome:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to tell of how far the choice can be trusted."""
-        if self.judges >= FEW_JUDGES:
-            return ()
-        count = "one sample" if self.judges == 1 else f"{self.judges} samples"
-        return (
-            f"The search judged its trials on {count}: what it found best may be worse on others. Give more samples;"
-            " a third of them judges.",
-        )
+        told = few_judges("The search judged its trials", "what it found best", self.judges)
+        return (f"{told} Give more samples; a third of them judges.",) if told else ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trials as plain data, `kept` being what the best one changes."""
@@ -293,15 +288,42 @@ class _Bench:
             release_memory()
 
 
+def _kept(path: Path, key: str) -> list[Trial]:
+    """Return the trials of a file.
+
+    Raises:
+        OptionError: It is none of ours, is damaged, or is of another search.
+    """
+    none = f"{path} is not a file of trials"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionError(f"Cannot read the trials in {path}: {error.strerror or error}. Name another file.") from error
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"{none}: it is not JSON. Name another.") from error
+    if not isinstance(data, dict) or not {"format", "key", "trials"} <= data.keys():
+        raise OptionError(f"{none}: it holds other JSON. Name another.")
+    if (data["format"], data["key"]) != (FORMAT, key):
+        raise OptionError(
+            f"The trials in {path} are of another model, other data or options, or of another version."
+            " Delete the file, or name another."
+        )
+    try:
+        return [_trial(**row) for row in data["trials"]]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise OptionError(f"{none}: it is damaged. Delete it, or name another.") from error
+
+
 def _trial(changes: Any, score: Any, sqnr_db: Any, seconds: Any, refused: Any) -> Trial:
     """Return a trial of a file, in which an infinity is a word.
 
     Raises:
         TypeError: It is none.
         ValueError: A figure is not a number.
+        OverflowError: A figure is too large for a float.
     """
     if not isinstance(changes, dict) or not isinstance(refused, str):
-        raise TypeError("a trial needs its changes and a reason if it was refused")
+        raise TypeError
     if not refused:
         score, sqnr_db = float(score), float(sqnr_db)
     return Trial(changes, score, sqnr_db, float(seconds), refused)
@@ -315,18 +337,7 @@ class _TrialFile:
         self._trials: list[Trial] = []
         if self._path is None or not self._path.exists():
             return
-        try:
-            data = json.loads(self._path.read_text(encoding="utf-8"))
-            known = data["format"] == FORMAT and data["key"] == key
-            trials = [_trial(**row) for row in data["trials"]] if known else []
-            self._trials = [trial for trial in trials if not trial.refused]  # the reason may be gone
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OptionError(f"{self._path} is not a file of trials: {error}. Delete it, or name another.") from error
-        if not known:
-            raise OptionError(
-                f"The trials in {self._path} are of another model, other data or options, or of another version."
-                " Delete the file, or name another."
-            )
+        self._trials = [trial for trial in _kept(self._path, key) if not trial.refused]  # the reason may be gone
 
     def find(self, changes: Mapping[str, Any]) -> Trial | None:
         """Return the trial of a combination, None if it was not run."""

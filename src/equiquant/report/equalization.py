@@ -39,6 +39,7 @@ NOTE = (
     "Equalization evens them out{}; spread is the largest channel range over the median one."
 )
 MEASURED = "Measured: quantized with some of the samples, run on others. "
+NOT_HELD = "Measured: on the one feed that was quantized with, since there is no other. "
 KEPT, CHANGED, MOVED = (
     " and leaves the float function as it was",
     "; ReLU6 was changed as asked, and with it the float function",
@@ -46,13 +47,16 @@ KEPT, CHANGED, MOVED = (
 )
 
 
-def equalization(cle: Mapping[str, Any], recipe: Mapping[str, Any], *, made_up: bool = False) -> str:
+def equalization(
+    cle: Mapping[str, Any], recipe: Mapping[str, Any], *, made_up: bool = False, held_back: bool = True
+) -> str:
     """Return the section for `Report.equalization` as plain data.
 
     Args:
         cle: That data.
         recipe: The recipe as plain data.
         made_up: The inputs that the model was compared on are.
+        held_back: Candidates were measured on other samples than they were quantized with.
     """
     title = "Cross-layer equalization"
     if not cle:
@@ -66,7 +70,7 @@ def equalization(cle: Mapping[str, Any], recipe: Mapping[str, Any], *, made_up: 
         note,
         _summary(cle, inputs),
         _relu6(cle),
-        _trials(cle),
+        _trials(cle, MEASURED if held_back else NOT_HELD),
         _spread(cle),
         _noise(cle),
         _pinned(cle.get("tensors")),
@@ -120,8 +124,8 @@ def _relu6(cle: Mapping[str, Any]) -> str:
     return f"<h3>ReLU6 replaced</h3><p>{changed} {grade_pill(damage.get('sqnr_db'))}</p>"
 
 
-def _trials(cle: Mapping[str, Any]) -> str:
-    """Return what was tried: measured on samples, and predicted by the noise model."""
+def _trials(cle: Mapping[str, Any], how: str) -> str:
+    """Return what was tried: measured on samples, and how, and predicted by the noise model."""
     trials, predicted = cle.get("trials") or [], cle.get("objective_db") or {}
     measured = {str(t.get("method")): t.get("sqnr_db") for t in trials}
     predicted = {("none" if name == "before" else name): value for name, value in predicted.items()}
@@ -140,7 +144,7 @@ def _trials(cle: Mapping[str, Any]) -> str:
     ]
     head = [("Candidate", ""), *([("SQNR measured", "")] if measured else []), ("SQNR predicted", "num"), ("", "")]
     note = (
-        f"{MEASURED if measured else ''}Predicted: the noise model that the global solver minimises, before biases are"
+        f"{how if measured else ''}Predicted: the noise model that the global solver minimises, before biases are"
         " corrected; of candidates with ranges of their own, with what these cut off."
         f" {'Both before' if measured else 'Before'} a final Softmax or Sigmoid."
     )

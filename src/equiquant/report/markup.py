@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from equiquant.printable import printable
+
 __all__ = [
     "DASH",
     "MINUS",
@@ -58,8 +60,8 @@ class Cell:
 
 
 def escape(text: object) -> str:
-    """Return text safe inside an element or a quoted attribute."""
-    return html.escape(str(text), quote=True)
+    """Return text safe inside an element or a quoted attribute, without control characters."""
+    return html.escape(printable(str(text)), quote=True)
 
 
 def code(text: object) -> str:

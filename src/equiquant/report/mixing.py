@@ -10,6 +10,7 @@ from equiquant.report.markup import (
     Cell,
     bytes_text,
     code,
+    counted,
     decibels,
     escape,
     facts,
@@ -35,7 +36,9 @@ def measured_on(mixed: Mapping[str, Any]) -> str:
     """Return what layers and candidates were measured on."""
     if mixed.get("made_up"):
         return "made-up inputs"
-    return "held-back samples" if mixed.get("held", True) else "the calibration samples"
+    if not mixed.get("held", True):
+        return "the calibration samples"
+    return counted(mixed["judges"], "held-back sample") if "judges" in mixed else "held-back samples"
 
 
 def mixing_cost(mixed: Mapping[str, Any]) -> str:

@@ -62,7 +62,7 @@ def page(data: Mapping[str, Any]) -> str:
             _tiles(data),
             _quality(data["quality"]),
             hardware(data["hardware"]),
-            equalization(data["equalization"], recipe, made_up=bool((data["quality"] or {}).get("synthetic"))),
+            equalization(data["equalization"], recipe, made_up=_made_up(data), held_back=_held_back(data)),
             target(data.get("target") or {}),
             refinement(data["refinement"]),
             mixed_precision(data["mixed_precision"]),
@@ -80,6 +80,16 @@ def page(data: Mapping[str, Any]) -> str:
         f"<title>{escape(name)} · EquiQuant report</title><style>{STYLE}</style></head>"
         f"<body><main>{body}</main></body></html>\n"
     )
+
+
+def _made_up(data: Mapping[str, Any]) -> bool:
+    """True if the inputs that the model was compared on are."""
+    return bool((data["quality"] or {}).get("synthetic"))
+
+
+def _held_back(data: Mapping[str, Any]) -> bool:
+    """True if there were samples to measure on that nothing was fitted to."""
+    return data.get("samples") != 1 and all(d["rule"] != "held_back" for d in data["decisions"])
 
 
 def _head(name: str, data: Mapping[str, Any]) -> str:
@@ -129,11 +139,8 @@ def _tiles(data: Mapping[str, Any]) -> str:
         note = "largest channel range spread of the layers that can move, equalized"
         tiles.append(_tile(f"{spread_text(before)} → {spread_text(after)}", note))
     if not math.isnan(number(cle.get("equivalence_error"))):
-        tiles.append(
-            _tile(
-                figure(cle["equivalence_error"], 2), "largest change of the float output by equalization", _changed(cle)
-            )
-        )
+        note = "largest change of the float output by equalization" + (", on made-up inputs" if _made_up(data) else "")
+        tiles.append(_tile(figure(cle["equivalence_error"], 2), note, _changed(cle)))
     if data["tensors"]:
         tiles.append(_tile(figure(len(data["tensors"])), "tensors quantized"))
     if data["stages"]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from equiquant.decisions import Decision
 from equiquant.errors import EquiQuantError, ModelError, OutputError
+from equiquant.io import path_of, place_of
 from equiquant.recipe import ImageOptions, Recipe
 from equiquant.report.page import page
 from equiquant.report.plain import dumps, plain, write_atomically
@@ -66,7 +67,8 @@ class Report:
             precision, multiplications, weights}` each, with `estimated_float_db`, `measured_float_db` and the same for
             `int16` where it was weighed), `float` and `int16` (names), `sqnr_before_db`, `sqnr_db` (what is
             measured is of the mean noise over signal where there are several outputs), `share_of_multiplications`,
-            `share_of_weights_float` and `extra_bytes`; `made_up` and `held` say what was measured on.
+            `share_of_weights_float` and `extra_bytes`; `made_up`, `held` and `judges` (samples) say what was measured
+            on.
         tensors: One `{name, scale, zero_point, type, low, high}` per quantized tensor; `axis` where per channel; of a
             weight in blocks also `block_size` and the number of `scales`, `scale` being the smallest and the largest.
         target: `LimitReport.to_dict()`: what the limits of the target did; empty where it has none.
@@ -169,7 +171,7 @@ class Report:
         Raises:
             ModelError: No such file, or not a report.
         """
-        file = Path(path)
+        file = path_of(path)
         file = file / "report.json" if file.is_dir() else file
         try:
             return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
@@ -188,7 +190,7 @@ class Report:
         Raises:
             OutputError: The folder or a file cannot be written.
         """
-        target = Path(folder)
+        target = place_of(folder)
         try:
             target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
