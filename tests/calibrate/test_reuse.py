@@ -275,7 +275,7 @@ def test_what_ranges_come_from_is_what_the_file_says(
         for given in (data, None):
             report = quantize(model, data=given, preset="a8w8", calibration_cache=tmp_path / kind).report
             assert f"calibration on {kind}" in Report.from_dict(report.to_dict()).to_html()
-            show_run(report, str(model), "", None, quiet=False)
+            show_run(report, str(model), "out.onnx", None, quiet=False)
             assert f"calibrated on {kind}" in capsys.readouterr().out
 
 

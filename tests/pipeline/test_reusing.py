@@ -78,7 +78,7 @@ def test_scales_accepted_otherwise_stay_and_the_summary_says_so(
     options: dict[str, Any] = {"preset": "a8w8", "data": DATA, "calibration_cache": tmp_path / "stats"}
     first, same, other = (quantize(MODEL, **options, **more).report for more in ({}, {}, {option: now}))
     assert first.equalization["moved"] == same.equalization["moved"] == other.equalization["moved"] > 0
-    show_run(other, "", "", None, quiet=False)
+    show_run(other, "in.onnx", "out.onnx", None, quiet=False)
     assert f"were accepted with {option}={then} and stay" in " ".join(capsys.readouterr().out.split())
     assert not [d for d in same.decisions if d.rule == "scales"]
 
