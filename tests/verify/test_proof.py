@@ -12,6 +12,7 @@ from equiquant.decisions import Decision
 from equiquant.equalization import ScaleClasses, apply, find_classes
 from equiquant.equalization.apply import powers_of_two
 from equiquant.equalization.rules import RULES, passing
+from equiquant.errors import ModelError
 from equiquant.verify import Equivalence, Proof, Reference, apply_proven
 from tests.equalization.support import Case, changed, random_scales
 
@@ -217,3 +218,44 @@ def test_a_model_that_does_not_repeat_itself_keeps_its_scales() -> None:
     assert proof.equivalence.error == 1.0
     assert not proof.z.any()
     assert rolled_back(proof) == ["whole network"]
+
+
+@pytest.mark.parametrize("runs", [0, 2, 4])
+def test_a_model_that_cannot_be_run_is_not_said_to_differ(runs: int) -> None:
+    """A stub in place of the reference: after some runs, of whole plans or of parts, memory is short."""
+    model = MIXED.model()
+    classes = find_classes(model)
+
+    class Stub(Reference):
+        runs = 0
+
+        def measure(self, model: ir.Model) -> Equivalence:
+            Stub.runs += 1
+            if Stub.runs > runs:
+                raise ModelError("memory is short\nof what was asked for")
+            return Equivalence(1.0, "y", 1)
+
+    proof = apply_proven(model, classes, random_scales(classes), Stub.of(model, MIXED.feeds()))
+    assert not proof.z.any()
+    assert proof.failure == "memory is short"
+    (decision,) = proof.decisions
+    assert "memory is short" in decision.reason
+    assert "differ" not in decision.reason
+
+
+def test_what_cannot_be_run_holds_at_no_tolerance() -> None:
+    """Where the function may change, as with `soft`, any error is allowed; a layer that breaks the model is not."""
+    model = MIXED.model()
+    classes = find_classes(model)
+
+    class Stub(Reference):
+        def measure(self, model: ir.Model) -> Equivalence:
+            if "w4" in changed(MIXED.model(), model):
+                raise ModelError("no kernel")
+            return Equivalence(1.0, "y", 1)
+
+    proof = apply_proven(model, classes, random_scales(classes), Stub.of(model, MIXED.feeds()), np.inf)
+    assert proof.z.any()
+    assert not proof.failure
+    assert "w4" not in changed(model, proof.model)
+    assert all("no kernel" in d.reason for d in proof.decisions)

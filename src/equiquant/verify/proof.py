@@ -13,7 +13,6 @@ weight anew; what is left is the loss of the smallest numbers, less than one uni
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ import onnx_ir as ir
 from equiquant.decisions import Decision
 from equiquant.equalization.apply import apply, powers_of_two
 from equiquant.equalization.classes import ScaleClasses, find_classes
-from equiquant.errors import ModelError
+from equiquant.errors import ModelError, first_line
 from equiquant.graph import query
 from equiquant.verify.equivalence import Equivalence, Reference
 
@@ -37,6 +36,7 @@ DRAWS, SHRINK = 4, 2.0**-12  # times that rounding is drawn anew, and by how muc
 NEAR = 3.0  # times the tolerance: errors up to there are drawn anew
 SEARCHES = 4  # for the layers that must be rounded: within a sixteenth of them
 UNSTEADY = "the model's outputs differ from those it gave before even where nothing moves: nothing can be proven"
+BEYOND = "a constant leaves the range of its type"
 UNIT = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}  # one unit in the last place, relative
 
 
@@ -47,14 +47,16 @@ class Proof:
     Attributes:
         model: The equalized model.
         z: (classes,) the log-scales that were kept.
-        equivalence: Original against equalized.
+        equivalence: Original against equalized; an infinite error where nothing was measured.
         decisions: Copies made, classes rolled back.
+        failure: Why nothing was measured; empty where it was.
     """
 
     model: ir.Model
     z: Array
     equivalence: Equivalence
     decisions: tuple[Decision, ...]
+    failure: str = ""
 
 
 def apply_proven(
@@ -86,10 +88,10 @@ def apply_proven(
             drawn = trial.run(z * (1 - draw * SHRINK), (_drawn_anew(proof.equivalence, draw),))
             if trial.holds(drawn):
                 return drawn
-    rounded = trial.run(exact, (_power_of_two(proof.equivalence, "whole network"),))
+    rounded = trial.run(exact, (_power_of_two(proof, "whole network"),))
     if trial.holds(rounded):
-        return rounded if unit else trial.least_rounded(z, rounded, proof.equivalence)
-    return trial.bisect(z, exact)
+        return rounded if unit else trial.least_rounded(z, rounded, proof)
+    return trial.bisect(z, rounded)
 
 
 def apply_known(model: ir.Model, classes: ScaleClasses, z: Array, reference: Reference) -> Proof:
@@ -124,23 +126,25 @@ class _Trial:
         copy = self.model.clone()
         found = find_classes(copy)  # the walk is deterministic: the same classes
         decisions = apply(copy, found, z)
-        result = Equivalence(float("inf"), "", 0)
+        result, failure = Equivalence(float("inf"), "", 0), BEYOND
         if not self.narrow or all(_finite(slot.value) for slot in found.slots):
-            with contextlib.suppress(ModelError):
-                result = self.reference.measure(copy)
-        return Proof(copy, z, result, (*decisions, *notes))
+            try:
+                result, failure = self.reference.measure(copy), ""
+            except ModelError as error:
+                failure = first_line(error)
+        return Proof(copy, z, result, (*decisions, *notes), failure)
 
     def holds(self, proof: Proof) -> bool:
-        """True if the proof is within the tolerance."""
-        return proof.equivalence.error <= self.tolerance
+        """True if the proof was measured to be within the tolerance."""
+        return not proof.failure and proof.equivalence.error <= self.tolerance
 
-    def least_rounded(self, z: Array, rounded: Proof, before: Equivalence) -> Proof:
+    def least_rounded(self, z: Array, rounded: Proof, before: Proof) -> Proof:
         """Round only the first layers, as few as it takes; all of them being `rounded`.
 
         Args:
             z: (classes,) the log-scales as planned.
             rounded: The proof with every layer rounded, which holds.
-            before: How the plan as it is compares.
+            before: The proof of the plan as it is.
         """
         blocks = list(_blocks(self.classes, z).items())
         failing, holding, best = 0, len(blocks), rounded
@@ -156,21 +160,32 @@ class _Trial:
                 failing = count
         return best
 
-    def bisect(self, z: Array, exact: Array) -> Proof:
+    def bisect(self, z: Array, whole: Proof) -> Proof:
         """Pin the guilty tensors' classes and return what is left.
 
         They are searched for with powers of two, which show no rounding noise; `z` itself is tried on what is left.
+
+        Args:
+            z: (classes,) the log-scales as planned.
+            whole: The proof with every layer rounded, which does not hold.
         """
-        blocks = _blocks(self.classes, z)
+        blocks, exact = _blocks(self.classes, z), whole.z
         kept = self._add(np.zeros_like(z), exact, list(blocks.values()), failing=True)
         guilty = {name: ids for name, ids in blocks.items() if (kept[ids] != exact[ids]).any()}
         reason = "equalizing its channels changed the function; they keep their scale"
+        if whole.failure:
+            reason = f"its channels keep their scale: with all that was planned nothing can be proven. {whole.failure}"
         notes = tuple(_rollback(name, reason) for name in guilty)
         proof = self.run(_with(z, np.zeros_like(z), guilty.values()), notes)
         if self.holds(proof):
             return proof
-        rounded = self.run(kept, (*notes, _power_of_two(proof.equivalence, "whole network")))
-        return rounded if self.holds(rounded) else self.run(np.zeros_like(z), (_rollback("whole network", UNSTEADY),))
+        rounded = self.run(kept, (*notes, _power_of_two(proof, "whole network")))
+        if self.holds(rounded):
+            return rounded
+        reason = (
+            f"the model no longer runs, so nothing can be proven. {rounded.failure}" if rounded.failure else UNSTEADY
+        )
+        return self.run(np.zeros_like(z), (_rollback("whole network", reason),))
 
     def _add(self, base: Array, target: Array, blocks: list[Array], *, failing: bool) -> Array:
         """Return `base` with `target` taken over for as many blocks as the proof allows: not all, if `failing`."""
@@ -210,11 +225,14 @@ def _drawn_anew(before: Equivalence, draw: int) -> Decision:
     return Decision("equalize", "shrunk_scales", "whole network", True, reason)
 
 
-def _power_of_two(before: Equivalence, where: str) -> Decision:
+def _power_of_two(before: Proof, where: str) -> Decision:
+    moved = before.equivalence
     reason = (
-        f"these scales moved '{before.output}' by {before.error:.1e}; powers of two, whose products are not rounded,"
+        f"these scales moved '{moved.output}' by {moved.error:.1e}; powers of two, whose products are not rounded,"
         " do not"
     )
+    if before.failure:
+        reason = f"nothing could be proven with these scales, but with powers of two. {before.failure}"
     return Decision("equalize", "power_of_two_scales", where, True, reason)
 
 
