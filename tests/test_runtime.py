@@ -3,10 +3,12 @@
 import importlib
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from equiquant.errors import ModelError
 from equiquant.io import Runner, expose, load_model
 
 
@@ -116,3 +118,34 @@ def test_a_float8_output_is_the_numbers_not_the_bytes_onnxruntime_returns() -> N
     (y,) = Runner(model).run({"x": np.array([0, -1.5, 1 / 3, 20, -440], np.float32)})
     assert y.dtype == np.float32
     assert y.tolist() == [0, -1.5, 0.34375, 20, -448]
+
+
+def expanded(size: int) -> onnx.ModelProto:
+    """A model that makes a tensor of so many numbers of one, and their sum."""
+    graph = helper.make_graph(
+        [helper.make_node("Expand", ["x", "size"], ["large"]), helper.make_node("ReduceMax", ["large"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]), helper.make_tensor_value_info("size", 7, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("arena", [False, True])
+def test_want_of_memory_is_said_to_be_that(arena: bool) -> None:
+    size = 1 << 44
+    feed = {"x": np.ones(1, np.float32), "size": np.array([size])}
+    with pytest.raises(ModelError, match="has not enough memory for the model"):
+        Runner(expanded(size), optimize=False, arena=arena).run(feed)
+
+
+@pytest.mark.parametrize("module", ["runtime.ort.InferenceSession", "runtime.edit.remove_dead", "parse.ir.from_proto"])
+def test_a_memory_error_is_not_the_models_fault(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    model = fusable()
+    proto = ir.to_proto(model)
+    monkeypatch.setattr(f"equiquant.io.{module}", short)
+    with pytest.raises(MemoryError):
+        Runner(load_model(proto).model, ["y"])

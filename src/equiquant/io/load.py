@@ -96,7 +96,7 @@ def _read(path: Path) -> tuple[ir.Model, str]:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         model = load_mapped(path)
-    except ModelError:
+    except (MemoryError, ModelError):
         raise
     except DecodeError as error:
         raise ModelError(f"{path} is not an ONNX model, or the file is truncated.") from error
@@ -135,6 +135,8 @@ def _numbers(value: ir.Value, tensor: ir.TensorProtocol) -> npt.NDArray[Any]:
     """Return the numbers of a tensor; a lazy one of the caller's may have none."""
     try:
         array: npt.NDArray[Any] = tensor.numpy()
+    except MemoryError:
+        raise
     except Exception as error:
         raise ModelError(f"Cannot read the data of '{value.name}': {first_line(error)}.") from error
     return array

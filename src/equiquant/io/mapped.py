@@ -99,6 +99,8 @@ def map_held(model: ir.Model) -> None:
             if start + tensor.nbytes > file.stat().st_size:
                 raise ValueError(f"{file} ends before them")
             _replace(value, tensor, file, start)
+        except MemoryError:
+            raise
         except Exception as error:  # no file, no type of numpy's: many kinds
             raise ModelError(
                 f"Cannot read the data of '{value.name}': {first_line(error)}."

@@ -44,6 +44,8 @@ def parse(proto: onnx.ModelProto) -> ir.Model:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
+        if isinstance(cause, MemoryError):
+            raise cause from None
         raise ModelError(f"The model is not valid ONNX: {first_line(cause)}") from error
     for node in model.graph.all_nodes():
         for value in node.inputs:

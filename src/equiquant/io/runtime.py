@@ -45,6 +45,8 @@ NUMPY_TYPES = {
     "tensor(bool)": "bool",
 }
 
+OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")  # Linux, Windows, onnxruntime's own arena
+
 UNKNOWN_TO_NUMPY = ("bfloat16", "float8", "float4", "int4", "uint4")
 
 
@@ -100,7 +102,7 @@ class Runner:
         entries: Further entries of the session's configuration.
 
     Raises:
-        ModelError: onnxruntime refuses the model.
+        ModelError: onnxruntime refuses the model, or has not enough memory for it.
     """
 
     def __init__(
@@ -143,8 +145,10 @@ class Runner:
             else:
                 source = bytes(model.SerializeToString()) if isinstance(model, onnx.ModelProto) else os.fspath(model)
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except MemoryError:
+            raise
         except Exception as error:  # onnxruntime has its own unexported exception classes
-            raise ModelError(f"onnxruntime cannot run the model: {first_line(error)}") from error
+            raise ModelError(f"{_fails(error, 'cannot run')} the model: {first_line(error)}") from error
         self.inputs = tuple(
             InputSpec(
                 i.name,
@@ -187,10 +191,12 @@ class Runner:
         """Return the outputs for one feed, in the order asked for.
 
         Raises:
-            ModelError: onnxruntime fails at run time.
+            ModelError: onnxruntime fails at run time, for want of memory for one.
         """
         try:
             result = self._session.run(list(self.outputs), {**feed, **self._fed})
+        except MemoryError:
+            raise
         except Exception as error:
             raise ModelError(self._failure(error)) from error
         return [self._decoded(name, _array(value)) for name, value in zip(self.outputs, result, strict=True)]
@@ -208,7 +214,13 @@ class Runner:
                     f"The output '{output.name}' is {kind}, which onnxruntime's Python interface cannot return."
                     " End the model with a Cast to float."
                 )
-        return f"onnxruntime failed on the model: {first_line(error)}"
+        return f"{_fails(error, 'failed on')} the model: {first_line(error)}"
+
+
+def _fails(error: Exception, otherwise: str) -> str:
+    """Return what onnxruntime does to a model, to put before it: it raises a MemoryError in a guise of its own."""
+    short = any(sign in str(error) for sign in OUT_OF_MEMORY)
+    return "onnxruntime has not enough memory for" if short else f"onnxruntime {otherwise}"
 
 
 def _kind(output: Any) -> str:

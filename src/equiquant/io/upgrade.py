@@ -43,6 +43,8 @@ def upgrade_opset(model: ir.Model, target: int = TARGET_OPSET) -> None:
     inline_functions(model)
     try:
         converted = ir.from_proto(version_converter.convert_version(_without_weights(model), target))
+    except MemoryError:
+        raise
     except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
         reason = first_line(error).rpartition("failed: ")[2]
         raise ModelError(
@@ -81,6 +83,8 @@ def inline_functions(model: ir.Model) -> dict[str, list[str]]:
         name_nodes(function)
     try:
         InlinePass()(inlined)
+    except MemoryError:
+        raise
     except Exception as error:  # the pass raises many kinds
         raise ModelError(f"The functions of the model cannot be made part of its graph: {first_line(error)}") from error
     name_nodes(inlined)
