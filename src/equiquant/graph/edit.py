@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-LOG = logging.getLogger("onnx_ir.passes.common.shape_inference")
+_inferring: ContextVar[bool] = ContextVar("_inferring", default=False)  # of this thread alone
+logging.getLogger("onnx_ir.passes.common.shape_inference").addFilter(lambda _: not _inferring.get())
 
 WRAPPING = frozenset(  # ops that make sequences or optional values
     {"SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap", "SplitToSequence"}
@@ -167,11 +169,11 @@ def infer_shapes(model: ir.Model) -> None:
     is of no tensor's type, though onnx_ir takes over its element's. An output keeps the shape it was declared with.
     """
     declared = [(value, value.shape.copy()) for value in model.graph.outputs if value.shape is not None]
-    silent, LOG.disabled = LOG.disabled, True  # a failure is no news for the user, still less its traceback
+    token = _inferring.set(True)  # a failure is no news for the user, still less its traceback: it is not logged
     try:
         passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
     finally:
-        LOG.disabled = silent
+        _inferring.reset(token)
     for value, shape in declared:
         value.shape = shape
     for value in _wrapped(model):
