@@ -280,7 +280,7 @@ LATE = "g (float[1, 2, 8, 8] x) => (float[] y) { a = Conv (x, w)  t = LeakyRelu 
 def test_a_bias_that_correction_adds_keeps_within_the_limits(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What corrects a mean is small: alone it would be finer than an accumulator that a LeakyRelu follows."""
     if not kept:
-        monkeypatch.setattr("equiquant.refine.run.fit_bias", lambda model, plan, shifts, place, params: params)
+        monkeypatch.setattr("equiquant.refine.run.LateBiases.fit", lambda limits, place, params: params)
     weights = {"w": noise(4, 2, 3, 3, seed=1) * 30, "v": noise(3, 4, 1, 1, seed=2)}
     model = ir.to_proto(parse(LATE, 17, **weights))
     data = [noise(1, 2, 8, 8, seed=k, scale=30.0) for k in range(1, 25)]

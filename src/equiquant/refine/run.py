@@ -24,7 +24,7 @@ from equiquant.refine.layers import Layer, layers_of
 from equiquant.refine.means import ChannelMeans, OutputMeans, output_means
 from equiquant.refine.solve import Refinement, Solution, correct, recentre, solve
 from equiquant.refine.walk import Walk
-from equiquant.target.late_bias import fit_bias
+from equiquant.target.late_bias import LateBiases
 from equiquant.target.plan import QuantPlan
 from equiquant.target.targets import Target
 from equiquant.target.weights import bias_params
@@ -107,6 +107,7 @@ def refine(
         solved = _rounding(layers, original, quantized, feeds, wanted)
     else:
         solved = _correction(layers, original, quantized, feeds, means)
+    late, constants = LateBiases(refined, plan, target.shifts), dict(plan.constants)
     samples = 0
     for index, (layer, solution, fitted) in enumerate(solved):
         samples = fitted
@@ -114,10 +115,12 @@ def refine(
             weight = dequantize(solution.weight, layer.weight_params)
             _store(places[layer.name], twins[layer.name], 1, weight, layer.weight_params)
         if wanted.correct_bias and layer.takes_bias:
-            plan = _store_bias(refined, plan, target, layer, solution, (places[layer.name], twins[layer.name]))
+            params = _store_bias(late, target, layer, solution, (places[layer.name], twins[layer.name]))
+            if params is not None:
+                constants[layer.name, 2] = params
         if progress is not None:
             progress(index + 1, len(layers))
-    return Refined(refined, plan, samples)
+    return Refined(refined, dataclasses.replace(plan, constants=constants), samples)
 
 
 def refine_by_means(
@@ -144,12 +147,15 @@ def refine_by_means(
     if not columns:
         return None
     plan, added = _own_constants(refined, plan, target, Refinement(correct_bias=True, round_weights=False), columns)
+    late, constants = LateBiases(refined, plan, target.shifts), dict(plan.constants)
     for layer in layers_of(refined, plan)[0]:
         if layer.name in columns:
             layer = dataclasses.replace(layer, late_bias=layer.name in added)
             solution = recentre(layer, columns[layer.name])
-            plan = _store_bias(refined, plan, target, layer, solution, (nodes[layer.name], None))
-    return Refined(refined, plan, 0)
+            params = _store_bias(late, target, layer, solution, (nodes[layer.name], None))
+            if params is not None:
+                constants[layer.name, 2] = params
+    return Refined(refined, dataclasses.replace(plan, constants=constants), 0)
 
 
 def _even_column(layer: Layer, source: ir.Value, means: Mapping[str, ChannelMeans]) -> Array | None:
@@ -162,21 +168,14 @@ def _even_column(layer: Layer, source: ir.Value, means: Mapping[str, ChannelMean
 
 
 def _store_bias(
-    model: ir.Model,
-    plan: QuantPlan,
-    target: Target,
-    layer: Layer,
-    solution: Solution,
-    nodes: tuple[ir.Node, ir.Node | None],
-) -> QuantPlan:
-    """Write a corrected bias as `_store` does, and return the plan with it: a late one's scale is chosen only now."""
+    late: LateBiases, target: Target, layer: Layer, solution: Solution, nodes: tuple[ir.Node, ir.Node | None]
+) -> QuantParams | None:
+    """Write a corrected bias as `_store` does, and return its parameters: a late one's scale is chosen only now."""
     bias, params = solution.bias.astype(np.float32), solution.bias_params
     if layer.late_bias:
-        params = fit_bias(model, plan, target.shifts, (layer.name, 2), _new_bias(layer, bias, target))
+        params = late.fit((layer.name, 2), _new_bias(layer, bias, target))
     _store(*nodes, 2, bias, params)
-    if params is None:
-        return plan
-    return dataclasses.replace(plan, constants={**plan.constants, (layer.name, 2): params})
+    return params
 
 
 def _rounding(
