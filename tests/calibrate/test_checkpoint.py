@@ -1,10 +1,6 @@
 """An interrupted calibration goes on where it was and ends with the same bytes."""
 
 import importlib
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,52 +11,12 @@ from equiquant.io import Runner
 from equiquant.recipe import Recipe, preset
 from tests.calibrate.support import IMAGE, relu_model, samples
 
-ROOT = Path(__file__).parents[2]
 XINT8 = preset("xint8")
-CHILD = """
-import os, signal, sys
-import numpy as np
-from equiquant.calibrate import checkpoint
-from equiquant import quantize
-from tests.calibrate.support import proto
-checkpoint.INTERVAL = 0.0
-kill_at, stats, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-due, count = checkpoint.Checkpoint.due, 0
-def counted(self, group):
-    global count
-    count += 1
-    if count == kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return due(self, group)
-checkpoint.Checkpoint.due = counted
-x = np.random.default_rng(0).standard_normal((12, 3, 4, 5)).astype(np.float32)
-quantize(proto(), out, data=x, preset="xint8", cle=False, calibration_cache=stats)
-print(count)
-"""
 
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("equiquant.calibrate.checkpoint"), "INTERVAL", 0.0)
-
-
-def child(kill_at: int, folder: Path, name: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", CHILD, str(kill_at), str(folder / f"{name}.stats"), str(folder / f"{name}.onnx")]
-    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
-
-
-def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    whole = child(0, tmp_path, "whole")
-    assert whole.returncode == 0, whole.stderr
-    assert child(8, tmp_path, "killed").returncode == -signal.SIGKILL
-    assert (tmp_path / "killed.stats.partial").exists()
-    assert not (tmp_path / "killed.onnx").exists()
-    again = child(0, tmp_path, "killed")
-    assert again.returncode == 0, again.stderr
-    assert int(again.stdout) == int(whole.stdout) - 7  # what was done was not done again
-    for suffix in ("stats", "onnx"):
-        assert (tmp_path / f"killed.{suffix}").read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
-    assert not (tmp_path / "killed.stats.partial").exists()
 
 
 def interrupted(
