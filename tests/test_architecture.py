@@ -64,6 +64,13 @@ ONLY_IN = {
     "onnxscript": set[str](),
 }
 TYPES_ONLY_IN = {"onnx": {"api", "config", "results"}}
+# Rooms and modules that change a graph, be it a copy of their own, and what of `graph.edit` changes none.
+EDITORS = frozenset(
+    {"backward", "canonical", "graph", "hardware", "qdq"}
+    | {"io/runtime", "io/upgrade", "equalization/apply", "equalization/relu6", "pipeline/cut_inputs"}
+    | {"refine/run", "verify/float_noise"}
+)
+HARMLESS = frozenset(f"equiquant.graph.edit.{name}" for name in ("Names", "WRAPPING", "infer_shapes"))
 NUMERICS_MAY_IMPORT = {"numpy", "scipy", "threadpoolctl", "equiquant"}
 
 
@@ -142,6 +149,23 @@ def libraries(package: Path) -> list[str]:
     return found
 
 
+def editing(package: Path) -> list[str]:
+    """Imports of what changes a graph, in modules that must not."""
+    return [
+        f"{module}.py:{line}: '{room}' imports what changes a graph; those that may are in EDITORS"
+        for room, module, line in _editors(package)
+        if EDITORS.isdisjoint({room, module})
+    ]
+
+
+def _editors(package: Path) -> Iterator[tuple[str, str, int]]:
+    """Yield room, module (`room/name`) and line of every import of what changes a graph."""
+    for room, path, tree in modules(package):
+        for item in imports(tree, path, package):
+            if item.module.startswith("equiquant.graph.edit") and item.module not in HARMLESS:
+                yield room, path.relative_to(package).with_suffix("").as_posix(), item.line
+
+
 def documentation(package: Path) -> list[str]:
     """Modules without a docstring, and public names that `__all__` does not match."""
     found = []
@@ -209,7 +233,7 @@ def printing(package: Path) -> list[str]:
 
 
 Rule = Callable[[Path], list[str]]
-RULES: tuple[Rule, ...] = (direction, libraries, documentation, size, printing)
+RULES: tuple[Rule, ...] = (direction, libraries, editing, documentation, size, printing)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -220,6 +244,11 @@ def test_package_obeys(rule: Rule) -> None:
 @pytest.mark.parametrize("folder", ["tests", "benchmarks", "examples"])
 def test_other_files_are_small_too(folder: str) -> None:
     assert size(ROOT / folder) == []
+
+
+def test_every_editor_edits() -> None:
+    found = {name for room, module, _ in _editors(PACKAGE) for name in (room, module)}
+    assert found >= EDITORS - {"graph"}
 
 
 HEAD = '"""A module."""\n'
@@ -244,6 +273,8 @@ HEAD = '"""A module."""\n'
         (libraries, "api.py", "import onnx"),
         (libraries, "report/bad.py", "import rich"),
         (libraries, "equalization/bad.py", "import torch"),
+        (editing, "target/bad.py", "from equiquant.graph.edit import Names, set_input"),
+        (editing, "refine/bad.py", "from equiquant.graph import edit"),
         (documentation, "graph/bad.py", "def seen() -> None: ..."),
         (documentation, "graph/bad.py", "__all__ = ['other']\nother = 1\ndef seen() -> None: ..."),
         (documentation, "graph/bad.py", "__all__ = ['absent']"),
@@ -270,6 +301,8 @@ def test_a_missing_docstring_is_found(tmp_path: Path) -> None:
         ("api.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import onnx"),
         ("numerics/good.py", "import math\nimport numpy as np\nfrom equiquant.numerics import affine"),
         ("cli/good.py", "__all__ = ['main']\nfrom equiquant import quantize\ndef main() -> None: print('x')"),
+        ("refine/run.py", "from equiquant.graph.edit import set_input"),
+        ("target/good.py", "from equiquant.graph.edit import Names, infer_shapes"),
         ("graph/good.py", "from equiquant import __version__\n_a = 1\ndef _f() -> None: ..."),
     ],
 )

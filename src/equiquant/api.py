@@ -1,4 +1,4 @@
-"""The Python interface: `quantize`, `equalize`, `compare`, `inspect`. Everything else is options."""
+"""The Python interface: `quantize`, `search`, `equalize`, `compare`, `inspect`. Everything else is options."""
 
 from __future__ import annotations
 

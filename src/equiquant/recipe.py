@@ -155,7 +155,7 @@ class Recipe:
         exact_histograms: Count every element, not a sample of large tensors.
         calibration_memory: MiB that the activations of one feed may take at once; more are collected in several
             passes. None for a quarter of the machine.
-        symmetric_ranges: Widen every min-max range to be symmetric about 0.
+        symmetric_ranges: Make the range of every activation symmetric about 0, whatever method finds it.
         nodes_to_quantize: Names, globs or `re:` patterns; when given, only these nodes.
         nodes_to_exclude: Names, globs or `re:` patterns of nodes that stay float.
         subgraphs_to_exclude: Pairs (start nodes, end nodes); what lies between stays float.

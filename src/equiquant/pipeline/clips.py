@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from equiquant.decisions import Decision
 from equiquant.equalization import ScaleClasses, replace_clip6, split_clips
-from equiquant.graph import edit, query
+from equiquant.graph import query
+from equiquant.graph.edit import infer_shapes
 from equiquant.pipeline.clip_reach import ClipReach, clip_reach
 from equiquant.pipeline.judging import Judge, Yardstick, fitted_feeds
 from equiquant.pipeline.state import RunState
@@ -57,7 +58,7 @@ def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge
     if not replaced:
         return reference
     state.decisions += replaced
-    edit.infer_shapes(model)
+    infer_shapes(model)
     error = reference.measure(model).error
     damage = judge.float_sqnr_db(model)
     state.equalization["replace_clip6_relu"] = {"replaced": len(replaced), "error": error, "sqnr_db": damage}
