@@ -78,7 +78,7 @@ def speed(name: str) -> dict[str, Any]:
         reach = reach_seen(seen.sketches, seen.samples)
         bounds = clip_bounds(classes, reach.largest, reach.margin)
         start = time.perf_counter()
-        pairwise = plan_pairwise(classes, bounds)
+        pairwise = plan_pairwise(classes, bounds, steps=recipe.cle_steps, append_bias=recipe.cle_append_bias)
         pairwise_s = time.perf_counter() - start
         quantizer = solving.quantizer_model(chosen, bias_corrected=False)
         gains = solving.channel_gains(model, classes, seen.figures, quantizer, samples, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 __all__ = ["Decision"]
 
@@ -24,7 +24,3 @@ class Decision:
     where: str
     applied: bool
     reason: str
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the decision as plain data."""
-        return asdict(self)

@@ -47,14 +47,14 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def nearest(name: object, known: Iterable[str], count: int = 3) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """Return a hint naming the known names closest to `name`, or an empty string when none is close.
 
     >>> nearest("CLEStep", ["CLESteps", "Percentile"])
     " Did you mean 'CLESteps'?"
     """
     lowered = {k.lower(): k for k in known}
-    close = difflib.get_close_matches(str(name).lower(), lowered, n=count, cutoff=0.5)
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.5)
     if not close:
         return ""
     return " Did you mean " + " or ".join(f"'{lowered[c]}'" for c in close) + "?"

@@ -68,7 +68,7 @@ def test_the_oracle_sees_a_fault(fault: Callable[[ir.Model], None]) -> None:
 
 def test_decisions_are_plain_data() -> None:
     outcome = canonical(proto(CHAIN, "float[N,3,4,4] x", "float[] z", PARAMETERS))
-    assert outcome.decisions[0].to_dict()["stage"] == "canonical"
+    assert outcome.decisions[0].stage == "canonical"
 
 
 def test_other_domains_are_left_alone() -> None:

@@ -9,7 +9,6 @@ from tests.canonical.support import BN, Array, Shapes, bn, canonical, proto, wei
 
 IMAGE = "float[N,3,6,6] x"
 CONV = "c = Conv(x, w)"
-NEXT = "y = Conv(q, v)"
 W: Shapes = {"w": (4, 3, 3, 3), "t": (4, 1, 1), "s_var": (1, 4, 1, 1), "v": (2, 4, 1, 1)}
 
 

@@ -26,7 +26,7 @@ def test_any_scales_of_the_free_classes_preserve_the_function(case: Case) -> Non
 @pytest.mark.parametrize("steps", [1, -1])
 def test_the_pairwise_scales_preserve_the_function(case: Case, steps: int) -> None:
     classes = find_classes(case.model())
-    z = plan_pairwise(classes, clip_bounds(classes, {}, 1), steps=steps).z
+    z = plan_pairwise(classes, clip_bounds(classes, {}, 1), steps=steps, append_bias=True).z
     assert np.isfinite(z).all()
     check(case, z)
 

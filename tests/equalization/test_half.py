@@ -42,7 +42,7 @@ def test_float16_gets_powers_of_two_and_is_proven() -> None:
     case = half(np.float16)
     model = case.model()
     classes = find_classes(model)
-    plan = plan_pairwise(classes, clip_bounds(classes, {}, 1), steps=-1)
+    plan = plan_pairwise(classes, clip_bounds(classes, {}, 1), steps=-1, append_bias=True)
     proof = apply_proven(model, classes, plan.z, Reference.of(model, case.feeds()))
     np.testing.assert_allclose(proof.z / np.log(2), np.rint(proof.z / np.log(2)), atol=1e-9)
     assert proof.z.any()
@@ -85,7 +85,7 @@ def test_bfloat16_weights_scale_exactly() -> None:
 
 def test_pairwise_reads_bfloat16() -> None:
     classes = find_classes(half(ml_dtypes.bfloat16).model())
-    z = plan_pairwise(classes, clip_bounds(classes, {}, 1)).z
+    z = plan_pairwise(classes, clip_bounds(classes, {}, 1), steps=1, append_bias=True).z
     assert np.isfinite(z).all()
     assert z.any()
 

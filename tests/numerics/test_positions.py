@@ -77,7 +77,6 @@ def test_nothing_is_solved_or_asked_where_nothing_is_violated() -> None:
 
     chain = [Limit((((k, 1), (k + 1, -1)),), -1, 1) for k in range(500)]
     found = solve_positions([7] * 501, forbidden, chain)
-    assert found.rounds == 0
     assert not found.touched
     assert found.positions.tolist() == [7] * 501
 

@@ -15,7 +15,7 @@ from equiquant import quantize
 from equiquant.cli import main
 from equiquant.errors import ModelError, OptionError
 from equiquant.numerics.affine import INT_TYPES
-from equiquant.numerics.blocks import block_steps, restore_rows, round_blocks
+from equiquant.numerics.blocks import block_steps, round_blocks
 from equiquant.numerics.rounding import round_rows
 from tests.canonical.support import proto, weights
 
@@ -86,6 +86,11 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def _rows(integers: Array, steps: Array, size: int) -> Array:
+    """Return the (M, K) float32 weights that (M, K) integers stand for."""
+    return np.asarray(integers * np.repeat(steps, size, axis=1)[:, : integers.shape[1]], np.float32)
+
+
 def _restored(model: onnx.ModelProto, block: int, bits: str, fault: float = 1.0) -> onnx.ModelProto:
     """Return the float model with the weights that its blocks stand for."""
     result = _copy(model)
@@ -96,7 +101,7 @@ def _restored(model: onnx.ModelProto, block: int, bits: str, fault: float = 1.0)
         rows = array if tensor.name == "head" else array.T
         kind = INT_TYPES[bits]
         steps = block_steps(rows, block, kind)
-        back = restore_rows(round_blocks(rows, steps, block, kind), steps * np.float32(fault), block)
+        back = _rows(round_blocks(rows, steps, block, kind), steps * np.float32(fault), block)
         tensor.CopyFrom(onnx.numpy_helper.from_array(back if tensor.name == "head" else back.T.copy(), tensor.name))
     return result
 
@@ -238,7 +243,7 @@ def test_the_searched_steps_beat_the_largest_weight() -> None:
     def loss(steps: Array) -> float:
         integers = round_blocks(rows, steps, 32, kind)
         assert np.abs(integers).max() <= 7
-        return float(np.square(rows - restore_rows(integers, steps, 32)).sum())
+        return float(np.square(rows - _rows(integers, steps, 32)).sum())
 
     assert loss(steps) < 0.95 * loss(plain)
     assert np.array_equal(block_steps(np.zeros((2, 40), np.float32), 32, kind), np.ones((2, 2)))

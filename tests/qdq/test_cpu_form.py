@@ -117,7 +117,9 @@ def test_clipping_integers_is_exact(tail: str, moved: int, kind: str) -> None:
     feed = {"x": noise(2, 2, 9, 9, seed=4)}
     quantized, plan = quantize(model, preset("xint8", activation_type=kind), [feed])
     before = run(quantized, feed)[0]
-    assert clip_integers(quantized, plan.nodes, Names(quantized.graph).fresh) == moved
+    clips = {node.name for node in quantized.graph if node.op_type in ("Relu", "Clip", "Min")}
+    clip_integers(quantized, plan.nodes, Names(quantized.graph).fresh)
+    assert len(clips - {node.name for node in quantized.graph}) == moved
     np.testing.assert_array_equal(run(quantized, feed)[0], before)
     assert all(v.uses() for v in quantized.graph.initializers.values())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -28,11 +27,11 @@ __all__ = ["made_up"]
 def made_up(
     inputs: Sequence[InputSpec],
     recipe: Recipe,
-    model: ir.Model | None = None,
+    model: ir.Model | None,
     *,
-    known: Mapping[str, DyadicHistogram] = MappingProxyType({}),
-    distill: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    known: Mapping[str, DyadicHistogram],
+    distill: bool,
+    progress: Callable[[int, int], None] | None,
 ) -> Source:
     """Return a source of made-up inputs.
 
@@ -42,7 +41,7 @@ def made_up(
         model: The model as it came; None for inputs of the usual sizes and units.
         known: How real float inputs are distributed, by name, as far as that is known: nothing is guessed of these.
         distill: Move them until all BatchNormalizations see what they were trained on, where there are any.
-        progress: Called with the number of steps of that done, and of all.
+        progress: Called with the number of steps of that done, and of all; None for nobody.
 
     Raises:
         DataError: An input has a type that cannot be made up, or no size will do.

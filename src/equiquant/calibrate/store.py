@@ -73,20 +73,16 @@ def save_stats(stats: TensorStats, path: str | os.PathLike[str], note: dict[str,
         raise OutputError(f"Cannot write the calibration statistics to {final}: {error.strerror or error}.") from error
 
 
-def load_stats(path: str | os.PathLike[str], model_hash: str | None = None) -> TensorStats:
+def load_stats(path: str | os.PathLike[str]) -> TensorStats:
     """Return the statistics of a file.
 
     Args:
         path: The file.
-        model_hash: The model they must be of; None does not check.
 
     Raises:
-        DataError: The file is missing, damaged or none of ours, or its statistics are of another model.
+        DataError: The file is missing, damaged or none of ours.
     """
-    stats, _ = read_stats(path)
-    if model_hash is not None:
-        check_model(stats, path, model_hash)
-    return stats
+    return read_stats(path)[0]
 
 
 def check_model(stats: TensorStats, path: str | os.PathLike[str], model_hash: str) -> None:

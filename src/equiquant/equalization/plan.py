@@ -118,9 +118,7 @@ class LayerSpread:
     pinned_by: str
 
 
-def plan_pairwise(
-    classes: ScaleClasses, bounds: Bounds, *, steps: int = 1, append_bias: bool = True
-) -> EqualizationPlan:
+def plan_pairwise(classes: ScaleClasses, bounds: Bounds, *, steps: int, append_bias: bool) -> EqualizationPlan:
     """Choose the log-scales by the documented pairwise algorithm.
 
     Args:
@@ -129,7 +127,7 @@ def plan_pairwise(
         steps: Sweeps; −1 until convergence.
         append_bias: A producer's range includes its bias.
     """
-    result = solve_pairwise(couplings(classes), classes.count, steps=steps, append_bias=append_bias, bounds=bounds)
+    result = solve_pairwise(couplings(classes), classes.count, bounds, steps=steps, append_bias=append_bias)
     return EqualizationPlan("pairwise", result.z, result.sweeps)
 
 

@@ -143,11 +143,9 @@ def bypass(node: ir.Node, source: ir.Value) -> bool:
     return True
 
 
-def remove_dead(model: ir.Model) -> int:
-    """Remove nodes and initializers nothing depends on; return how many nodes went."""
-    before = sum(1 for _ in model.graph.all_nodes())
+def remove_dead(model: ir.Model) -> None:
+    """Remove nodes and initializers nothing depends on."""
     passes.RemoveUnusedNodesPass()(model)
-    return before - sum(1 for _ in model.graph.all_nodes())
 
 
 def remove_unread(graph: ir.Graph, values: Iterable[ir.Value]) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from equiquant.numerics.affine import IntType
 from equiquant.numerics.rounding import damped, round_rows
 
-__all__ = ["block_steps", "restore_rows", "round_blocks"]
+__all__ = ["block_steps", "round_blocks"]
 
 Array = npt.NDArray[Any]
 
@@ -79,11 +79,6 @@ def round_blocks(rows: Array, steps: Array, size: int, kind: IntType, second: Ar
         return np.clip(np.rint(rows / spread), -kind.qmax, kind.qmax).astype(np.int8)
     found = round_rows(rows[None], damped(second[None]), spread[None], -kind.qmax, kind.qmax)
     return np.asarray(found[0].astype(np.int8))
-
-
-def restore_rows(integers: Array, steps: Array, size: int) -> Array:
-    """Return the (M, K) float32 weights that (M, K) integers stand for."""
-    return (integers * _spread(steps, size, integers.shape[1])).astype(np.float32)
 
 
 def _spread(steps: Array, size: int, length: int) -> Array:

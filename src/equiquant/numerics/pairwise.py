@@ -44,23 +44,22 @@ class PairwiseResult:
 def solve_pairwise(
     couplings: Sequence[Coupling],
     classes: int,
+    bounds: Bounds,
     *,
-    steps: int = 1,
-    append_bias: bool = True,
-    bounds: Bounds | None = None,
+    steps: int,
+    append_bias: bool,
 ) -> PairwiseResult:
     """Balance producers and consumers of every class.
 
     Args:
         couplings: The weights, producers before consumers.
         classes: Number of classes; class 0 is pinned.
+        bounds: Smallest and largest log-scale of each class, (classes,) each.
         steps: Sweeps, or −1 to sweep until the largest change is below `CONVERGED`.
         append_bias: A producer's range includes its bias.
-        bounds: Smallest and largest log-scale of each class, (classes,) each; None for no bound but the largest.
     """
     z = np.zeros(classes)
-    lower, upper = bounds if bounds is not None else (np.full(classes, -np.inf), np.full(classes, np.inf))
-    lower, upper = np.maximum(lower, -LARGEST_LOG_SCALE), np.minimum(upper, LARGEST_LOG_SCALE)
+    lower, upper = np.maximum(bounds[0], -LARGEST_LOG_SCALE), np.minimum(bounds[1], LARGEST_LOG_SCALE)
     blocks = _blocks(couplings, classes)
     sweeps, change = 0, np.inf
     while sweeps < (MOST_SWEEPS if steps == -1 else steps) and change >= CONVERGED:

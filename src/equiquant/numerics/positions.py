@@ -92,13 +92,11 @@ class PositionSolution:
     Attributes:
         positions: (variables,) int64.
         broken: Limits that no positions satisfy together with the others, by index.
-        rounds: Times that limits were added.
         touched: Variables that took part in one.
     """
 
     positions: Array
     broken: tuple[int, ...]
-    rounds: int
     touched: frozenset[int]
 
 
@@ -119,7 +117,6 @@ def solve_positions(
     positions = begin.copy()
     active: list[int] = []
     impossible: set[int] = set()
-    rounds = 0
     while True:
         known = set(active)
         violated = {i for i, limit in enumerate(limits) if i not in known and not limit.holds(positions)}
@@ -133,9 +130,8 @@ def solve_positions(
             found, short = _solve(begin, cost, [limits[i] for i in part], variables, windows)
             positions[variables] = found[variables]
             impossible = impossible.difference(part) | {part[i] for i in short}
-        rounds += 1
     touched = frozenset(v for i in active for v in limits[i].variables())
-    return PositionSolution(positions, tuple(sorted(impossible)), rounds, touched)
+    return PositionSolution(positions, tuple(sorted(impossible)), touched)
 
 
 def _components(active: Sequence[int], limits: Sequence[Limit]) -> list[list[int]]:

@@ -24,15 +24,14 @@ __all__ = ["clip_integers"]
 Unique = Callable[[str], str]
 
 
-def clip_integers(model: ir.Model, quantized: Collection[str], unique: Unique) -> int:
-    """Move every Relu, Clip and Min between a quantized node and a QuantizeLinear behind it; return how many moved.
+def clip_integers(model: ir.Model, quantized: Collection[str], unique: Unique) -> None:
+    """Move every Relu, Clip and Min between a quantized node and a QuantizeLinear behind it.
 
     Args:
         model: The QDQ model, changed in place.
         quantized: Names of the quantized nodes.
         unique: Makes a name that is not taken.
     """
-    count = 0
     for node in reversed(list(model.graph)):  # a Min before the Relu in front of it
         source = node.inputs[0] if node.inputs else None
         if node.op_type not in ("Relu", "Clip", "Min") or node.domain or source is None:
@@ -49,8 +48,6 @@ def clip_integers(model: ir.Model, quantized: Collection[str], unique: Unique) -
             form = _clip(model.graph, node, rounding.outputs[0], grid, unique)
         if form:
             _move(model.graph, node, rounding, form)
-            count += 1
-    return count
 
 
 def _grid(linear: ir.Node) -> QuantParams | None:

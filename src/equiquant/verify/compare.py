@@ -142,7 +142,6 @@ def compare_models(
     *,
     tensors: bool = True,
     expected: Reference | None = None,
-    limit: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Run both models on a stream of feeds and measure the difference.
@@ -154,7 +153,6 @@ def compare_models(
         tensors: Compare intermediate tensors too.
         expected: Of the feeds, what the float model gives for its `compared_values`, where that is known: it does not
             run then, whatever has become of its weights. Only without intermediate tensors.
-        limit: Stop after the feed that reaches this many samples.
         progress: Called with the number of samples done.
 
     Raises:
@@ -174,8 +172,6 @@ def compare_models(
         samples += count
         if progress is not None:
             progress(samples)
-        if limit is not None and samples >= limit:
-            break
     return judge.result(samples)
 
 

@@ -7,7 +7,7 @@ by max |reference| of that output; of an output that is no float, the share of i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -38,10 +38,6 @@ class Equivalence:
     error: float
     output: str
     samples: int
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain data."""
-        return asdict(self)
 
 
 class Reference:
