@@ -176,9 +176,8 @@ def equalize_as(state: RunState, model: ir.Model, reference: Reference, scales: 
     tolerance = state.recipe.equivalence_tolerance
     if trial.name != "soft" and proof.equivalence.error > tolerance and not state.stream.synthetic:
         state.warn(
-            f"The equalization among the statistics moved '{proof.equivalence.output}' by {proof.equivalence.error:.1e}"
-            " of its magnitude on the samples given; those it was proven on moved by no more than"
-            f" {tolerance:.0e}. Name another file, to calibrate for these samples."
+            f"The equalization among the statistics {proof.moved} on the samples given; those it was proven on moved by"
+            f" no more than {tolerance:.0e}. Name another file, to calibrate for these samples."
         )
     state.decisions += trial.decisions
     state.equalization |= _describe(state, classes, trial)

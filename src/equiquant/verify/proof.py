@@ -58,6 +58,13 @@ class Proof:
     decisions: tuple[Decision, ...]
     failure: str = ""
 
+    @property
+    def moved(self) -> str:
+        """What became of the output that differs most, to put after what was applied."""
+        if self.failure:
+            return f"cannot be compared ({self.failure})"
+        return f"moved '{self.equivalence.output}' by {self.equivalence.error:.1e} of its magnitude"
+
 
 def apply_proven(
     model: ir.Model, classes: ScaleClasses, z: Array, reference: Reference, tolerance: float = 1e-5
@@ -226,11 +233,7 @@ def _drawn_anew(before: Equivalence, draw: int) -> Decision:
 
 
 def _power_of_two(before: Proof, where: str) -> Decision:
-    moved = before.equivalence
-    reason = (
-        f"these scales moved '{moved.output}' by {moved.error:.1e}; powers of two, whose products are not rounded,"
-        " do not"
-    )
+    reason = f"these scales {before.moved}; powers of two, whose products are not rounded, do not"
     if before.failure:
         reason = f"nothing could be proven with these scales, but with powers of two. {before.failure}"
     return Decision("equalize", "power_of_two_scales", where, True, reason)
