@@ -23,7 +23,7 @@ from equiquant.config import (
     get_default_config,
 )
 from equiquant.errors import OptionError
-from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS
+from equiquant.options import ARGUMENTS, EXTRA_OPTIONS
 from equiquant.recipe import Recipe, preset
 
 ROOT = Path(__file__).resolve().parent.parent

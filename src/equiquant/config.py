@@ -3,7 +3,7 @@
     quantizer = ModelQuantizer(Config(global_quant_config=QuantizationConfig(...)))
     quantizer.quantize_model(model_input, model_output, calibration_data_reader)
 
-`option_table` says what every argument and extra option means; `QuantizationConfig.to_recipe` is the whole mapping.
+`options.table` says what every argument and extra option means; `QuantizationConfig.to_recipe` is the whole mapping.
 Source: AMD Quark documentation, "Configuring ONNX Quantization"; onnxruntime, "Quantize ONNX models".
 """
 
@@ -20,9 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 from equiquant import api
 from equiquant.errors import OptionError, nearest
-from equiquant.option_kinds import PowerOfTwoMethod
-from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS
-from equiquant.options import check, lookup, plain
+from equiquant.options import ARGUMENTS, EXTRA_OPTIONS, PowerOfTwoMethod, check, lookup, plain
 from equiquant.recipe import FUSED_ACTIVATIONS, LIMITS, PRESETS, Recipe
 
 if TYPE_CHECKING:

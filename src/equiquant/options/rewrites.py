@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from equiquant.option_kinds import Option, applied
+from equiquant.options.kinds import Option, applied
 from equiquant.recipe import FUSED_ACTIVATIONS
 
 __all__ = ["NPU_OPTIONS"]

@@ -1,8 +1,8 @@
-"""Options of our own, for features no documented name covers: rows like those of `option_table`."""
+"""Options of our own, for features no documented name covers: rows like those of `table`."""
 
 from __future__ import annotations
 
-from equiquant.option_kinds import applied
+from equiquant.options.kinds import applied
 
 __all__ = ["OWN"]
 

@@ -1,8 +1,8 @@
-"""Documented keys of extra_options whose feature is not built, or that ask for nothing here; see `option_table`."""
+"""Documented keys of extra_options whose feature is not built, or that ask for nothing here; see `table`."""
 
 from __future__ import annotations
 
-from equiquant.option_kinds import automatic, planned
+from equiquant.options.kinds import automatic, planned
 
 __all__ = ["PLANNED"]
 

@@ -1,4 +1,4 @@
-"""Looking up, checking and documenting the options of `option_table`.
+"""Looking up, checking and documenting the options of `table`.
 
 An unknown name, a value of the wrong type and a feature that is not available yet are each refused with one line.
 `docs/options.md` is `markdown()`; a test holds them together.
@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 
 from equiquant.errors import OptionError, nearest
-from equiquant.option_kinds import Option
-from equiquant.option_table import ARGUMENTS, EXTRA_OPTIONS
+from equiquant.options.kinds import Option
+from equiquant.options.table import ARGUMENTS, EXTRA_OPTIONS
 
 __all__ = ["Place", "check", "lookup", "markdown", "plain", "unknown_field"]
 
@@ -127,7 +127,7 @@ The options AMD documents for Quark ONNX, some of our own (which say so), and wh
 name is an error that names the nearest known one; so is a value of the wrong type, a contradiction, or a feature that
 is not available yet. What others leave without effect is named in a warning. The recipe field is what the option sets
 in `equiquant.recipe.Recipe`, which the report saves.
-This page is generated from `src/equiquant/option_table.py`:
+This page is generated from `src/equiquant/options/table.py`:
 
     python -c "import pathlib, equiquant.options as o; pathlib.Path('docs/options.md').write_text(o.markdown())"
 """

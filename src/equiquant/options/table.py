@@ -15,11 +15,11 @@ from collections.abc import Mapping
 
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
-from equiquant.option_kinds import Option, PowerOfTwoMethod, applied, automatic, planned
-from equiquant.option_limits import NPU_LIMITS
-from equiquant.option_own import OWN
-from equiquant.option_planned import PLANNED
-from equiquant.option_rewrites import NPU_OPTIONS
+from equiquant.options.kinds import Option, PowerOfTwoMethod, applied, automatic, planned
+from equiquant.options.limits import NPU_LIMITS
+from equiquant.options.own import OWN
+from equiquant.options.planned import PLANNED
+from equiquant.options.rewrites import NPU_OPTIONS
 
 __all__ = ["ARGUMENTS", "EXTRA_OPTIONS", "Option", "PowerOfTwoMethod"]
 

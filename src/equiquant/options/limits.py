@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from equiquant.option_kinds import applied, automatic
+from equiquant.options.kinds import applied, automatic
 
 __all__ = ["NPU_LIMITS"]
 
