@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from equiquant import quantize
+from equiquant.pipeline.splitting import held_back
 from tests.canonical.support import proto, weights
 
 DATA = np.random.default_rng(0).standard_normal((16, 3, 6, 6)).astype(np.float32)
@@ -29,7 +30,8 @@ def told(model: onnx.ModelProto, data: Any = DATA, **options: Any) -> list[str]:
         warnings.simplefilter("always")
         quantize(model, None, data=data, **PLAIN | options)
     texts = [str(w.message) for w in caught]
-    return [text for text in texts if text.startswith("Only") or "of what varies" in text]
+    heard = ("of what varies", "of the median sample")
+    return [text for text in texts if text.startswith("Only") or any(what in text for what in heard)]
 
 
 def split(spread: float) -> onnx.ModelProto:
@@ -145,3 +147,12 @@ def test_channels_that_a_relu6_holds_are_counted(mode: str, named: bool) -> None
         proto(nodes, "float[N,3,6,6] x", "float[] y", parameters), preset="xint8", clip_mode=mode, cle_accept="always"
     )
     assert [("channels keep their scale at a ReLU6" in text) for text in texts] == [named] * len(texts)
+
+
+@pytest.mark.parametrize(("loud", "count"), [(1, 0), (1000, 1)])
+def test_loud_samples_do_not_hide_that_little_is_left_of_the_others(loud: float, count: int) -> None:
+    data = DATA.copy()
+    data[held_back(16)[0]] *= loud
+    texts = told(uneven(1.0), data, preset="a8w8", calibration="minmax")
+    assert len(texts) == count
+    assert all("of the median sample only" in text and "Worth trying" in text for text in texts)

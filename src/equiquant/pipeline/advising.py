@@ -21,7 +21,7 @@ MOST = 0.5  # share of the predicted noise
 
 
 def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitReport | None = None) -> None:
-    """Warn of the output of which least is left, if that is little, else if it is of what varies between samples.
+    """Warn of the output of which least is left, if that is little, else if it is of the median sample or what varies.
 
     Args:
         state: The run, finished but for its report.
@@ -32,12 +32,26 @@ def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitRepo
     what, left = min(measured, key=lambda found: found[1], default=("", math.inf))
     if left >= POOR_DB:
         if not state.stream.synthetic:  # made-up inputs are more alike than real ones
+            _warn_of_the_median(state, quality, limits)
             _warn_of_what_varies(state, quality, limits)
         return
     made_up = " on made-up inputs, which says little of real ones" if state.stream.synthetic else ""
     state.warn(
         f"Only {left:.1f} dB of {what} are left{made_up}: more than a tenth of it is noise."
         f" Worth trying: {'; '.join(_advice(state, left, limits))}."
+    )
+
+
+def _warn_of_the_median(state: RunState, quality: Comparison, limits: LimitReport | None) -> None:
+    """Warn of an output whose loud samples hide that little is left of the others."""
+    medians = [(o.median_db, o) for o in quality.outputs if o.median_db is not None]
+    left, output = min(medians, key=lambda found: found[0], default=(math.inf, None))
+    if output is None or left >= POOR_DB:
+        return
+    state.warn(
+        f"{output.error.sqnr_db:.1f} dB of the output '{output.name}' are left, but a few samples that are louder than"
+        f" the others make most of it: of the median sample only {left:.1f} dB are left, more than a tenth of it is"
+        f" noise. Worth trying: {'; '.join(_advice(state, left, limits))}."
     )
 
 

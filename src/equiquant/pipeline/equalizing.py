@@ -39,6 +39,7 @@ from equiquant.pipeline.clips import (
 )
 from equiquant.pipeline.input_ranges import input_ranges
 from equiquant.pipeline.judging import EQUAL_DB, Judge
+from equiquant.pipeline.loud_samples import loud_samples
 from equiquant.pipeline.proving import LARGE
 from equiquant.pipeline.solving import SOLVING_STEPS, solve
 from equiquant.pipeline.state import RunState
@@ -138,7 +139,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         trials.append(_try(state, model, classes, plan, reference, judge if measured else None, keep=only))
     progress(STEPS)
     best = _choose(state, trials)
-    state.decisions += best.decisions
+    state.decisions += [*best.decisions, *loud_samples("equalize", judge.yardstick)]
     state.equalization |= _describe(state, classes, best) | _noise(rows, _as_proven(told, terms, plans, trials))
     equalized = _applied(state, model, classes, best)
     if best.name == "soft":  # what the Clips' channels reach was no limit

@@ -86,7 +86,8 @@ def input_steps(
     if not told or most < FEWEST_MEASURED:
         return []
     loudest = {span.loudest for span in told.values()}  # what is rare may be all that a range is for
-    yardstick = Yardstick(model, SampleView.picked(samples, {*range(0, known, -(-known // most)), *loudest}))
+    measured = SampleView.picked(samples, {*range(0, known, -(-known // most)), *loudest})
+    yardstick = Yardstick(model, measured, weighed=False)
     steps = [
         _Steps(yardstick, model, name, target.activation).best(given[name], span.largest) for name, span in told.items()
     ]

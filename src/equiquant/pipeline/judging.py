@@ -10,6 +10,7 @@ The figure is the signal-to-noise ratio of the outputs, before a final Softmax o
 gave; of several outputs a mean (`numerics.sqnr`): candidates that round the same are compared by the outputs' dB, what
 raised layers leave is told by the outputs' noise. Outputs that rounding does not reach, and those that are infinite for
 the user's model and not for the first candidate, as a logarithm of 0 may be, would drown all others and are left out.
+Of an output's samples the loud ones count less than their power (`numerics.loudness`), lest they drown the others.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.graph.cost import multiplications
 from equiquant.graph.decisions import computed_values, rounded_values
 from equiquant.io import Runner, release_memory
+from equiquant.numerics.loudness import Loudness, sample_powers
 from equiquant.numerics.sqnr import ErrorAccumulator, mean_db
 from equiquant.pipeline.cut_inputs import cut_inputs, with_cut_inputs
 from equiquant.pipeline.solving import chooses_ranges
@@ -87,16 +89,19 @@ class Yardstick:
         model: The reference: a float model.
         samples: What to run it on.
         mean: Makes one figure of the dB of several outputs.
+        weighed: Loud samples count less than their power; off where what is rare may be all that is asked for.
 
     Attributes:
         names: The values compared: outputs, before a final Softmax or Sigmoid; none that hands on an input.
+        loudness: How much the samples of each of them count, in this order; empty where all count with their power.
     """
 
-    def __init__(self, model: ir.Model, samples: SampleView, mean: Mean = mean_db) -> None:
+    def __init__(self, model: ir.Model, samples: SampleView, mean: Mean = mean_db, *, weighed: bool = True) -> None:
         self.names = tuple(computed_values(model))
         self._samples, self._mean = samples, mean
         runner = Runner(model, self.names, optimize=False)
-        found = list(told_runs(lambda feed: _outputs(runner, feed), samples))
+        runs = told_runs(lambda feed: (batch_size(feed), _outputs(runner, feed)), samples)
+        counts, found = zip(*runs, strict=True)
         self._infinite = frozenset(
             name for i, name in enumerate(self.names) if not all(np.isfinite(outputs[i]).all() for outputs in found)
         )
@@ -105,7 +110,12 @@ class Yardstick:
         spans = {name: _span([outputs[i] for outputs in found]) for i, name in enumerate(self.names)}
         level = saturation(values, spans)
         self._ends = [level.get(name, UNLIMITED) for name in self.names]
-        self._expected = [self._told_apart(outputs) for outputs in found]
+        told = [self._told_apart(outputs) for outputs in found]
+        self.loudness = [
+            Loudness([sample_powers(outputs[i], count) for outputs, count in zip(told, counts, strict=True)])
+            for i in range(len(self.names) if weighed else 0)
+        ]
+        self._expected = [self._weighed(outputs, feed) for feed, outputs in enumerate(told)]
 
     def sqnr_db(self, model: ir.Model, feeds: int | None = None, changed: Changed = _as_it_is) -> float:
         """Return the signal-to-noise ratio of a model, run as it is written, on the samples.
@@ -141,10 +151,10 @@ class Yardstick:
         """Return the ratio of each value that has a signal."""
         runner = Runner(model, self.names, optimize=False)
         sums = [ErrorAccumulator() for _ in self.names]
-        for expected, feed in zip(self._expected[:feeds], itertools.islice(self._samples, feeds), strict=True):
-            for accumulator, reference, result in zip(
-                sums, expected, self._told_apart(_outputs(runner, feed, changed)), strict=True
-            ):
+        given = zip(self._expected[:feeds], itertools.islice(self._samples, feeds), strict=True)
+        for number, (expected, feed) in enumerate(given):
+            results = self._weighed(self._told_apart(_outputs(runner, feed, changed)), number)
+            for accumulator, reference, result in zip(sums, expected, results, strict=True):
                 accumulator.add(reference, result)
         told = zip(self.names, sums, strict=True)
         return {name: accumulator.figures().sqnr_db for name, accumulator in told if not accumulator.silent}
@@ -153,6 +163,11 @@ class Yardstick:
         """Return the values, those beyond where a final Sigmoid is level moved there: ranges need not hold them."""
         ends = zip(outputs, self._ends, strict=True)
         return [x if e == UNLIMITED else np.clip(x, -e[1], e[0]) for x, e in ends]
+
+    def _weighed(self, outputs: Sequence[Array], feed: int) -> list[Array]:
+        """Return the values of one feed, by its number, loud samples scaled down to what they count."""
+        weighed = (each.weighed(x, feed) for each, x in zip(self.loudness, outputs, strict=True))
+        return list(weighed if self.loudness else outputs)
 
 
 def _outputs(runner: Runner, feed: Feed, changed: Changed = _as_it_is) -> list[Array]:
@@ -272,6 +287,11 @@ class Judge:
     @functools.cached_property
     def _yardstick(self) -> Yardstick:
         return Yardstick(self._reference, self.held, self._mean)
+
+    @property
+    def yardstick(self) -> Yardstick | None:
+        """What candidates were measured with; None where none was."""
+        return vars(self).get("_yardstick")
 
     def _output_means(self, model: ir.Model, layers: list[str]) -> OutputMeans:
         """Return the mean outputs of a network's layers; candidates that aim at the same one share them."""

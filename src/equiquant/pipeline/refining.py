@@ -20,6 +20,7 @@ from equiquant.io import release_memory
 from equiquant.pipeline.cut_inputs import cut_inputs, with_cut_inputs
 from equiquant.pipeline.equalizing import Equalized
 from equiquant.pipeline.judging import EQUAL_DB, MOST_FITTED, MOST_HELD, Yardstick, affordable_feeds
+from equiquant.pipeline.loud_samples import loud_samples
 from equiquant.pipeline.splitting import NOTHING_HELD, alternate, held_back
 from equiquant.pipeline.state import RunState
 from equiquant.refine import (
@@ -108,6 +109,7 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
         if best.name == BIASES and len(fitted) > GLANCE_FEEDS and best is not trials[-1]:  # it is to be kept: all count
             trials[trials.index(best)] = tried(BIASES, fitted, len(candidates) - 1)
             best = _choose(trials)
+    state.decisions += loud_samples("refine", yardstick)
     if best.name == NONE:
         reason = f"nothing measured better than the {best.sqnr_db:.2f} dB without; weights and biases stay as they were"
         state.decisions.append(Decision("refine", "do_no_harm", "whole network", False, reason))

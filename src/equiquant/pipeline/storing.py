@@ -20,6 +20,7 @@ from equiquant.decisions import Decision
 from equiquant.graph.query import attribute, constant, label, name_of, stored
 from equiquant.io import Runner, release_memory
 from equiquant.pipeline.judging import MOST_FITTED, MOST_HELD, Yardstick
+from equiquant.pipeline.loud_samples import loud_samples
 from equiquant.pipeline.splitting import NOTHING_HELD, held_back
 from equiquant.pipeline.state import RunState
 from equiquant.refine.layers import LARGEST
@@ -67,6 +68,7 @@ def store_weights(state: RunState, model: ir.Model) -> tuple[ir.Model, list[dict
         release_memory()
         yardstick = Yardstick(model, held)
         measured = {NEAREST: yardstick.quantized_sqnr_db(nearest), OPTIMAL: yardstick.quantized_sqnr_db(optimal)}
+    state.decisions += loud_samples("refine", yardstick)
     kept = OPTIMAL if measured[OPTIMAL] > measured[NEAREST] else NEAREST
     state.refinement = {
         "trials": [{"name": name, "sqnr_db": sqnr} for name, sqnr in measured.items()],

@@ -30,6 +30,7 @@ from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
 from equiquant.verify.equivalence import Reference
 from equiquant.verify.heard import EVERYTHING
 from equiquant.verify.integer import IntegerAgreement
+from equiquant.verify.median import MedianSample
 from equiquant.verify.pairs import Pair, compared_pairs, grouped
 from equiquant.verify.pieces import Pieces, ends_of
 from equiquant.verify.twins import compared_values, twins_of
@@ -79,6 +80,7 @@ class OutputQuality:
         parts: Where it joins what was decided apart, such as boxes and scores, each with its own SQNR in dB, by name.
         varying_db: Signal over noise where the signal is only what varies between samples, dB: below 0 it were better
             to answer the mean of the samples. None where that tells nothing, see `verify.varied`.
+        median_db: Signal over noise of the median sample, dB. None where no sample is loud, see `verify.median`.
     """
 
     name: str
@@ -87,6 +89,7 @@ class OutputQuality:
     chosen: bool = False
     parts: Mapping[str, float] = field(default_factory=dict)
     varying_db: float | None = None
+    median_db: float | None = None
 
     @property
     def worst(self) -> tuple[str, float]:
@@ -103,7 +106,7 @@ class OutputQuality:
         figures = asdict(self.error)
         figures.pop("aligned_sqnr_db")  # an output is never rescaled
         told = {"top1_agreement": self.top1_agreement, "chosen": self.chosen, "parts": dict(self.parts)}
-        return {"name": self.name, **figures, "varying_db": self.varying_db, **told}
+        return {"name": self.name, **figures, "varying_db": self.varying_db, "median_db": self.median_db, **told}
 
 
 @dataclass(frozen=True)
@@ -195,8 +198,9 @@ class _Judge:
         self._agree: dict[str, list[int]] = {name: [0, 0] for name in self._outputs}
         self._chosen: set[str] = set()
         self._decided = decided_by(self._float)
-        own = (name for name in self._outputs if self._decided.get(name) == [name])
+        own = [name for name in self._outputs if self._decided.get(name) == [name]]
         self._varied = {name: Varied() for name in own}
+        self._median = {name: MedianSample() for name in own}
 
     def run(self, feeds: Iterable[Feed]) -> Iterator[int]:
         """Run both models over the feeds; yield the number of samples in each."""
@@ -264,6 +268,7 @@ class _Judge:
         self._sums[name].add(expected, output)
         if name in self._varied:
             self._varied[name].add(expected, samples)
+            self._median[name].add(expected, output, samples)
         if expected.ndim == 2 and expected.shape[1] > 1:
             same = np.count_nonzero(expected.argmax(axis=1) == output.argmax(axis=1))
             self._agree[name][0] += int(same)
@@ -286,7 +291,9 @@ class _Judge:
             error, chosen = self._sums[name].figures(), name in self._chosen
             told = parts if len(parts) > 1 else {}
             varying = None if chosen or name not in self._varied else self._varied[name].decibels(error.sqnr_db)
-            outputs.append(OutputQuality(name, error, same / total if total else None, chosen, told, varying))
+            median = None if chosen or name not in self._median else self._median[name].decibels()
+            agreeing = same / total if total else None
+            outputs.append(OutputQuality(name, error, agreeing, chosen, told, varying, median))
         qualities = [
             TensorQuality(p.name, p.compared, p.op_type, self._tensor_sums[p.name].figures()) for p in self._pairs
         ]

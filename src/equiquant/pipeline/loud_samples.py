@@ -1,0 +1,34 @@
+"""Say which outputs have samples so loud that they count less than their power where candidates are measured."""
+
+from __future__ import annotations
+
+from equiquant.decisions import Decision
+from equiquant.numerics.loudness import MEDIANS
+from equiquant.pipeline.judging import Yardstick
+
+__all__ = ["loud_samples"]
+
+
+def loud_samples(stage: str, yardstick: Yardstick | None) -> list[Decision]:
+    """Return a decision for each output with such samples.
+
+    Args:
+        stage: What was measured.
+        yardstick: What it was measured with; None where nothing was.
+    """
+    if yardstick is None:
+        return []
+    found = zip(yardstick.names, yardstick.loudness, strict=True)
+    return [
+        Decision(
+            stage,
+            "loud_samples",
+            name,
+            True,
+            f"the loudest sample has {each.times:.0f} times the power of the median one; where candidates are compared,"
+            f" {each.loud} of {each.samples} count as {MEDIANS:g} medians, so that the loudest counts"
+            f" {each.times / MEDIANS:.1f} times less than its power",
+        )
+        for name, each in found
+        if each.loud
+    ]

@@ -1,0 +1,51 @@
+"""A few loud samples do not decide for all, and the report says which they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from equiquant import quantize
+from equiquant.calibrate import SampleView, open_samples
+from equiquant.io import input_specs, load_model
+from equiquant.pipeline.judging import Yardstick
+from equiquant.recipe import preset
+from tests.canonical.support import proto, weights
+
+EVEN = np.random.default_rng(0).standard_normal((16, 3, 6, 6)).astype(np.float32)
+LOUD = EVEN * np.where(np.arange(16) % 5 == 2, 100, 1).astype(np.float32)[:, None, None, None]
+
+
+def network(nodes: str, batch: str = "N") -> onnx.ModelProto:
+    given = weights(w=(4, 3, 1, 1)) | ({"top": np.array(30, np.float32)} if "top" in nodes else {})
+    return proto(nodes, f"float[{batch},3,6,6] x", "float[] y", given)
+
+
+def measured(data: np.ndarray, other: str, batch: str = "N") -> float:
+    whole, less = (load_model(network(nodes, batch)).model for nodes in ("y = Conv(x, w)", other))
+    with open_samples(data, input_specs(whole), preset("a8w8")) as stream:
+        return Yardstick(whole, SampleView(stream, 0, stream.count_up_to(99))).sqnr_db(less)
+
+
+@pytest.mark.parametrize("batch", ["N", "8"])
+def test_what_is_lost_of_ordinary_samples_is_heard_beside_loud_ones(batch: str) -> None:
+    coarse = "a = Conv(x, w) r = Round(a) y = Identity(r)"
+    assert measured(EVEN, coarse, batch) < 25
+    assert measured(LOUD, coarse, batch) < measured(EVEN, coarse, batch) + 10 < 35  # of the power 45 dB are left
+
+
+def test_what_is_lost_of_loud_samples_alone_is_heard() -> None:
+    cut = "a = Conv(x, w) y = Min(a, top)"
+    assert measured(EVEN, cut) > 100
+    assert measured(LOUD, cut) < 10
+
+
+@pytest.mark.parametrize(("data", "told"), [(EVEN, False), (LOUD, True)], ids=["even", "loud"])
+def test_the_report_says_which_outputs_have_loud_samples(data: np.ndarray, told: bool) -> None:
+    result = quantize(network("a = Conv(x, w) y = Relu(a)"), None, data=data, preset="a8w8")
+    found: list[dict[str, Any]] = [d for d in result.report.to_dict()["decisions"] if d["rule"] == "loud_samples"]
+    assert bool(found) is told
+    assert all(d["where"] == "y" and "count as 10 medians" in d["reason"] for d in found)

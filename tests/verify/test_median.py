@@ -1,0 +1,33 @@
+"""What is left of the median sample, where loud ones hide it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from equiquant.verify.median import MedianSample
+
+SIGNAL = np.random.default_rng(0).standard_normal((6, 50)).astype(np.float32)
+LOUD = SIGNAL * np.array([1, 1, 100, 1, 1, 1], np.float32)[:, None]
+
+
+def median_db(values: np.ndarray, output: np.ndarray, batch: int) -> float | None:
+    found = MedianSample()
+    for k in range(0, len(values), batch):
+        found.add(values[k : k + batch], output[k : k + batch], min(batch, len(values) - k))
+    return found.decibels()
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_noise_of_ordinary_samples_is_told_beside_a_loud_one(batch: int) -> None:
+    assert median_db(LOUD, LOUD + SIGNAL / 2, batch) == pytest.approx(20 * np.log10(2), abs=1e-3)
+
+
+def test_nothing_is_told_where_no_sample_is_loud() -> None:
+    assert median_db(SIGNAL, SIGNAL * 2, 1) is None
+
+
+def test_a_masked_value_is_no_noise() -> None:
+    masked = LOUD.copy()
+    masked[:, 0] = -np.inf
+    assert median_db(masked, masked, 1) == np.inf
