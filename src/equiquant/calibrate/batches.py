@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from equiquant.calibrate.feeds import CountedFeed, Feed, batch_size
 from equiquant.errors import ModelError
+from equiquant.graph.query import values_by_name
 from equiquant.io.runtime import InputSpec, Runner
 
 __all__ = ["batches", "default_memory_limit", "joined", "safe_batch", "split_by_memory"]
@@ -44,9 +45,7 @@ def default_memory_limit() -> int:
 
 def split_by_memory(model: ir.Model, names: Sequence[str], feed: Feed, limit: int) -> list[list[str]]:
     """Return the names in groups, in order, whose values for one feed are estimated to fit into `limit` bytes each."""
-    values: dict[str | None, ir.Value] = {v.name: v for v in model.graph.inputs}
-    values |= {v.name: v for node in model.graph for v in node.outputs}
-    sizes = _symbols(model, feed)
+    values, sizes = values_by_name(model), _symbols(model, feed)
     known = {name: _elements(values[name], sizes) for name in names}
     unknown = max((n for n in known.values() if n is not None), default=1)
     groups: list[list[str]] = []

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from equiquant.graph.query import constant, is_float, origin, reads
+from equiquant.graph.query import constant, is_float, origin, reads, values_by_name
 from equiquant.graph.varying import SIZES, varying
 
 __all__ = ["COPYING", "MOVING", "computed_values", "decided_by", "decision_values", "rounded_values"]
@@ -39,7 +39,7 @@ def computed_values(model: ir.Model) -> list[str]:
 
     No rounding changes a copy, such as the past keys that a decoder hands on: it says nothing of how good a model is.
     """
-    values = {v.name: v for v in model.graph.inputs} | {v.name: v for node in model.graph for v in node.outputs}
+    values = values_by_name(model)
     names = decision_values(model)
     return [name for name in names if not _copied(values[name])] or names
 

@@ -32,6 +32,7 @@ __all__ = [
     "is_square",
     "label",
     "name_of",
+    "nodes_by_name",
     "operands",
     "opset",
     "origin",
@@ -41,6 +42,7 @@ __all__ = [
     "sole_consumer",
     "static_shape",
     "stored",
+    "values_by_name",
 ]
 
 Array = npt.NDArray[Any]
@@ -65,6 +67,18 @@ def label(node: ir.Node) -> str:
 def name_of(value: ir.Value | None) -> str:
     """Return a value's name, empty where there is no value or it has none."""
     return (value.name if value is not None else "") or ""
+
+
+def nodes_by_name(model: ir.Model) -> dict[str, ir.Node]:
+    """Return the nodes of the main graph by their names."""
+    return {node.name or "": node for node in model.graph}
+
+
+def values_by_name(model: ir.Model) -> dict[str, ir.Value]:
+    """Return the values of the main graph by their names: inputs, initializers and what nodes compute."""
+    graph = model.graph
+    computed = (value for node in graph for value in node.outputs)
+    return {name_of(value): value for value in (*graph.inputs, *graph.initializers.values(), *computed)}
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:

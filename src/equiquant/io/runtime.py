@@ -256,8 +256,7 @@ def _large_weights(model: ir.Model) -> dict[ir.Value, Array]:
 def expose(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """Return a clone whose graph outputs are the named values, without the nodes that none of them needs."""
     clone = model.clone()
-    values = {v.name: v for v in (*clone.graph.inputs, *clone.graph.initializers.values())}
-    values |= {v.name: v for node in clone.graph for v in node.outputs}
+    values = query.values_by_name(clone)
     clone.graph.outputs.clear()
     clone.graph.outputs.extend(values[n] for n in names)
     edit.remove_dead(clone)  # onnxruntime would run them all the same

@@ -15,7 +15,7 @@ from equiquant import target
 from equiquant.calibrate import SampleView
 from equiquant.calibrate.feeds import told_runs
 from equiquant.decisions import Decision
-from equiquant.graph.query import origin
+from equiquant.graph.query import origin, values_by_name
 from equiquant.io import Runner
 from equiquant.numerics.affine import fake_quantize, params_from_range
 from equiquant.numerics.histogram import DyadicHistogram
@@ -71,7 +71,7 @@ def _recalled(state: RunState, model: ir.Model, names: Sequence[str]) -> dict[st
     stats, found = state.recalled, dict[str, DyadicHistogram]()
     if stats is None:
         return found
-    values = {value.name: value for node in model.graph for value in node.inputs if value is not None}
+    values = values_by_name(model)
     for name in names:
         value = values.get(name)
         while value is not None and value.name not in stats.tensors:

@@ -17,7 +17,7 @@ from equiquant import qdq, target
 from equiquant.calibrate import SampleView
 from equiquant.calibrate.feeds import told_feeds
 from equiquant.decisions import Decision
-from equiquant.graph.query import attribute, constant, label, name_of, stored
+from equiquant.graph.query import attribute, constant, label, name_of, nodes_by_name, stored
 from equiquant.io import Runner, release_memory
 from equiquant.pipeline.judging import MOST_FITTED, MOST_HELD, Yardstick
 from equiquant.pipeline.loud_samples import loud_samples
@@ -93,7 +93,7 @@ def _split(state: RunState) -> tuple[SampleView, SampleView]:
 
 def _moments(state: RunState, model: ir.Model, plan: BlockPlan, samples: SampleView) -> dict[tuple[str, int], Array]:
     """Return E[x xᵀ] of the inputs of the weights in blocks, by the weight's name and the axis that is summed over."""
-    nodes = {node.name: node for node in model.graph}
+    nodes = nodes_by_name(model)
     readers: dict[tuple[str, int], list[ir.Node]] = {}
     used = 0
     for planned in plan.weights:
@@ -148,7 +148,7 @@ def _vectors(node: ir.Node, values: Mapping[str, Array]) -> Array:
 
 def _stored_twice(float_model: ir.Model, model: ir.Model, plan: BlockPlan) -> list[Decision]:
     """Return the weights whose floats stay in the file, as they are or transposed, for one that reads no integers."""
-    nodes = {node.name: node for node in float_model.graph}
+    nodes = nodes_by_name(float_model)
     left = [(v, t) for graph in model.graphs() for v, t in stored(graph) if t.dtype.is_floating_point()]
     found = []
     for planned in plan.weights:

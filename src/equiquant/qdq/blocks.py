@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from equiquant.errors import ModelError
 from equiquant.graph.edit import Names, add_initializer, remove_unread
-from equiquant.graph.query import constant, opset
+from equiquant.graph.query import constant, nodes_by_name, opset
 from equiquant.numerics.affine import INT_TYPES
 from equiquant.numerics.blocks import block_steps, round_blocks
 from equiquant.target.blocks import BlockPlan, BlockWeight
@@ -44,7 +44,7 @@ def insert_blocks(
     """
     if opset(model) < SIXTEEN_BIT_OPSET:
         raise ModelError(f"Weights in blocks need opset {SIXTEEN_BIT_OPSET}, but the model has {opset(model)}.")
-    nodes = {n.name: n for n in model.graph}
+    nodes = nodes_by_name(model)
     names, first = Names(model.graph), model.graph[0]
     stored: dict[tuple[ir.Value, str, int, int | None], ir.Value] = {}
     rows = []

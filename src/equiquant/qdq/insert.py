@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from equiquant.errors import ModelError
 from equiquant.graph.edit import Names, add_initializer, remove_unread
-from equiquant.graph.query import constant, opset
+from equiquant.graph.query import constant, nodes_by_name, opset, values_by_name
 from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
 from equiquant.numerics.parallel import parallel
 from equiquant.qdq.integer_clip import clip_integers
@@ -51,8 +51,7 @@ def insert(model: ir.Model, plan: QuantPlan) -> None:
             " Convert it before it is quantized."
         )
     editor = _Editor(model.graph)
-    values = {v.name: v for v in model.graph.inputs} | {v.name: v for n in model.graph for v in n.outputs}
-    nodes = {n.name: n for n in model.graph}
+    values, nodes = values_by_name(model), nodes_by_name(model)
     stored = [(nodes[name], index, p, plan.grids.get((name, index), p)) for (name, index), p in plan.constants.items()]
     for place, integers in zip(stored, parallel(lambda place: _integers(*place), stored), strict=True):
         editor.store(*place, integers)

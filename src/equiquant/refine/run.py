@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from equiquant import qdq
 from equiquant.graph.edit import Names, own_constant, set_initializer
-from equiquant.graph.query import static_shape
+from equiquant.graph.query import nodes_by_name, static_shape
 from equiquant.numerics.affine import QuantParams, dequantize, quantize
 from equiquant.refine.layers import Layer, layers_of
 from equiquant.refine.means import ChannelMeans, OutputMeans, output_means
@@ -101,7 +101,7 @@ def refine(
     quantized = refined.clone()
     qdq.insert(quantized, plan)
     original = original or Original(model, {})
-    places, twins = _nodes(refined), _nodes(quantized)
+    places, twins = nodes_by_name(refined), nodes_by_name(quantized)
     layers = [dataclasses.replace(x, late_bias=x.name in added) for x in layers_of(refined, plan)[0]]
     if wanted.round_weights:
         solved = _rounding(layers, original, quantized, feeds, wanted)
@@ -138,7 +138,7 @@ def refine_by_means(
         What was refined; None if that is nothing.
     """
     refined = model.clone()
-    nodes = _nodes(refined)
+    nodes = nodes_by_name(refined)
     columns = {
         layer.name: column
         for layer in layers_of(refined, plan)[0]
@@ -183,7 +183,7 @@ def _rounding(
 ) -> Iterator[tuple[Layer, Solution, int]]:
     """Walk both networks and solve for each layer; it is to be stored before the next is asked for."""
     walk = Walk([original.model, quantized], feeds, MEMORY, ENOUGH, MOST_MEMORY)
-    sources, twins = _nodes(original.model), _nodes(quantized)
+    sources, twins = nodes_by_name(original.model), nodes_by_name(quantized)
     for layer in layers:
         inputs = [_data(nodes[layer.name]) for nodes in (sources, twins)]
         pairs = list(walk.read(inputs))
@@ -200,7 +200,7 @@ def _correction(
     taking = [layer for layer in layers if layer.takes_bias]
     means = means or output_means(original.model, [layer.name for layer in taking], feeds)
     walk = Walk([quantized], feeds, MEMORY, ENOUGH, MOST_MEMORY)
-    sources, twins = _nodes(original.model), _nodes(quantized)
+    sources, twins = nodes_by_name(original.model), nodes_by_name(quantized)
     for layer in taking:
         integers = [array for (array,) in walk.read([_data(twins[layer.name])])]
         factor = original.factors.get(sources[layer.name].outputs[0].name or "")
@@ -212,10 +212,6 @@ def _data(node: ir.Node) -> ir.Value:
     value = node.inputs[0]
     assert value is not None
     return value
-
-
-def _nodes(model: ir.Model) -> dict[str, ir.Node]:
-    return {node.name or "": node for node in model.graph}
 
 
 def _own_constants(
@@ -234,7 +230,7 @@ def _own_constants(
         The plan with parameters for added biases, those of a bias of 0 until it is known; and the layers whose bias was
         0, or that had none.
     """
-    nodes, names = _nodes(model), Names(model.graph)
+    nodes, names = nodes_by_name(model), Names(model.graph)
     constants = dict(plan.constants)
     added = []
     for layer in layers_of(model, plan)[0]:

@@ -21,7 +21,7 @@ from equiquant.decisions import Decision
 from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.errors import DataError
 from equiquant.graph.bounds import value_bounds
-from equiquant.graph.query import attribute, constant, sole_consumer
+from equiquant.graph.query import attribute, constant, sole_consumer, values_by_name
 from equiquant.hardware import is_hardware_factor
 from equiquant.numerics.affine import QuantParams
 from equiquant.numerics.chosen_ranges import ChosenRanges
@@ -179,8 +179,7 @@ class _Chooser:
     ) -> None:
         self._survey, self._stats, self._recipe = survey, stats, recipe
         self._target, self._given = survey.target, given
-        self.values = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
-        self.values |= {v.name or "": v for node in model.graph for v in node.outputs}
+        self.values = values_by_name(model)
         self._level: Mapping[str, tuple[float, float]] = {}
         if self._target.method == "noise":  # the other methods are what their names say
             spans = {name: (record.low, record.high) for name, record in stats.tensors.items()}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from equiquant.graph.query import nodes_by_name
 from equiquant.numerics.affine import QuantParams
 from equiquant.numerics.positions import FARTHEST
 from equiquant.target.hardware import Shift
@@ -36,7 +37,7 @@ class LateBiases:
         self._variables = {key: numbers[tensor] for key, tensor in constants.items()}
         self._positions = np.array([tensor.position for tensor in tensors])
         self._roles = Roles(model, frozenset(plan.nodes), activations, constants, numbers)
-        self._nodes = {node.name: node for node in model.graph}
+        self._nodes = nodes_by_name(model)
 
     def fit(self, place: tuple[str, int], params: QuantParams) -> QuantParams:
         """Return the parameters of a bias that a layer gets, at the nearest position the limits allow.

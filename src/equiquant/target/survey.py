@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from equiquant.errors import ModelError, OptionError
 from equiquant.graph.decisions import decision_values
-from equiquant.graph.query import attribute, constant, origin, sole_consumer
+from equiquant.graph.query import attribute, constant, origin, sole_consumer, values_by_name
 from equiquant.hardware import gemm_factors, is_hardware_factor
 from equiquant.recipe import Recipe
 from equiquant.target.indices import BECOMES_INDEX, index_nodes
@@ -129,7 +129,7 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
             kept[node.name or ""] = IN_BODY
     constants = {n.name for n in nodes if n.op_type == "Constant"}
     kept = {name: why for name, why in kept.items() if name not in constants}
-    values = _values(model)
+    values = values_by_name(model)
     calibrated = tuple(s for g in groups for s in g.sources if constant(values[s]) is None)
     positive = never_negative(model) if recipe.unsigned_relu else frozenset()
     unsigned = (group.sources for group in groups if positive.issuperset(group.sources))
@@ -148,11 +148,6 @@ def _widen(model: ir.Model, groups: tuple[Group, ...], nodes: tuple[str, ...], r
         raise OptionError(f"{option}: '{min(useless)}' names no quantized Conv, ConvTranspose, Gemm or MatMul.")
     wide = {name for layer in found for name in (*layer.inputs, *layer.outputs)}
     return tuple(replace(g, wide=not wide.isdisjoint(g.members)) for g in groups)
-
-
-def _values(model: ir.Model) -> dict[str, ir.Value]:
-    found = {v.name or "": v for v in (*model.graph.inputs, *model.graph.initializers.values())}
-    return found | {v.name or "": v for node in model.graph for v in node.outputs}
 
 
 def _check_defaults(asked: Sequence[ir.Node], recipe: Recipe) -> None:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from equiquant.graph.edit import infer_shapes
 from equiquant.graph.extract import RUN_AGAIN, extract
-from equiquant.graph.query import reads
+from equiquant.graph.query import reads, values_by_name
 from equiquant.io import Runner, model_bytes
 from equiquant.io.runtime import LEAN_ABOVE
 
@@ -40,8 +40,7 @@ class _Plan:
         self.model = model.clone()
         infer_shapes(self.model)  # for the types of what is fed
         graph = self.model.graph
-        values = {v.name: v for v in (*graph.inputs, *graph.initializers.values())}
-        values |= {v.name: v for node in graph for v in node.outputs}
+        values = values_by_name(self.model)
         self.wanted = [[values[name] for name in group] for group in groups]
         self.nodes: list[list[ir.Node]] = []
         order = {node: place for place, node in enumerate(graph)}
