@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from equiquant import equalize, quantize
 from equiquant.cli import main
 from equiquant.errors import OutputError
 from equiquant.io import save
+from equiquant.io.places import replacing
 from tests.canonical.support import proto, weights
 
 DATA = np.random.default_rng(0).standard_normal((9, 3, 6, 6)).astype(np.float32)
@@ -151,3 +153,20 @@ def test_weights_beside_the_output_replace_those_of_an_earlier_result_alone(
     assert len(onnx.load(out).graph.node) == len(result.model.graph.node)
     with pytest.raises(OutputError, match=r"Two results would be written to .*a\.data;"):
         quantize(model, model.parent / "a", data=DATA, preset="a8w8", calibration_cache=model.parent / "a.data")
+
+
+def test_what_is_written_replaces_a_file_whole_or_leaves_it_and_nothing_else(tmp_path: Path) -> None:
+    file, beside = tmp_path / "a.txt", tmp_path / "a.txt.data"
+    file.write_text("old")
+    with contextlib.suppress(ZeroDivisionError), replacing(file) as place:
+        place.write_text("half")
+        raise ZeroDivisionError
+    assert [*tmp_path.iterdir()] == [file]
+    assert file.read_text() == "old"
+    with replacing(file) as place:
+        place.with_name(beside.name).write_text("data")
+        place.write_text("new")
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == {file: "new", beside: "data"}
+    absent = replacing(tmp_path / "no" / "a.txt", "the figures")
+    with pytest.raises(OutputError, match=r"^Cannot write the figures to .*a.txt: No such file"), absent:
+        pass

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.calibrate.stats import AppliedScales, ChannelSums, TensorRecord, TensorStats
-from equiquant.errors import DataError, OutputError, first_line
-from equiquant.io.places import refuse_special
+from equiquant.errors import DataError, first_line
+from equiquant.io.places import replacing
 from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.histogram import BINS, DyadicHistogram
 from equiquant.numerics.sketch import MagnitudeCounts
@@ -61,16 +61,8 @@ def save_stats(stats: TensorStats, path: str | os.PathLike[str], note: dict[str,
         about["scales"] = _pack_scales(stats.scales)
         arrays["log_scales"] = stats.scales.z
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    final = Path(path)
-    refuse_special(final)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        temporary.replace(final)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"Cannot write the calibration statistics to {final}: {error.strerror or error}.") from error
+    with replacing(Path(path), "the calibration statistics") as place, place.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def load_stats(path: str | os.PathLike[str]) -> TensorStats:

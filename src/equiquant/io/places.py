@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from equiquant.errors import DataError, EquiQuantError, OutputError
 
-__all__ = ["check_makeable", "check_writable", "path_of", "place_of", "refuse_special"]
+__all__ = ["check_makeable", "check_writable", "path_of", "place_of", "replacing"]
 
 
 def path_of(given: str | os.PathLike[str]) -> Path:
@@ -53,7 +55,7 @@ def check_writable(target: str | Path, *read: Path) -> Path:
     path = Path(target)
     if path.is_dir():
         raise OutputError(f"The output {path} is a folder; give the name of a file in it.")
-    refuse_special(path)
+    _refuse_special(path)
     if path.exists() and path.resolve() in [source.resolve() for source in read]:
         raise OutputError(
             f"The output {path} is the input model, or among its data; choose another name so that nothing is lost."
@@ -78,7 +80,32 @@ def check_makeable(folder: str | Path) -> Path:
     return path
 
 
-def refuse_special(path: Path) -> None:
+@contextmanager
+def replacing(path: Path, what: str = "") -> Iterator[Path]:
+    """Write a file whole or not at all: give a place in a folder beside it, and move it when all is written.
+
+    So are other files written to that folder, before this one.
+
+    Args:
+        path: The file, made or replaced.
+        what: What is written, for the error.
+
+    Raises:
+        OutputError: It cannot be written, or is no regular file; nothing is left behind.
+    """
+    _refuse_special(path)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".equiquant-") as folder:
+            place = Path(folder, path.name)
+            yield place
+            for written in sorted(place.parent.iterdir(), key=lambda file: file == place):
+                written.replace(path.with_name(written.name))
+    except OSError as error:
+        named = f"{what} to {path}" if what else path
+        raise OutputError(f"Cannot write {named}: {error.strerror or error}") from error
+
+
+def _refuse_special(path: Path) -> None:
     """Refuse to write where something is that is no file: a file made elsewhere and renamed would take its place.
 
     Raises:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from equiquant.errors import OutputError
-from equiquant.io.places import check_writable
+from equiquant.io.places import check_writable, replacing
 from equiquant.io.size import model_files
 from equiquant.io.write import write_model
 
@@ -122,16 +121,9 @@ def save_model(model: ir.Model, target: str | Path, *read: Path) -> Path:
     """
     large = is_large(model)
     path = check_place(target, *read, large=large)
-    with contextlib.ExitStack() as stack:
-        try:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=path.parent, prefix=".equiquant-")))
-            if large:
-                ir.save(model, folder / path.name, "protobuf", external_data=data_file(path).name)
-            else:
-                write_model(_lean(model), folder / path.name)
-            if large:
-                (folder / data_file(path).name).replace(data_file(path))
-            (folder / path.name).replace(path)
-        except OSError as error:
-            raise OutputError(f"Cannot write {path}: {error.strerror or error}") from error
+    with replacing(path) as place:
+        if large:
+            ir.save(model, place, "protobuf", external_data=data_file(path).name)
+        else:
+            write_model(_lean(model), place)
     return path

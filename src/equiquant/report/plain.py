@@ -6,20 +6,17 @@ section 6, allows neither as a number.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from equiquant.errors import OutputError
-from equiquant.io.places import refuse_special
+from equiquant.io.places import replacing
 
 __all__ = ["dumps", "plain", "write_atomically"]
 
@@ -67,14 +64,6 @@ def write_atomically(path: Path, text: str) -> Path:
     Raises:
         OutputError: The file cannot be written, or is no regular file; nothing is left behind.
     """
-    refuse_special(path)
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}.tmp")
-    try:
-        # a path that is no UTF-8 may be named in it
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}") from error
+    with replacing(path) as place:  # a path that is no UTF-8 may be named in it
+        place.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     return path
