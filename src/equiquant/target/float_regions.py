@@ -17,7 +17,6 @@ import onnx_ir as ir
 
 from equiquant.graph.input_scales import evens_out, is_from_input
 from equiquant.graph.query import constant, is_float, is_public, is_square, operands, origin, sole_consumer
-from equiquant.recipe import Recipe
 from equiquant.target.moved import moved, readers
 from equiquant.target.ops import has_weight, moves_data, row_of
 from equiquant.target.targets import Target
@@ -34,8 +33,8 @@ APART = frozenset({"Concat", "AveragePool", "Resize"})
 """Op types without weights that are no step of a function written out: they stay what they are."""
 
 
-def float_region(nodes: Sequence[ir.Node], recipe: Recipe) -> set[ir.Node]:
-    """Return nodes to leave float although a target may run them; none where the recipe says by name what to quantize.
+def float_region(nodes: Sequence[ir.Node]) -> set[ir.Node]:
+    """Return nodes to leave float although a target may run them.
 
     It starts at the operators no target runs, at squares, which need twice the bits, and at factors that bring the
     features of a graph input to one scale. A node without weights follows them
@@ -46,11 +45,10 @@ def float_region(nodes: Sequence[ir.Node], recipe: Recipe) -> set[ir.Node]:
 
     Args:
         nodes: Those of a graph, in topological order; what computes indices left out.
-        recipe: The options.
     """
     floats = {node for node in nodes if _is_float_only(node)}
     region = floats | {node for node in nodes if is_square(node) or _standardizes(node)}
-    if not region or recipe.nodes_to_quantize or recipe.op_types_to_quantize:
+    if not region:
         return set()
     candidates = [_Candidate(node) for node in nodes if node not in region and _may_follow(node)]
     while found := [c.node for c in candidates if c.node not in region and c.follows(region)]:
@@ -58,19 +56,16 @@ def float_region(nodes: Sequence[ir.Node], recipe: Recipe) -> set[ir.Node]:
     return region - floats
 
 
-def for_excluded(nodes: Sequence[ir.Node], excluded: Collection[str], recipe: Recipe, target: Target) -> set[ir.Node]:
-    """Return the nodes without weights that compute for excluded layers alone; none where `float_region` has none.
+def for_excluded(nodes: Sequence[ir.Node], excluded: Collection[str], target: Target) -> set[ir.Node]:
+    """Return the nodes without weights that compute for excluded layers alone.
 
     What moves data is looked through: it adds no rounding. An activation computed with a quantized layer stays there.
 
     Args:
         nodes: Those of a graph, in topological order; what computes indices left out.
         excluded: Names of the nodes that the options exclude one by one.
-        recipe: The options.
         target: What is quantized for.
     """
-    if recipe.nodes_to_quantize or recipe.op_types_to_quantize:
-        return set()
     found = {node for node in nodes if node.name in excluded and has_weight(node)}
     for node in reversed(nodes):
         if has_weight(node) or any(map(is_public, node.outputs)) or _joins_layer(node, found, target):

@@ -15,7 +15,6 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from equiquant.graph.query import LINEAR_OPS, exponent, is_public, is_square, operands, origin
-from equiquant.recipe import Recipe
 from equiquant.target.moved import moved, readers
 from equiquant.target.ops import has_weight, moves_data
 
@@ -41,16 +40,13 @@ FLOORS = frozenset({"Add", "Max", "Clip"})
 """Op types that keep a divisor from being 0."""
 
 
-def front_ends(nodes: Sequence[ir.Node], asked: Collection[str], recipe: Recipe) -> set[ir.Node]:
-    """Return the nodes of front ends before other layers; none where the recipe says by name what to quantize.
+def front_ends(nodes: Sequence[ir.Node], asked: Collection[str]) -> set[ir.Node]:
+    """Return the nodes of front ends before other layers.
 
     Args:
         nodes: Those of a graph, in topological order; what computes indices left out.
         asked: Names of nodes that the options ask to quantize: no front end has one of them.
-        recipe: The options.
     """
-    if recipe.nodes_to_quantize or recipe.op_types_to_quantize:
-        return set()
     makers = dict[ir.Node, frozenset[ir.Node | None]]()
     powers, ends = set[ir.Node](), set[ir.Node]()
     for node in nodes:

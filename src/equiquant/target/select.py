@@ -108,7 +108,7 @@ def excluded(left_out: Mapping[str, str]) -> frozenset[str]:
 def float_beside(
     nodes: Sequence[ir.Node], left_out: Mapping[str, str], recipe: Recipe, target: Target
 ) -> dict[ir.Node, str]:
-    """Return the nodes that stay float for what is beside them, with the reason.
+    """Return the nodes that stay float for what is beside them, and why; none where names or op types are given.
 
     Args:
         nodes: Those of a graph, in topological order; what computes indices left out.
@@ -118,9 +118,11 @@ def float_beside(
     """
     names = [node.name or "" for node in nodes]
     asked = {n for pattern in recipe.nodes_to_int16 for n in names_matched(pattern, names, "nodes_to_int16")}
-    found = dict.fromkeys(for_excluded(nodes, excluded(left_out), recipe, target), FOR_EXCLUDED)
-    found |= dict.fromkeys(float_region(nodes, recipe), BETWEEN_FLOAT)
-    return found | dict.fromkeys(front_ends(nodes, asked, recipe), FRONT_END)
+    if recipe.nodes_to_quantize or recipe.op_types_to_quantize:
+        return {}
+    found = dict.fromkeys(for_excluded(nodes, excluded(left_out), target), FOR_EXCLUDED)
+    found |= dict.fromkeys(float_region(nodes), BETWEEN_FLOAT)
+    return found | dict.fromkeys(front_ends(nodes, asked), FRONT_END)
 
 
 def left_float(model: ir.Model, recipe: Recipe) -> frozenset[str]:
