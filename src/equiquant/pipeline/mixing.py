@@ -28,7 +28,7 @@ from equiquant.pipeline.weighing import Ranking, Weighing
 from equiquant.recipe import Recipe
 from equiquant.refine import Refinement, layers_of
 from equiquant.report.mixing import measured_on
-from equiquant.target import Layer
+from equiquant.target import Layer, Survey
 
 __all__ = ["Mix", "mix_precision"]
 
@@ -73,7 +73,7 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
         )
     with state.stages("mix"):
         survey = target.survey(model, recipe)
-        layers = target.layers(model, survey.nodes, {name for g in survey.groups for name in g.members})
+        layers = target.layers(model, survey.nodes, survey.tensors)
         _check_counts(recipe, len(layers))
         judge = Judge(reference, state.stream, recipe, mean_noise_db)
         judges = sum(batch_size(feed) for feed in judge.held)
@@ -110,10 +110,10 @@ def mix_precision(state: RunState, reference: ir.Model, equalized: Equalized) ->
             mix = _resolved(recipe, kept, wide)
             if not state.stream.synthetic and (doubt := _doubt(judge, judges)):
                 state.warn(doubt)
-        raised = target.survey(model, mix.recipe).wide
-        state.decisions = [d for d in state.decisions if d.rule != "input_step" or d.where not in raised]
-        sixteen = _sixteen(model, mix.recipe)
-        named = _sixteen(model, recipe) & sixteen if recipe.nodes_to_int16 else set()
+        raised = target.survey(model, mix.recipe)
+        state.decisions = [d for d in state.decisions if d.rule != "input_step" or d.where not in raised.wide]
+        sixteen = _sixteen(model, raised)
+        named = _sixteen(model, survey) & sixteen if recipe.nodes_to_int16 else set()
         wide = (*wide, *(layer for layer in layers if layer.name in named and layer not in wide))
         state.mixed_precision = _described(recipe, layers, kept, wide, sixteen, (to_float, to_int16)) | {
             "sqnr_before_db": before,
@@ -135,10 +135,9 @@ def _doubt(judge: Judge, judges: int) -> str:
     return f"{told} Give more samples; half of them judge."
 
 
-def _sixteen(model: ir.Model, recipe: Recipe) -> set[str]:
+def _sixteen(model: ir.Model, survey: Survey) -> set[str]:
     """Return the layers that read and write 16 bits alone, be it for the sake of their neighbours."""
-    survey = target.survey(model, recipe)
-    found = target.layers(model, survey.nodes, {name for g in survey.groups for name in g.members})
+    found = target.layers(model, survey.nodes, survey.tensors)
     rounded = {layer.name: (*layer.inputs, *layer.outputs) for layer in found}
     return {name for name, tensors in rounded.items() if tensors and survey.wide.issuperset(tensors)}
 

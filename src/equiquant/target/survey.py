@@ -8,7 +8,7 @@ sources: the members no op of the group produces.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -70,14 +70,23 @@ class Survey:
     decided: frozenset[str] = frozenset()
 
     @property
+    def tensors(self) -> frozenset[str]:
+        """Names of the quantized tensors."""
+        return _members(self.groups)
+
+    @property
     def wide(self) -> frozenset[str]:
         """Names of the tensors stored as 16 bits where the others have 8."""
-        return frozenset(name for group in self.groups if group.wide for name in group.members)
+        return _members(g for g in self.groups if g.wide)
 
     @property
     def unshared(self) -> frozenset[str]:
         """Names of the tensors that share their parameters with none that has other values, the wide ones left out."""
         return frozenset(g.sources[0] for g in self.groups if len(g.sources) == 1 and not g.wide)
+
+
+def _members(groups: Iterable[Group]) -> frozenset[str]:
+    return frozenset(name for group in groups for name in group.members)
 
 
 def survey(model: ir.Model, recipe: Recipe) -> Survey:
@@ -142,7 +151,7 @@ def _widen(model: ir.Model, groups: tuple[Group, ...], nodes: tuple[str, ...], r
     """Mark the groups that a layer of `nodes_to_int16` reads or writes."""
     option = "nodes_to_int16"
     matched = match_names(recipe.nodes_to_int16, [n.name or "" for n in model.graph.all_nodes()], option)
-    found = [x for x in layers(model, nodes, {name for g in groups for name in g.members}) if x.name in matched]
+    found = [x for x in layers(model, nodes, _members(groups)) if x.name in matched]
     useless = set(recipe.nodes_to_int16) - {matched[layer.name] for layer in found}
     if useless:
         raise OptionError(f"{option}: '{min(useless)}' names no quantized Conv, ConvTranspose, Gemm or MatMul.")
