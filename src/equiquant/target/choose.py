@@ -185,7 +185,7 @@ class _Chooser:
             spans = {name: (record.low, record.high) for name, record in stats.tensors.items()}
             self._level = saturation(self.values.values(), spans)
         if stats.synthetic and self._target.method == "noise":  # what is rare in made-up inputs may not be elsewhere
-            self._target = replace(self._target, method="minmax")
+            self._target = self._target.unclipped
         self._open = survey.decided if stats.synthetic else frozenset[str]()  # outputs that will exceed the statistics
         self._evidence: dict[str, Evidence] = {}  # of every member of a group; of those calibrated, their own
         self._powers: dict[str, float] = {}  # mean squares, of those asked for
@@ -203,7 +203,7 @@ class _Chooser:
             unsigned = self._survey.unsigned.issuperset(group.sources)
             target = sixteen_bit(self._target) if group.wide else self._target
             if roomy or not self._open.isdisjoint(group.sources):  # room is for what no histogram shows
-                target = replace(target, method="nonoverflow" if target.scale_kind == "power_of_two" else "minmax")
+                target = target.unclipped
             params = activation_params(
                 evidence, target, self._recipe, group.sources[0], chosen=bool(given.ends), unsigned=unsigned
             )

@@ -100,8 +100,4 @@ def sixteen_bit(target: Target) -> Target:
     ['int16', 'uint16']
     """
     signed = target.activation.signed or target.activation_symmetric
-    return replace(
-        target,
-        activation=INT_TYPES["int16" if signed else "uint16"],
-        method="nonoverflow" if target.scale_kind == "power_of_two" else "minmax",
-    )
+    return replace(target.unclipped, activation=INT_TYPES["int16" if signed else "uint16"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from equiquant.errors import OptionError
 from equiquant.numerics.affine import INT_TYPES, IntType
@@ -64,6 +64,11 @@ class Target:
         """Steps of an activation's range; of one side of 0 where it is symmetric."""
         zero = self.activation.center if self.activation_symmetric else self.activation.qmin
         return self.activation.qmax - zero
+
+    @property
+    def unclipped(self) -> Target:
+        """The same with ranges that cover all that was seen."""
+        return replace(self, method="nonoverflow" if self.scale_kind == "power_of_two" else "minmax")
 
     @property
     def integer_clips(self) -> bool:
