@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from equiquant.printable import printable
-from equiquant.report.markup import shorten
+from equiquant.report.texts import shorten
 
 __all__ = ["LineConsole", "LineTable", "Name"]
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from equiquant.cli.console import output
 from equiquant.cli.lines import Name
 from equiquant.cli.summary import COLORS, graded, result_table
-from equiquant.report.markup import DASH, MINUS, grade, shorten, spread_text
+from equiquant.report.texts import DASH, MINUS, grade, shorten, spread_text
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,13 +15,14 @@ from equiquant.cli.latency import latencies
 from equiquant.cli.lines import LineTable, Name
 from equiquant.report.equalization import method_text
 from equiquant.report.hardware import TITLES
-from equiquant.report.markup import (
+from equiquant.report.mixing import measured_on, mixing_cost
+from equiquant.report.texts import (
     TIMES,
     bytes_text,
     calibrated_on,
     compared_on,
     counted,
-    decibels,
+    decibels_text,
     figure,
     grade,
     number,
@@ -29,7 +30,6 @@ from equiquant.report.markup import (
     seconds_text,
     spread_text,
 )
-from equiquant.report.mixing import measured_on, mixing_cost
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,8 +80,9 @@ def _run_facts(
         yield "Folded", ", ".join(f"{rule.replace('_', ' ')} ({count})" for rule, count in folded.most_common())
     for row in report.hardware:
         if row["rule"] != "together":
-            left = "" if row["sqnr_db"] is None else f": {decibels(row['sqnr_db'])} of the float output are left by it"
-            yield "NPU", f"{TITLES[row['rule']]} ({row['nodes']}){left}"
+            left = decibels_text(row["sqnr_db"])
+            told = "" if row["sqnr_db"] is None else f": {left} of the float output are left by it"
+            yield "NPU", f"{TITLES[row['rule']]} ({row['nodes']}){told}"
     equalized = _equalized(report.equalization, made_up=bool((report.quality or {}).get("synthetic")))
     if equalized:
         yield "Equalized", equalized
@@ -104,15 +105,15 @@ def _run_facts(
         yield (
             "Refined",
             ", ".join(
-                f"{'before' if trial['name'] == 'none' else trial['name']} {decibels(trial['sqnr_db'])}"
+                f"{'before' if trial['name'] == 'none' else trial['name']} {decibels_text(trial['sqnr_db'])}"
                 f"{' (kept)' if trial['name'] == kept else ''}"
                 for trial in trials
             ),
         )
     if report.mixed_precision:
         mixed = report.mixed_precision
-        gain = f"{decibels(mixed['sqnr_before_db'])} → {decibels(mixed['sqnr_db'])} on {measured_on(mixed)}, {DECIDED}"
-        yield "Mixed", f"{mixing_cost(mixed)}: {gain}"
+        before, after = decibels_text(mixed["sqnr_before_db"]), decibels_text(mixed["sqnr_db"])
+        yield "Mixed", f"{mixing_cost(mixed)}: {before} → {after} on {measured_on(mixed)}, {DECIDED}"
     refused = sum(not d.applied for d in report.decisions)
     if refused:
         yield "Left as is", f"{refused}, each with its reason in the report{'' if report_dir else ' (--report DIR)'}"
@@ -156,14 +157,14 @@ def _tried(cle: Mapping[str, Any]) -> Iterable[tuple[str, Text | str]]:
     """Say what replacing ReLU6 cost, what was tried, and what of it was kept."""
     damage = cle.get("replace_clip6_relu")
     if damage:
-        left = decibels(damage.get("sqnr_db"))
+        left = decibels_text(damage.get("sqnr_db"))
         yield (
             "ReLU6",
             f"{figure(damage.get('replaced'))} became Relu; {left} of the float output are left by that alone",
         )
     kept = cle.get("method")
     measured = [
-        f"{method_text(name)} {decibels(trial['sqnr_db'])}{' (kept)' if name == kept else ''}"
+        f"{method_text(name)} {decibels_text(trial['sqnr_db'])}{' (kept)' if name == kept else ''}"
         for trial in cle.get("trials") or ()
         for name in [trial["method"]]
     ]
@@ -171,7 +172,7 @@ def _tried(cle: Mapping[str, Any]) -> Iterable[tuple[str, Text | str]]:
         yield "Tried", f"{', '.join(measured)}; {DECIDED}"
     predicted = cle.get("objective_db") or {}
     if not measured and "before" in predicted and kept in predicted:
-        before, after = decibels(predicted["before"]), decibels(predicted[kept])
+        before, after = decibels_text(predicted["before"]), decibels_text(predicted[kept])
         yield "Predicted", f"{before} → {after} SQNR at the output when quantized to 8 bits with one scale a tensor"
 
 
@@ -181,7 +182,7 @@ def _quality(row: Any, quality: Any) -> Text:
         return Text(f"{percent(row['top1_agreement'])} of '{row['name']}' as in float on {inputs}")
     text = Text.assemble(graded(row["sqnr_db"], row["max_abs_error"]), f" SQNR at '{row['name']}'")
     if row["parts"]:
-        text.append(f" ({', '.join(f'{decibels(db)} of its part {name}' for name, db in row['parts'].items())})")
+        text.append(f" ({', '.join(f'{decibels_text(db)} of its part {name}' for name, db in row['parts'].items())})")
     if row.get("top1_agreement") is None:
         return text.append(f" on {inputs}")
     return text.append(f", top-1 agrees with float on {percent(row['top1_agreement'])} of {inputs}")
@@ -306,5 +307,5 @@ def result_table(*titles: str) -> LineTable:
 
 
 def graded(sqnr_db: float | None, largest_error: float | None = None) -> Text:
-    """Return a signal-to-noise ratio in the colour of its grade, see `report.markup.decibels`."""
-    return Text(decibels(sqnr_db, largest_error), style=COLORS[grade(sqnr_db)])
+    """Return a signal-to-noise ratio in the colour of its grade, see `report.texts.decibels_text`."""
+    return Text(decibels_text(sqnr_db, largest_error), style=COLORS[grade(sqnr_db)])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from equiquant.cli.console import output
 from equiquant.cli.summary import graded, result_table
 from equiquant.errors import DataError
-from equiquant.report.markup import seconds_text
 from equiquant.report.search import changes_text, score_text
+from equiquant.report.texts import seconds_text
 
 if TYPE_CHECKING:
     from equiquant.pipeline import SearchOutcome

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from equiquant.report.markup import decibels, escape, grade, number, shorten, spread_text
+from equiquant.report.markup import escape
+from equiquant.report.texts import decibels_text, grade, number, shorten, spread_text
 
 __all__ = ["NOISE_ROWS", "SPREAD_ROWS", "noise_chart", "spread_chart", "sqnr_chart"]
 
@@ -50,7 +51,7 @@ def sqnr_chart(tensors: Sequence[Mapping[str, Any]]) -> str:
     for i, (tensor, value) in enumerate(zip(ordered, values, strict=True)):
         x = left + i * step + (step - width) / 2
         tall = max(base - y(value if not math.isnan(value) else 0.0), 2.0)  # a stub: a poor tensor must be seen
-        title = f"{tensor.get('name')} ({tensor.get('op_type')}): {decibels(value, tensor.get('max_abs_error'))}"
+        title = f"{tensor.get('name')} ({tensor.get('op_type')}): {decibels_text(value, tensor.get('max_abs_error'))}"
         parts.append(
             f'<rect class="{grade(value)}" x="{x:.1f}" y="{base - tall:.1f}" width="{width:.1f}" height="{tall:.1f}"'
             f' rx="1.5"><title>{escape(title)}</title></rect>'
@@ -113,11 +114,11 @@ def noise_chart(tensors: Sequence[Mapping[str, Any]], method: str) -> str:
     low, high = 10 * math.floor(min(ends) / 10), 10 * math.ceil(max(ends) / 10 + 1e-9)
     span = high - low
     every = 10 * -(-span // (10 * MOST_MARKS))
-    marks = {(db - low) / span: decibels(db).replace(".0", "") for db in range(low, high + 1, every)}
+    marks = {(db - low) / span: decibels_text(db).replace(".0", "") for db in range(low, high + 1, every)}
     drawn = [
         _Row(
             name,
-            f"{name}: {decibels(before)} before, {decibels(after)} after",
+            f"{name}: {decibels_text(before)} before, {decibels_text(after)} after",
             (before - low) / span,
             (after - low) / span,
         )

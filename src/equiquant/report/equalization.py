@@ -7,21 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from equiquant.report.charts import NOISE_ROWS, SPREAD_ROWS, noise_chart, spread_chart
-from equiquant.report.markup import (
-    DASH,
-    Cell,
-    code,
-    decibels,
-    escape,
-    facts,
-    figure,
-    grade_pill,
-    names,
-    number,
-    or_low,
-    section,
-    table,
-)
+from equiquant.report.markup import code, escape, facts, grade_pill, names, section, table
+from equiquant.report.texts import DASH, decibels_text, figure, number, or_low
 
 __all__ = ["equalization", "method_text"]
 
@@ -105,7 +92,7 @@ def _summary(cle: Mapping[str, Any], inputs: str) -> str:
         "Largest change of float output": f"{figure(cle.get('equivalence_error'), 2)} ({allowed})",
     }
     if not math.isnan(number(cle.get("clip_sqnr_db"))):
-        shown["Float output left on other samples (ReLU6)"] = decibels(cle["clip_sqnr_db"])
+        shown["Float output left on other samples (ReLU6)"] = decibels_text(cle["clip_sqnr_db"])
     rolled = cle.get("rolled_back") or []
     if rolled:
         shown["Rolled back"] = names([str(name) for name in rolled])
@@ -137,7 +124,7 @@ def _trials(cle: Mapping[str, Any], how: str) -> str:
         [
             escape(method_text(name)),
             *([grade_pill(measured[name])] if measured else []),
-            decibels(predicted.get(name)),
+            decibels_text(predicted.get(name)),
             '<span class="pill plain">kept</span>' if name == kept else "",
         ]
         for name in methods
@@ -174,7 +161,7 @@ def _noise(cle: Mapping[str, Any]) -> str:
     worst = sorted(rows, key=lambda row: or_low(row.get("before")))
     listing = table(
         [("Tensor", ""), ("Kind", ""), *((method_text(name), "num") for name in methods)],
-        ([code(row["name"]), Cell(escape(row["kind"])), *(decibels(row.get(m)) for m in methods)] for row in worst),
+        ([code(row["name"]), escape(row["kind"]), *(decibels_text(row.get(m)) for m in methods)] for row in worst),
     )
     all_rows = f"<details><summary>All {len(rows)} tensors, worst first</summary>{listing}</details>"
     return f"<h3>Predicted noise per tensor</h3>{note}{LEGEND}{chart}{all_rows}"

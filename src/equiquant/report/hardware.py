@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from equiquant.report.markup import Cell, decibels, escape, figure, number, section, table
+from equiquant.report.markup import Cell, escape, section, table
+from equiquant.report.texts import decibels_text, figure, number
 
 __all__ = ["TITLES", "hardware"]
 
@@ -42,4 +43,4 @@ def hardware(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _effect(row: Mapping[str, Any]) -> str:
-    return "unchanged" if row["sqnr_db"] is None else decibels(number(row["sqnr_db"]))
+    return "unchanged" if row["sqnr_db"] is None else decibels_text(number(row["sqnr_db"]))

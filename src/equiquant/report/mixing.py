@@ -5,22 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from equiquant.report.markup import (
-    DASH,
-    Cell,
-    bytes_text,
-    code,
-    counted,
-    decibels,
-    escape,
-    facts,
-    figure,
-    grade_pill,
-    number,
-    percent,
-    section,
-    table,
-)
+from equiquant.report.markup import Cell, code, escape, facts, grade_pill, section, table
+from equiquant.report.texts import DASH, bytes_text, counted, decibels_text, figure, number, percent
 
 __all__ = ["measured_on", "mixed_precision", "mixing_cost"]
 
@@ -93,5 +79,5 @@ def _row(layer: Mapping[str, Any], kinds: list[str]) -> list[Cell | str]:
     row: list[Cell | str] = [code(layer["layer"]), escape(layer["op_type"]), raised]
     for kind in kinds:
         measured = layer[f"measured_{kind}_db"]
-        row += [decibels(layer[f"estimated_{kind}_db"]), DASH if measured is None else grade_pill(measured)]
+        row += [decibels_text(layer[f"estimated_{kind}_db"]), DASH if measured is None else grade_pill(measured)]
     return [*row, figure(layer["multiplications"]), figure(layer["weights"])]

@@ -13,36 +13,29 @@ from typing import Any
 from equiquant.report.charts import sqnr_chart
 from equiquant.report.equalization import equalization
 from equiquant.report.hardware import hardware
-from equiquant.report.markup import (
-    MINUS,
-    TIMES,
-    Cell,
-    bytes_text,
-    calibrated_on,
-    code,
-    compared_on,
-    decibels,
-    escape,
-    facts,
-    figure,
-    grade,
-    grade_pill,
-    names,
-    number,
-    or_low,
-    percent,
-    power_of_two,
-    seconds_text,
-    section,
-    shorten,
-    spread_text,
-    table,
-)
+from equiquant.report.markup import Cell, code, escape, facts, grade_pill, names, section, table
 from equiquant.report.mixing import mixed_precision
 from equiquant.report.refinement import refinement
 from equiquant.report.search import search
 from equiquant.report.style import STYLE
 from equiquant.report.target import target
+from equiquant.report.texts import (
+    MINUS,
+    TIMES,
+    bytes_text,
+    calibrated_on,
+    compared_on,
+    decibels_text,
+    figure,
+    grade,
+    number,
+    or_low,
+    percent,
+    power_of_two,
+    seconds_text,
+    shorten,
+    spread_text,
+)
 
 __all__ = ["page"]
 
@@ -130,7 +123,7 @@ def _tiles(data: Mapping[str, Any]) -> str:
         worst = min(outputs, key=lambda o: or_low(o.get("sqnr_db")))
         name = shorten(worst["name"], TILE_CHARS)
         note = "output SQNR" if len(quality["outputs"]) == 1 else f"SQNR of the worst output, {name}"
-        tiles.append(_tile(decibels(worst["sqnr_db"], worst["max_abs_error"]), note, grade(worst["sqnr_db"])))
+        tiles.append(_tile(decibels_text(worst["sqnr_db"], worst["max_abs_error"]), note, grade(worst["sqnr_db"])))
         agreement = [a for o in outputs if not math.isnan(a := number(o.get("top1_agreement")))]
         if agreement:
             tiles.append(_tile(percent(min(agreement)), f"top-1 agreement with float on {compared_on(quality)}"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from equiquant.report.markup import counted, decibels, escape, grade_pill, number, section, table
+from equiquant.report.markup import escape, grade_pill, section, table
+from equiquant.report.texts import counted, decibels_text, number
 
 __all__ = ["refinement"]
 
@@ -25,7 +26,7 @@ def refinement(data: Mapping[str, Any]) -> str:
         [
             escape("as quantized" if trial["name"] == "none" else trial["name"]),
             grade_pill(trial["sqnr_db"]),
-            decibels(number(trial["sqnr_db"]) - first) if index else "",
+            decibels_text(number(trial["sqnr_db"]) - first) if index else "",
             '<span class="pill plain">kept</span>' if trial["name"] == data.get("kept") else "",
         ]
         for index, trial in enumerate(trials)

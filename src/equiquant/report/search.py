@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from equiquant.report.markup import Cell, decibels, escape, figure, percent, seconds_text, section, table
+from equiquant.report.markup import Cell, escape, section, table
+from equiquant.report.texts import decibels_text, figure, percent, seconds_text
 
 __all__ = ["changes_text", "score_text", "search"]
 
@@ -22,7 +23,7 @@ def changes_text(changes: Mapping[str, Any]) -> str:
 
 def score_text(score: Any, kind: str) -> str:
     """Return a trial's score: a share of samples, dB, or the user's own figure."""
-    return {"top1": percent, "sqnr_db": decibels}.get(kind, figure)(score)
+    return {"top1": percent, "sqnr_db": decibels_text}.get(kind, figure)(score)
 
 
 def search(found: Mapping[str, Any]) -> str:
@@ -37,7 +38,7 @@ def search(found: Mapping[str, Any]) -> str:
         name = escape(changes_text(trial["changes"]))
         row: list[Cell | str] = [f"<strong>{name}</strong>" if kept else name]
         row += [score_text(trial["score"], kind)] if scored else []
-        row += [decibels(trial["sqnr_db"]), seconds_text(trial["seconds"])]
+        row += [decibels_text(trial["sqnr_db"]), seconds_text(trial["seconds"])]
         rows.append([*row, escape(trial["refused"] or ("kept" if kept else ""))])
     head = [("Trial", ""), *([(escape("Top-1" if kind == "top1" else found["metric"]), "num")] if scored else [])]
     head += [("SQNR", "num"), ("Took", "num"), ("", "")]

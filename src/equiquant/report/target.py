@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from equiquant.report.markup import DASH, code, decibels, escape, figure, number, section, table
+from equiquant.report.markup import code, escape, section, table
+from equiquant.report.texts import DASH, decibels_text, figure, number
 
 __all__ = ["target"]
 
@@ -62,4 +63,4 @@ def _bounds(bounds: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _noise(value: Any) -> str:
-    return decibels(None) if number(value) <= 0 else f"{number(value):.2e}"
+    return decibels_text(None) if number(value) <= 0 else f"{number(value):.2e}"
