@@ -11,7 +11,7 @@ from rich.text import Text
 from equiquant.cli.console import output
 from equiquant.cli.lines import Name
 from equiquant.cli.summary import COLORS, graded, result_table
-from equiquant.report.texts import DASH, MINUS, grade, shorten, spread_text
+from equiquant.report.texts import DASH, MINUS, NOTICEABLE_DB, grade, shorten, spread_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,6 @@ __all__ = ["show_outlook"]
 
 LAYER_CHARS = 40
 NAMED = 3  # layers named beside a reason; --json names them all
-NOTICEABLE_DB = 0.5
 SHOWN = {"none": "as it is", "pairwise": "pairwise", "global": "global"}  # methods whose figures are told
 WIDE = 16  # a spread that costs a typical channel half of its eight bits
 

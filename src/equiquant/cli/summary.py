@@ -17,6 +17,7 @@ from equiquant.report.equalization import method_text
 from equiquant.report.hardware import TITLES
 from equiquant.report.mixing import measured_on, mixing_cost
 from equiquant.report.texts import (
+    FAIR_DB,
     TIMES,
     bytes_text,
     calibrated_on,
@@ -226,7 +227,8 @@ def show_comparison(comparison: Comparison, worst: int) -> None:
         _facts(console, _integer_facts(comparison.integer))
     console.line()
     console.print(
-        f"{counted(comparison.samples, 'sample')}. Below 10 dB the noise is over 10% of the energy.", style="dim"
+        f"{counted(comparison.samples, 'sample')}. Below {FAIR_DB:.0f} dB the noise is over 10% of the energy.",
+        style="dim",
     )
 
 

@@ -12,10 +12,9 @@ import onnx_ir as ir
 from equiquant.graph.query import all_graphs, stored
 from equiquant.io.load import LoadedModel
 from equiquant.report.plain import plain
+from equiquant.report.texts import NOTICEABLE_DB
 
 __all__ = ["Held", "Inspection", "LayerOutlook", "Outlook", "TensorInfo", "TensorOutlook", "inspect_model"]
-
-NOTICEABLE_DB = 0.5  # one rounding draw moves a measured SQNR by more
 
 
 @dataclass(frozen=True)
