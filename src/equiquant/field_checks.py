@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from equiquant.errors import OptionError
 
-__all__ = ["check_fields"]
+__all__ = ["as_tuples", "check_fields"]
 
 
 def check_fields(owner: object) -> None:
@@ -24,6 +24,11 @@ def check_fields(owner: object) -> None:
         wanted = _unmet(value, hints[field.name])
         if wanted is not None:
             raise OptionError(f"The '{field.name}' option must be {wanted}. Got {value!r} instead.")
+
+
+def as_tuples(value: Any) -> Any:
+    """Return a value read from JSON with tuples for its lists, as frozen fields have them."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 def _unmet(value: Any, hint: Any) -> str | None:

@@ -17,6 +17,7 @@ from fractions import Fraction
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from equiquant.errors import OptionError
+from equiquant.field_checks import as_tuples
 from equiquant.recipe import IMAGE_RECIPES, ImageOptions, Recipe
 
 __all__ = [
@@ -121,7 +122,7 @@ def parse_value(name: str, hint: Any, text: str) -> Any:
             return (height, width)
         if origin is tuple and len(args) == 2 and args[1] is Ellipsis and args[0] in (str, float, int):
             return tuple(args[0](part.strip()) for part in text.split(",") if part.strip())
-        return _tuples(json.loads(text))
+        return as_tuples(json.loads(text))
     except OptionError:
         raise
     except (ValueError, ZeroDivisionError) as error:
@@ -134,10 +135,6 @@ def _describe(hint: Any) -> str:
     if get_origin(hint) is tuple and get_args(hint)[0] in (int, float):
         return "numbers separated by commas"
     return {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, "JSON")
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def add_recipe_flags(parser: argparse._ActionsContainer, flags: Sequence[Flag]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from equiquant.decisions import Decision
 from equiquant.errors import EquiQuantError, ModelError, OutputError
+from equiquant.field_checks import as_tuples
 from equiquant.io import path_of, place_of
 from equiquant.recipe import ImageOptions, Recipe
 from equiquant.report.page import page
@@ -202,10 +203,6 @@ class Report:
 
 def _recipe(data: Mapping[str, Any]) -> Recipe:
     """Rebuild the frozen recipe: JSON has lists where the recipe has tuples."""
-    fields = {key: _tuples(value) for key, value in data.items()}
-    fields["image"] = ImageOptions(**{key: _tuples(value) for key, value in data["image"].items()})
+    fields = {key: as_tuples(value) for key, value in data.items()}
+    fields["image"] = ImageOptions(**{key: as_tuples(value) for key, value in data["image"].items()})
     return Recipe(**fields)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
