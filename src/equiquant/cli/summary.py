@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["COLORS", "graded", "result_table", "show_comparison", "show_inspection", "show_run"]
 
+Fact = tuple[str, Text | str]
+"""A title and what is told under it."""
+
 COLORS = {"good": "green", "fair": "yellow", "poor": "red"}
 DECIDED = "before a final Softmax or Sigmoid"  # where candidates are measured
 CALIBRATED = (
@@ -71,11 +74,25 @@ def show_run(
     _facts(console, _run_facts(report, source, target, report_dir, latency))
 
 
-def _run_facts(
-    report: Report, source: str, target: str, report_dir: str | None, latency: bool
-) -> Iterable[tuple[str, Text | str]]:
-    for made_up in (d.reason for d in report.decisions if d.rule == "distill"):
-        yield "No data", made_up
+def _run_facts(report: Report, source: str, target: str, report_dir: str | None, latency: bool) -> Iterable[Fact]:
+    yield from _changed(report)
+    yield from _tried(report.equalization)
+    yield from _calibrated(report)
+    yield from _refined(report)
+    refused = sum(not d.applied for d in report.decisions)
+    if refused:
+        yield "Left as is", f"{refused}, each with its reason in the report{'' if report_dir else ' (--report DIR)'}"
+    quality = report.quality or {}
+    yield from (("Quality", _quality(row, quality)) for row in quality.get("outputs", ()))
+    yield from _costs(report, source, target, latency)
+    yield "Model", target
+    if report_dir is not None:
+        yield "Report", str(Path(report_dir) / "report.html")
+
+
+def _changed(report: Report) -> Iterable[Fact]:
+    """Say what inputs were made up, and what was done to the float model."""
+    yield from (("No data", d.reason) for d in report.decisions if d.rule == "distill")
     folded = Counter(d.rule for d in report.decisions if d.applied and d.stage == "canonical")
     if folded:
         yield "Folded", ", ".join(f"{rule.replace('_', ' ')} ({count})" for rule, count in folded.most_common())
@@ -87,7 +104,10 @@ def _run_facts(
     equalized = _equalized(report.equalization, made_up=bool((report.quality or {}).get("synthetic")))
     if equalized:
         yield "Equalized", equalized
-    yield from _tried(report.equalization)
+
+
+def _calibrated(report: Report) -> Iterable[Fact]:
+    """Say what ranges were found on, and what was quantized."""
     for title, rule in CALIBRATED:
         yield from ((title, d.reason) for d in report.decisions if (d.stage, d.rule) == ("calibrate", rule))
     if report.tensors:
@@ -98,29 +118,28 @@ def _run_facts(
     joined = [d.where for d in report.decisions if d.rule == "join_in_float" and d.applied]
     if joined:
         yield "Joined", f"{len(joined)} final Concat in float, where one scale would lose an input: {', '.join(joined)}"
+
+
+def _refined(report: Report) -> Iterable[Fact]:
+    """Say what weights and biases were fitted to, and which layers were raised."""
     for decision in (d for d in report.decisions if (d.stage, d.rule) == ("refine", "no_data")):
         yield "Refined" if decision.applied else "Unrefined", decision.reason
-    trials = report.refinement.get("trials") or ()
+    kept = report.refinement.get("kept")
+    trials = [
+        f"{'before' if trial['name'] == 'none' else trial['name']} {decibels_text(trial['sqnr_db'])}"
+        f"{' (kept)' if trial['name'] == kept else ''}"
+        for trial in report.refinement.get("trials") or ()
+    ]
     if trials:
-        kept = report.refinement.get("kept")
-        yield (
-            "Refined",
-            ", ".join(
-                f"{'before' if trial['name'] == 'none' else trial['name']} {decibels_text(trial['sqnr_db'])}"
-                f"{' (kept)' if trial['name'] == kept else ''}"
-                for trial in trials
-            ),
-        )
-    if report.mixed_precision:
-        mixed = report.mixed_precision
+        yield "Refined", ", ".join(trials)
+    mixed = report.mixed_precision
+    if mixed:
         before, after = decibels_text(mixed["sqnr_before_db"]), decibels_text(mixed["sqnr_db"])
         yield "Mixed", f"{mixing_cost(mixed)}: {before} → {after} on {measured_on(mixed)}, {DECIDED}"
-    refused = sum(not d.applied for d in report.decisions)
-    if refused:
-        yield "Left as is", f"{refused}, each with its reason in the report{'' if report_dir else ' (--report DIR)'}"
-    if report.quality:
-        for row in report.quality.get("outputs", ()):
-            yield "Quality", _quality(row, report.quality)
+
+
+def _costs(report: Report, source: str, target: str, latency: bool) -> Iterable[Fact]:
+    """Say what the model and the run take."""
     before, after = _size(source), _size(target)
     if before and after:
         yield "Size", f"{bytes_text(before)} → {bytes_text(after)} ({after / before:.2f} of the float model)"
@@ -132,9 +151,6 @@ def _run_facts(
         batch, (before_s, after_s) = latencies(report.input_shapes, source, target)
         each = "a sample" if batch == 1 else f"a batch of {batch}"
         yield "Latency", f"{seconds_text(before_s)} → {seconds_text(after_s)} {each} in onnxruntime on this CPU"
-    yield "Model", target
-    if report_dir is not None:
-        yield "Report", str(Path(report_dir) / "report.html")
 
 
 def _equalized(cle: Any, *, made_up: bool) -> str:
@@ -154,7 +170,7 @@ def _equalized(cle: Any, *, made_up: bool) -> str:
     return ", ".join(parts)
 
 
-def _tried(cle: Mapping[str, Any]) -> Iterable[tuple[str, Text | str]]:
+def _tried(cle: Mapping[str, Any]) -> Iterable[Fact]:
     """Say what replacing ReLU6 cost, what was tried, and what of it was kept."""
     damage = cle.get("replace_clip6_relu")
     if damage:
@@ -232,7 +248,7 @@ def show_comparison(comparison: Comparison, worst: int) -> None:
     )
 
 
-def _integer_facts(found: IntegerAgreement) -> Iterable[tuple[str, Text | str]]:
+def _integer_facts(found: IntegerAgreement) -> Iterable[Fact]:
     """Say how far the integer reference agrees with onnxruntime, and which nodes it ran in float."""
     exact = [t for t in found.tensors if t.exact]
     wrong = [t for t in found.tensors if not t.agrees]
@@ -258,7 +274,7 @@ def show_inspection(inspection: Inspection) -> None:
     """Show a model's interface and operators."""
     console = output()
     kinds = ", ".join(f"{bytes_text(size)} {name}" for name, size in inspection.parameter_types.items()) or "none"
-    facts: list[tuple[str, Text | str]] = [
+    facts: list[Fact] = [
         ("File", inspection.path or "in memory"),
         ("Producer", inspection.producer),
         ("Opset", ", ".join(f"{domain} {version}" for domain, version in inspection.opsets.items())),
@@ -277,7 +293,7 @@ def _tensor(info: Any) -> str:
     return f"{info.name}  {info.dtype}  {shape}"
 
 
-def _facts(console: Console, facts: Iterable[tuple[str, Text | str]]) -> None:
+def _facts(console: Console, facts: Iterable[Fact]) -> None:
     """Show named facts in two columns; where nobody watches, one fact a line and nothing wrapped."""
     grid = LineTable.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
