@@ -8,7 +8,7 @@ sources: the members no op of the group produces.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -103,9 +103,46 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
     target = target_of(recipe)
     nodes = list(model.graph)
     left_out = deselected(model, recipe, target)
+    indices = index_nodes(nodes)
+    chosen, kept = _choose(nodes, left_out, indices, target)
+    computing = [node for node in nodes if node not in indices]
+    beside = float_beside(computing, left_out, recipe, target)
+    for node in computing:
+        if node in beside and chosen.pop(node, None) is not None:
+            kept[node.name or ""] = beside[node]
+    fused = _fuse(computing, chosen, kept, excluded(left_out), target)
+    _drop_lazy(nodes, chosen, fused, kept, target)
+    _check_defaults([node for node in nodes if (node.name or "") not in left_out], recipe)
+    if not chosen:
+        raise ModelError(_nothing(model, kept))
+    groups = _groups(nodes, chosen, fused, target)
+    followers = set(fused.values())
+    quantized = tuple(n.name or "" for n in nodes if n in chosen or n in followers)
+    if recipe.nodes_to_int16:
+        groups = _widen(model, groups, quantized, recipe)
+    values = values_by_name(model)
+    calibrated = tuple(s for g in groups for s in g.sources if constant(values[s]) is None)
+    positive = never_negative(model) if recipe.unsigned_relu else frozenset()
+    unsigned = (group.sources for group in groups if positive.issuperset(group.sources))
+    ends = set(decision_values(model))
+    decided = (group.sources for group in groups if not ends.isdisjoint(group.members))
+    return Survey(
+        target,
+        quantized,
+        groups,
+        calibrated,
+        _reasons(model, kept),
+        frozenset(chain(*unsigned)),
+        frozenset(chain(*decided)),
+    )
+
+
+def _choose(
+    nodes: Sequence[ir.Node], left_out: Mapping[str, str], indices: Collection[ir.Node], target: Target
+) -> tuple[dict[ir.Node, OpRow], dict[str, str]]:
+    """Return the nodes that can be quantized, as each by itself tells, and why the others stay float."""
     kept: dict[str, str] = {}
     chosen: dict[ir.Node, OpRow] = {}
-    indices = index_nodes(nodes)
     for node in nodes:
         reason = left_out.get(node.name or "") or refusal(node)
         if reason is None and node in indices:
@@ -117,34 +154,14 @@ def survey(model: ir.Model, recipe: Recipe) -> Survey:
             chosen[node] = row
         else:
             kept[node.name or ""] = reason or "not in the op table"
-    computing = [node for node in nodes if node not in indices]
-    apart = excluded(left_out)
-    beside = float_beside(computing, left_out, recipe, target)
-    for node in computing:
-        if node in beside and chosen.pop(node, None) is not None:
-            kept[node.name or ""] = beside[node]
-    fused = _fuse(computing, chosen, kept, apart, target)
-    _drop_lazy(nodes, chosen, fused, kept, target)
-    _check_defaults([node for node in nodes if (node.name or "") not in left_out], recipe)
-    if not chosen:
-        raise ModelError(_nothing(model, kept))
-    groups = _groups(nodes, chosen, fused, target)
-    followers = set(fused.values())
-    quantized = tuple(n.name or "" for n in nodes if n in chosen or n in followers)
-    if recipe.nodes_to_int16:
-        groups = _widen(model, groups, quantized, recipe)
-    for node in model.graph.all_nodes():
-        if node.graph is not model.graph:
-            kept[node.name or ""] = IN_BODY
-    constants = {n.name for n in nodes if n.op_type == "Constant"}
-    kept = {name: why for name, why in kept.items() if name not in constants}
-    values = values_by_name(model)
-    calibrated = tuple(s for g in groups for s in g.sources if constant(values[s]) is None)
-    positive = never_negative(model) if recipe.unsigned_relu else frozenset()
-    unsigned = (group.sources for group in groups if positive.issuperset(group.sources))
-    ends = set(decision_values(model))
-    decided = (group.sources for group in groups if not ends.isdisjoint(group.members))
-    return Survey(target, quantized, groups, calibrated, kept, *(frozenset(chain(*n)) for n in (unsigned, decided)))
+    return chosen, kept
+
+
+def _reasons(model: ir.Model, kept: Mapping[str, str]) -> dict[str, str]:
+    """Return why nodes stay float, with those in bodies, and without Constants, which compute nothing."""
+    inside = {node.name or "": IN_BODY for node in model.graph.all_nodes() if node.graph is not model.graph}
+    constants = {node.name for node in model.graph if node.op_type == "Constant"}
+    return {name: why for name, why in {**kept, **inside}.items() if name not in constants}
 
 
 def _widen(model: ir.Model, groups: tuple[Group, ...], nodes: tuple[str, ...], recipe: Recipe) -> tuple[Group, ...]:
