@@ -11,7 +11,7 @@ import dataclasses
 import json
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -98,35 +98,49 @@ def parse_value(name: str, hint: Any, text: str) -> Any:
     (224, 320)
     """
     origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if text.lower() == "none" and type(None) in args:
+            return None
+        (hint,) = (a for a in args if a is not type(None))
+        return parse_value(name, hint, text)
+    if origin is Literal:
+        return next((c for c in args if str(c).lower() == text.lower()), text)
     try:
-        if origin in (Union, types.UnionType):
-            if text.lower() == "none" and type(None) in args:
-                return None
-            (hint,) = (a for a in args if a is not type(None))
-            return parse_value(name, hint, text)
-        if origin is Literal:
-            return next((c for c in args if str(c).lower() == text.lower()), text)
-        if hint is bool:
-            if text.lower() not in TRUE | FALSE:
-                raise ValueError
-            return text.lower() in TRUE
-        if hint is str:
-            return text
-        if hint is float:
-            return float(Fraction(text)) if "/" in text else float(text)
-        if hint is int:
-            return int(text)
-        if hint == tuple[int, int]:
-            parts = [int(part) for part in re.split("[x,]", text)]
-            height, width = parts * 2 if len(parts) == 1 else parts
-            return (height, width)
-        if origin is tuple and len(args) == 2 and args[1] is Ellipsis and args[0] in (str, float, int):
+        if origin is tuple and args[1] is Ellipsis and args[0] in (str, float, int):
             return tuple(args[0](part.strip()) for part in text.split(",") if part.strip())
-        return as_tuples(json.loads(text))
-    except OptionError:
-        raise
+        return READERS.get(hint, _nested)(text)
     except (ValueError, ZeroDivisionError) as error:
         raise OptionError(f"The '{name}' option must be {_describe(hint)}. Got '{text}' instead.") from error
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in TRUE | FALSE:
+        raise ValueError
+    return text.lower() in TRUE
+
+
+def _number(text: str) -> float:
+    return float(Fraction(text)) if "/" in text else float(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = [int(part) for part in re.split("[x,]", text)]
+    height, width = parts * 2 if len(parts) == 1 else parts
+    return height, width
+
+
+def _nested(text: str) -> Any:
+    return as_tuples(json.loads(text))
+
+
+READERS: Mapping[Any, Callable[[str], Any]] = {
+    bool: _truth,
+    str: str,
+    float: _number,
+    int: int,
+    tuple[int, int]: _size,
+}
+"""How fields of a type are read; of one that is not here they take JSON."""
 
 
 def _describe(hint: Any) -> str:
