@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,12 +25,12 @@ from rich.table import Table
 from equiquant import api
 from equiquant.io import Runner, check_makeable, place_of
 from equiquant.numerics.sqnr import ErrorAccumulator
+from equiquant.pipeline import Progress
 from equiquant.recipe import Recipe, preset
 
 __all__ = ["DemoData", "DemoResult", "DemoRow", "load_data", "model_path", "recipes", "render", "run"]
 
 Array = npt.NDArray[Any]
-Progress = Callable[[str, int, int | None], None]
 
 INPUT = "image"
 LATENCY_ROUNDS = 30

@@ -4,13 +4,14 @@ from equiquant.io.load import LoadedModel, ModelLike, load_model
 from equiquant.io.mapped import unload
 from equiquant.io.memory import memory_managed, release_memory
 from equiquant.io.places import check_makeable, check_writable, path_of, place_of
-from equiquant.io.runtime import InputSpec, Runner, expose, input_specs
+from equiquant.io.runtime import Feed, InputSpec, Runner, expose, input_specs
 from equiquant.io.save import check_place, data_file, is_large, model_bytes, save_model, to_proto
 from equiquant.io.size import files_of, model_files
 from equiquant.io.upgrade import TARGET_OPSET, inline_functions, is_operator, raise_ir_version, upgrade_opset
 
 __all__ = [
     "TARGET_OPSET",
+    "Feed",
     "InputSpec",
     "LoadedModel",
     "ModelLike",

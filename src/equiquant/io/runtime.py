@@ -23,10 +23,11 @@ from equiquant.errors import ModelError, first_line
 from equiquant.graph import edit, query
 from equiquant.io.save import model_bytes
 
-__all__ = ["InputSpec", "Runner", "expose", "input_specs"]
+__all__ = ["Feed", "InputSpec", "Runner", "expose", "input_specs"]
 
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
+"""An array for every input of a model."""
 
 LEND_ABOVE = 1024  # bytes; a smaller weight is cheaper inside the graph
 LEAN_ABOVE = 50_000_000  # bytes of weights; above, onnxruntime's repacked copies cost more memory than they save time

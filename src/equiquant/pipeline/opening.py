@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from equiquant import calibrate
 from equiquant.calibrate import SampleStream
@@ -18,7 +17,7 @@ from equiquant.calibrate.sample_axis import batch_input
 from equiquant.decisions import Decision
 from equiquant.errors import DataError
 from equiquant.graph.randomness import refuse_random
-from equiquant.io import LoadedModel, input_specs
+from equiquant.io import Feed, LoadedModel, input_specs
 from equiquant.io.runtime import InputSpec
 from equiquant.numerics.histogram import DyadicHistogram
 from equiquant.pipeline.idle_options import idle_options
@@ -28,7 +27,6 @@ from equiquant.report import Stages
 
 __all__ = ["begun", "known_inputs", "recalled_statistics"]
 
-Feed = Mapping[str, npt.NDArray[Any]]
 
 PLAIN = ImageOptions()
 NORMALIZING: dict[str, Any] = {name: getattr(PLAIN, name) for name in ("mean", "std", "scale")}

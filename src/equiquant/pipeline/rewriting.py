@@ -6,7 +6,7 @@ is the signal-to-noise ratio of the worst of the outputs and of the values befor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,6 @@ from equiquant.verify import Reference
 __all__ = ["rewrite_for_npu"]
 
 Array = npt.NDArray[Any]
-Feed = Mapping[str, Array]
 Outputs = list[list[Array]]
 
 FEEDS = 8  # feeds a rewrite is measured on; those of the proof do for a large model

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant import calibrate, qdq, target
 from equiquant.calibrate import SampleView, TensorStats
 from equiquant.decisions import Decision
 from equiquant.equalization import Ranges
-from equiquant.io import ModelLike, input_specs, load_model, memory_managed, model_bytes, release_memory
+from equiquant.io import Feed, ModelLike, input_specs, load_model, memory_managed, model_bytes, release_memory
 from equiquant.pipeline.advising import warn_of_poor_quality
 from equiquant.pipeline.calibrating import statistics
 from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as
@@ -44,7 +43,6 @@ from equiquant.verify import Comparison, Reference, compare_models, compared_val
 
 __all__ = ["Outcome", "run"]
 
-Feed = Mapping[str, npt.NDArray[Any]]
 
 QUALITY_FEEDS = 8  # feeds the quantized model is compared on
 OUTPUT_FEEDS = 2  # feeds whose outputs a large float model leaves to be compared with

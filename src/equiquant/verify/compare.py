@@ -25,6 +25,7 @@ from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by
 from equiquant.graph.query import TEXT_KINDS, static_shape
 from equiquant.graph.randomness import refuse_random
+from equiquant.io import Feed
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
 from equiquant.verify.equivalence import Reference
@@ -39,7 +40,6 @@ from equiquant.verify.varied import Varied
 __all__ = ["Comparison", "OutputQuality", "TensorQuality", "compare_models"]
 
 Array = npt.NDArray[Any]
-Feed = Mapping[str, Array]
 
 INDICES = ("int64", "int32", "bool")  # numpy's types of what is the same or is not, like words
 

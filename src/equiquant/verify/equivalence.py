@@ -6,7 +6,7 @@ by max |reference| of that output; of an output that is no float, the share of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,12 +16,11 @@ import onnx_ir as ir
 
 from equiquant.calibrate.feeds import told_runs
 from equiquant.graph.query import FLOAT_KINDS
-from equiquant.io import Runner
+from equiquant.io import Feed, Runner
 
 __all__ = ["Equivalence", "Reference", "equivalence"]
 
 Array = npt.NDArray[Any]
-Feed = Mapping[str, Array]
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.graph.edit import infer_shapes
 from equiquant.graph.varying import varying
+from equiquant.io import Feed
 from equiquant.verify.heard import EVERYTHING, Ends, heard
 from equiquant.verify.twins import twin
 
 __all__ = ["Pair", "compared_pairs", "grouped"]
 
-Feed = Mapping[str, npt.NDArray[Any]]
 
 RETURNED = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)  # the floats onnxruntime hands to Python
 GROUP_BYTES = 128 * 1024 * 1024  # float activations alive at once, both models together

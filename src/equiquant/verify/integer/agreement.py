@@ -16,13 +16,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from equiquant.errors import DataError, ModelError
-from equiquant.io import Runner
+from equiquant.io import Feed, Runner
 from equiquant.verify.integer.executor import QUANTIZE, IntegerModel
 
 __all__ = ["INTEGER_FEEDS", "IntegerAgreement", "OutputAgreement", "TensorAgreement", "integer_agreement"]
 
 Array = npt.NDArray[Any]
-Feed = Mapping[str, Array]
 
 INTEGER_FEEDS = 16  # enough to see every operator at work; `compare` runs the first of its samples only
 

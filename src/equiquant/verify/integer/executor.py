@@ -21,7 +21,7 @@ import onnx_ir as ir
 from equiquant.errors import ModelError
 from equiquant.graph.edit import WRAPPING
 from equiquant.graph.query import attribute, constant, label
-from equiquant.io import Runner
+from equiquant.io import Feed, Runner
 from equiquant.numerics.affine import INT_TYPES, IntType
 from equiquant.verify.integer.exact import Exact, Unsupported, exact_of
 from equiquant.verify.integer.kernels import KERNELS, Kernel
@@ -30,7 +30,6 @@ __all__ = ["IntegerModel", "Observer"]
 
 Array = npt.NDArray[Any]
 Value = Exact | Array
-Feed = Mapping[str, Array]
 Observer = Callable[[ir.Value, Array, bool], Array]
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
