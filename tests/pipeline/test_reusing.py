@@ -126,3 +126,9 @@ def test_biases_are_corrected_without_data_by_the_means_of_the_file(
     monkeypatch.setattr("equiquant.pipeline.refining.MEANS_DB", -100.0)
     assert outcome(file)[0] > 2 * corrected
     assert "are left without: they stay" in outcome(file)[1]
+
+
+def test_those_of_a_single_sample_are_worth_no_more_the_next_time(tmp_path: Path) -> None:
+    for data in (DATA[:1], DATA):
+        with pytest.warns(UserWarning, match="a single calibration sample"):
+            quantize(MODEL, data=data, preset="a8w8", calibration_cache=tmp_path / "stats")

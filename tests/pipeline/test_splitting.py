@@ -78,3 +78,11 @@ def test_a_large_model_is_measured_on_samples_held_back_against_what_was_given(
     assert (quality["samples"], quality["held"]) == (2, True)
     told = {o["name"]: o["sqnr_db"] for o in quality["outputs"]}
     assert told == pytest.approx({o.name: o.error.sqnr_db for o in found.outputs}, abs=0.01)
+
+
+@pytest.mark.parametrize(("feeds", "held"), [(1, False), (2, True)])
+def test_the_report_says_whether_candidates_were_measured_on_others(feeds: int, held: bool) -> None:
+    model = proto("a = Conv(x, w) y = Relu(a)", "float[N,3,6,6] x", "float[] y", weights(w=(4, 3, 1, 1)))
+    batches = [{"x": batch} for batch in np.random.default_rng(0).standard_normal((feeds, 8, 3, 6, 6), np.float32)]
+    report = quantize(model, data=batches, bias_correction=False, weight_rounding="nearest").report
+    assert report.equalization["held"] is held

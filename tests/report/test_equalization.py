@@ -100,9 +100,9 @@ def test_a_function_that_moved_unasked_is_told_with_what_moved_it(made_up: bool,
     assert f"0.0016 (on {inputs}; allowed 1e-05)" in text
 
 
-@pytest.mark.parametrize(("held_back", "told"), [(True, "run on others"), (False, "on the one feed")])
-def test_candidates_are_told_with_what_they_were_measured_on(held_back: bool, told: str) -> None:
-    text = equalization(SECTION, RECIPE, held_back=held_back)
+@pytest.mark.parametrize(("held", "told"), [(True, "run on others"), (False, "on the one feed")])
+def test_candidates_are_told_with_what_they_were_measured_on(held: bool, told: str) -> None:
+    text = equalization(SECTION | {"held": held}, RECIPE)
     assert [words for words in ("run on others", "on the one feed") if words in text] == [told]
 
 

@@ -23,6 +23,15 @@ def test_noise_of_ordinary_samples_is_told_beside_a_loud_one(batch: int) -> None
     assert median_db(LOUD, LOUD + SIGNAL / 2, batch) == pytest.approx(20 * np.log10(2), abs=1e-3)
 
 
+def test_silent_samples_have_no_say() -> None:
+    silent = LOUD * np.array([0, 1, 1, 0, 1, 1], np.float32)[:, None]
+    assert median_db(silent, silent + SIGNAL / 2, 1) == pytest.approx(20 * np.log10(2), abs=1e-3)
+
+
+def test_an_output_that_is_no_number_is_all_noise() -> None:
+    assert median_db(LOUD, np.full_like(LOUD, np.nan), 2) == -np.inf
+
+
 def test_nothing_is_told_where_no_sample_is_loud() -> None:
     assert median_db(SIGNAL, SIGNAL * 2, 1) is None
 

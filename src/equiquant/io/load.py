@@ -61,6 +61,7 @@ def load_model(source: ModelLike, *, allow_quantized: bool = False) -> LoadedMod
     Raises:
         ModelError: The file is missing, truncated or not ONNX, the model is invalid or already quantized, or a
             weight is NaN or infinite.
+        DataError: The path is empty.
     """
     path: Path | None = None
     if isinstance(source, ir.Model):

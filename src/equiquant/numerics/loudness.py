@@ -10,17 +10,18 @@ finds anything, or there are hardly any, no median tells what is ordinary, and a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MEDIANS", "Loudness", "sample_powers"]
+__all__ = ["MEDIANS", "Loudness", "by_sample", "in_blocks", "sample_powers", "sum_squares"]
 
 Array = npt.NDArray[Any]
 
 MEDIANS = 10.0  # of most real networks' outputs no sample has more
+BLOCK = 1 << 16  # values of a sample that are squared at once
 FEWEST = 4  # samples with a median worth the name
 
 
@@ -31,12 +32,27 @@ def sample_powers(values: Array, samples: int) -> Array:
         values: What a network gave for one feed. Integers, which are classes, have no power.
         samples: How many samples the feed holds; where axis 0 is not as long, the values are one sample.
     """
-    rows = values if values.ndim and len(values) == samples else values[None]
     if values.dtype.kind != "f":
-        return np.zeros(len(rows))
-    squares = rows.reshape(len(rows), math.prod(rows.shape[1:])).astype(np.float64)
-    squares[~np.isfinite(squares)] = 0
-    return np.array([row.sum() for row in np.square(squares, out=squares)])
+        return np.zeros(len(by_sample(values, samples)))
+    return sum_squares(np.where(np.isfinite(x), x, 0) for x in in_blocks(by_sample(values, samples)))
+
+
+def by_sample(values: Array, samples: int) -> Array:
+    """Return values as (samples, N); one sample where axis 0 is not as long."""
+    rows = values if values.ndim and len(values) == samples else values[None]
+    return rows.reshape(len(rows), math.prod(rows.shape[1:]))
+
+
+def in_blocks(rows: Array) -> Iterator[Array]:
+    """Yield (samples, N) values in float64, some of each sample at a time; once nothing where there are none."""
+    for start in range(0, max(rows.shape[1], 1), BLOCK):
+        yield rows[:, start : start + BLOCK].astype(np.float64)
+
+
+def sum_squares(blocks: Iterable[Array]) -> Array:
+    """Return the sum of squares of each sample."""
+    total: Array = np.sum([np.square(block).sum(axis=1) for block in blocks], axis=0)
+    return total
 
 
 class Loudness:
@@ -49,19 +65,17 @@ class Loudness:
         times: The power of the loudest sample over that of the median one; 1 where all count with their power.
         loud: How many samples count with less than their power.
         samples: How many there are.
-        power: The sum of the powers, as they count.
     """
 
     def __init__(self, powers: Sequence[Array]) -> None:
         found = np.concatenate([*powers, np.zeros(0)])
-        middle = float(np.median(found)) if len(found) >= FEWEST else 0.0
+        middle = float(np.sort(found)[(len(found) - 1) // 2]) if len(found) >= FEWEST else 0.0  # one that there is
         told = middle > 0 and bool(np.isfinite(found).all())
         most = MEDIANS * middle
         self._shares = [most / np.maximum(each, most) if told else np.ones(len(each)) for each in powers]
         self.samples = len(found)
         self.loud = int(sum((share < 1).sum() for share in self._shares))
         self.times = float(found.max()) / middle if self.loud else 1.0
-        self.power = sum(float((each * share).sum()) for each, share in zip(powers, self._shares, strict=True))
 
     def weighed(self, values: Array, feed: int) -> Array:
         """Return values of one feed times the root of what its samples count: the same array where all count fully."""

@@ -49,9 +49,9 @@ def _warn_of_the_median(state: RunState, quality: Comparison, limits: LimitRepor
     if output is None or left >= POOR_DB:
         return
     state.warn(
-        f"{output.error.sqnr_db:.1f} dB of the output '{output.name}' are left, but a few samples that are louder than"
-        f" the others make most of it: of the median sample only {left:.1f} dB are left, more than a tenth of it is"
-        f" noise. Worth trying: {'; '.join(_advice(state, left, limits))}."
+        f"{output.error.sqnr_db:.1f} dB of the output '{output.name}' are left, summed over samples of which some are"
+        f" more than ten times as loud as others; of the median sample only {left:.1f} dB are left, more than a tenth"
+        f" of it is noise. Worth trying: {'; '.join(_advice(state, left, limits))}."
     )
 
 

@@ -106,7 +106,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     progress(0)
     recipe = state.recipe
     with state.stages("measure"):
-        judge = Judge(model, state.stream, recipe)
+        judge = Judge(model, state.stream, recipe, weighed=True)
     with state.stages("equalize"):
         reference = prepare_clips(state, model, reference, judge)
         classes = find_classes(model)
@@ -141,6 +141,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
     best = _choose(state, trials)
     state.decisions += [*best.decisions, *loud_samples("equalize", judge.yardstick)]
     state.equalization |= _describe(state, classes, best) | _noise(rows, _as_proven(told, terms, plans, trials))
+    state.equalization["held"] = judge.rest is not None
     equalized = _applied(state, model, classes, best)
     if best.name == "soft":  # what the Clips' channels reach was no limit
         state.decisions = [d for d in state.decisions if d.rule != "clip_bound"]

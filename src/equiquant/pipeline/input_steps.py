@@ -87,7 +87,7 @@ def input_steps(
         return []
     loudest = {span.loudest for span in told.values()}  # what is rare may be all that a range is for
     measured = SampleView.picked(samples, {*range(0, known, -(-known // most)), *loudest})
-    yardstick = Yardstick(model, measured, weighed=False)
+    yardstick = Yardstick(model, measured)
     steps = [
         _Steps(yardstick, model, name, target.activation).best(given[name], span.largest) for name, span in told.items()
     ]

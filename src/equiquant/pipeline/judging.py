@@ -10,7 +10,8 @@ The figure is the signal-to-noise ratio of the outputs, before a final Softmax o
 gave; of several outputs a mean (`numerics.sqnr`): candidates that round the same are compared by the outputs' dB, what
 raised layers leave is told by the outputs' noise. Outputs that rounding does not reach, and those that are infinite for
 the user's model and not for the first candidate, as a logarithm of 0 may be, would drown all others and are left out.
-Of an output's samples the loud ones count less than their power (`numerics.loudness`), lest they drown the others.
+Where candidates compete, the figure of an output with loud samples is the mean of two: of the dB as it is, and of those
+with the loud samples counting less than their power (`numerics.loudness`), lest they drown the others.
 """
 
 from __future__ import annotations
@@ -89,14 +90,14 @@ class Yardstick:
         model: The reference: a float model.
         samples: What to run it on.
         mean: Makes one figure of the dB of several outputs.
-        weighed: Loud samples count less than their power; off where what is rare may be all that is asked for.
+        weighed: Candidates are not to be compared by what is left of a few loud samples alone.
 
     Attributes:
         names: The values compared: outputs, before a final Softmax or Sigmoid; none that hands on an input.
         loudness: How much the samples of each of them count, in this order; empty where all count with their power.
     """
 
-    def __init__(self, model: ir.Model, samples: SampleView, mean: Mean = mean_db, *, weighed: bool = True) -> None:
+    def __init__(self, model: ir.Model, samples: SampleView, mean: Mean = mean_db, *, weighed: bool = False) -> None:
         self.names = tuple(computed_values(model))
         self._samples, self._mean = samples, mean
         runner = Runner(model, self.names, optimize=False)
@@ -110,12 +111,11 @@ class Yardstick:
         spans = {name: _span([outputs[i] for outputs in found]) for i, name in enumerate(self.names)}
         level = saturation(values, spans)
         self._ends = [level.get(name, UNLIMITED) for name in self.names]
-        told = [self._told_apart(outputs) for outputs in found]
+        self._expected = [self._told_apart(outputs) for outputs in found]
         self.loudness = [
-            Loudness([sample_powers(outputs[i], count) for outputs, count in zip(told, counts, strict=True)])
+            Loudness([sample_powers(outputs[i], count) for outputs, count in zip(self._expected, counts, strict=True)])
             for i in range(len(self.names) if weighed else 0)
         ]
-        self._expected = [self._weighed(outputs, feed) for feed, outputs in enumerate(told)]
 
     def sqnr_db(self, model: ir.Model, feeds: int | None = None, changed: Changed = _as_it_is) -> float:
         """Return the signal-to-noise ratio of a model, run as it is written, on the samples.
@@ -136,8 +136,9 @@ class Yardstick:
 
         They are those of the first candidate for all: one that keeps more in float must not lose the outputs it saves.
         An output that is infinite for the float model, too, counts where the candidate repeats that, as it does a mask.
+        Of an output with loud samples it is the mean of the ratio and of that with what these count.
         """
-        ratios = self._ratios(model)
+        ratios = self._ratios(model, loudness=self.loudness)
         if self._compared is None:
             rounded = frozenset(rounded_values(model))
             self._compared = rounded - self._lost(ratios) or rounded
@@ -147,27 +148,34 @@ class Yardstick:
         """Return the outputs that are infinite for the float model and were not repeated."""
         return {name for name in self._infinite if ratios.get(name) == -np.inf}
 
-    def _ratios(self, model: ir.Model, feeds: int | None = None, changed: Changed = _as_it_is) -> dict[str, float]:
-        """Return the ratio of each value that has a signal."""
+    def _ratios(
+        self,
+        model: ir.Model,
+        feeds: int | None = None,
+        changed: Changed = _as_it_is,
+        loudness: Sequence[Loudness] = (),
+    ) -> dict[str, float]:
+        """Return the ratio of each value that has a signal; given the loudness, of one with loud samples a mean."""
         runner = Runner(model, self.names, optimize=False)
         sums = [ErrorAccumulator() for _ in self.names]
+        leveled = {index: ErrorAccumulator() for index, each in enumerate(loudness) if each.loud}
         given = zip(self._expected[:feeds], itertools.islice(self._samples, feeds), strict=True)
         for number, (expected, feed) in enumerate(given):
-            results = self._weighed(self._told_apart(_outputs(runner, feed, changed)), number)
+            results = self._told_apart(_outputs(runner, feed, changed))
             for accumulator, reference, result in zip(sums, expected, results, strict=True):
                 accumulator.add(reference, result)
-        told = zip(self.names, sums, strict=True)
-        return {name: accumulator.figures().sqnr_db for name, accumulator in told if not accumulator.silent}
+            for index, accumulator in leveled.items():
+                accumulator.add(*(loudness[index].weighed(x[index], number) for x in (expected, results)))
+        ratios = [accumulator.figures().sqnr_db for accumulator in sums]
+        for index, accumulator in leveled.items():
+            ratios[index] = (ratios[index] + accumulator.figures().sqnr_db) / 2
+        told = zip(self.names, ratios, sums, strict=True)
+        return {name: ratio for name, ratio, accumulator in told if not accumulator.silent}
 
     def _told_apart(self, outputs: Sequence[Array]) -> list[Array]:
         """Return the values, those beyond where a final Sigmoid is level moved there: ranges need not hold them."""
         ends = zip(outputs, self._ends, strict=True)
         return [x if e == UNLIMITED else np.clip(x, -e[1], e[0]) for x, e in ends]
-
-    def _weighed(self, outputs: Sequence[Array], feed: int) -> list[Array]:
-        """Return the values of one feed, by its number, loud samples scaled down to what they count."""
-        weighed = (each.weighed(x, feed) for each, x in zip(self.loudness, outputs, strict=True))
-        return list(weighed if self.loudness else outputs)
 
 
 def _outputs(runner: Runner, feed: Feed, changed: Changed = _as_it_is) -> list[Array]:
@@ -189,6 +197,7 @@ class Judge:
         stream: The samples.
         recipe: The quantization that will follow.
         mean: Makes one figure of the dB of several outputs.
+        weighed: Candidates are not to be compared by what is left of a few loud samples alone.
 
     Attributes:
         fitted: The samples candidates are calibrated on.
@@ -197,8 +206,10 @@ class Judge:
         affordable: Feeds that float inference can run in the time the solvers' statistics may cost.
     """
 
-    def __init__(self, model: ir.Model, stream: SampleStream, recipe: Recipe, mean: Mean = mean_db) -> None:
-        self._recipe, self._mean = recipe, mean
+    def __init__(
+        self, model: ir.Model, stream: SampleStream, recipe: Recipe, mean: Mean = mean_db, *, weighed: bool = False
+    ) -> None:
+        self._recipe, self._mean, self._weighed = recipe, mean, weighed
         self.affordable = affordable_feeds(model, stream, SECONDS)
         times = _times(stream)
         known = stream.count_up_to(2 * fitted_feeds(model, stream))
@@ -286,7 +297,7 @@ class Judge:
 
     @functools.cached_property
     def _yardstick(self) -> Yardstick:
-        return Yardstick(self._reference, self.held, self._mean)
+        return Yardstick(self._reference, self.held, self._mean, weighed=self._weighed)
 
     @property
     def yardstick(self) -> Yardstick | None:

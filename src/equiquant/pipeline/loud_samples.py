@@ -25,9 +25,8 @@ def loud_samples(stage: str, yardstick: Yardstick | None) -> list[Decision]:
             "loud_samples",
             name,
             True,
-            f"the loudest sample has {each.times:.0f} times the power of the median one; where candidates are compared,"
-            f" {each.loud} of {each.samples} count as {MEDIANS:g} medians, so that the loudest counts"
-            f" {each.times / MEDIANS:.1f} times less than its power",
+            f"the loudest sample has {each.times:.0f} times the power of the median one; candidates are compared by the"
+            f" mean of two figures, one of which counts {each.loud} of {each.samples} samples as {MEDIANS:g} medians",
         )
         for name, each in found
         if each.loud

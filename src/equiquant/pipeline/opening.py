@@ -118,7 +118,8 @@ def begun(
         state.decisions.append(Decision("calibrate", "statistics", "whole network", True, f"taken from {file}"))
     if made_up and quantize and not recipe.weight_only:
         state.warn(NO_DATA)
-    if alone and quantize and recalled is None and not recipe.weight_only:
+    told = alone if recalled is None else recalled.samples == 1 and not recalled.synthetic
+    if told and quantize and not recipe.weight_only:
         state.warn(ALONE)
     if not stream.synthetic and not stream.images and recipe.image != PLAIN:
         state.warn(NO_IMAGES)

@@ -90,7 +90,7 @@ def refined(state: RunState, reference: ir.Model, equalized: Equalized, plan: Qu
     if not apart:
         state.decisions.append(NOTHING_HELD)
     with state.stages("refine"):
-        yardstick = Yardstick(reference, SampleView.picked(state.stream, held))
+        yardstick = Yardstick(reference, SampleView.picked(state.stream, held), weighed=True)
         trials = [_Trial(NONE, model, plan, _sqnr_db(yardstick, model, plan), 0)]
 
         def tried(name: str, feeds: Sequence[int], done: int) -> _Trial:

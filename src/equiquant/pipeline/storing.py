@@ -66,7 +66,7 @@ def store_weights(state: RunState, model: ir.Model) -> tuple[ir.Model, list[dict
         done = len(moments)
         del moments
         release_memory()
-        yardstick = Yardstick(model, held)
+        yardstick = Yardstick(model, held, weighed=True)
         measured = {NEAREST: yardstick.quantized_sqnr_db(nearest), OPTIMAL: yardstick.quantized_sqnr_db(optimal)}
     state.decisions += loud_samples("refine", yardstick)
     kept = OPTIMAL if measured[OPTIMAL] > measured[NEAREST] else NEAREST

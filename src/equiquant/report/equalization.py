@@ -34,16 +34,13 @@ KEPT, CHANGED, MOVED = (
 )
 
 
-def equalization(
-    cle: Mapping[str, Any], recipe: Mapping[str, Any], *, made_up: bool = False, held_back: bool = True
-) -> str:
+def equalization(cle: Mapping[str, Any], recipe: Mapping[str, Any], *, made_up: bool = False) -> str:
     """Return the section for `Report.equalization` as plain data.
 
     Args:
         cle: That data.
         recipe: The recipe as plain data.
         made_up: The inputs that the model was compared on are.
-        held_back: Candidates were measured on other samples than they were quantized with.
     """
     title = "Cross-layer equalization"
     if not cle:
@@ -57,7 +54,7 @@ def equalization(
         note,
         _summary(cle, inputs),
         _relu6(cle),
-        _trials(cle, MEASURED if held_back else NOT_HELD),
+        _trials(cle),
         _spread(cle),
         _noise(cle),
         _pinned(cle.get("tensors")),
@@ -111,8 +108,9 @@ def _relu6(cle: Mapping[str, Any]) -> str:
     return f"<h3>ReLU6 replaced</h3><p>{changed} {grade_pill(damage.get('sqnr_db'))}</p>"
 
 
-def _trials(cle: Mapping[str, Any], how: str) -> str:
+def _trials(cle: Mapping[str, Any]) -> str:
     """Return what was tried: measured on samples, and how, and predicted by the noise model."""
+    how = MEASURED if cle.get("held", True) else NOT_HELD
     trials, predicted = cle.get("trials") or [], cle.get("objective_db") or {}
     measured = {str(t.get("method")): t.get("sqnr_db") for t in trials}
     predicted = {("none" if name == "before" else name): value for name, value in predicted.items()}

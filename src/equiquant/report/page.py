@@ -55,7 +55,7 @@ def page(data: Mapping[str, Any]) -> str:
             _tiles(data),
             _quality(data["quality"]),
             hardware(data["hardware"]),
-            equalization(data["equalization"], recipe, made_up=_made_up(data), held_back=_held_back(data)),
+            equalization(data["equalization"], recipe, made_up=_made_up(data)),
             target(data.get("target") or {}),
             refinement(data["refinement"]),
             mixed_precision(data["mixed_precision"]),
@@ -78,11 +78,6 @@ def page(data: Mapping[str, Any]) -> str:
 def _made_up(data: Mapping[str, Any]) -> bool:
     """True if the inputs that the model was compared on are."""
     return bool((data["quality"] or {}).get("synthetic"))
-
-
-def _held_back(data: Mapping[str, Any]) -> bool:
-    """True if there were samples to measure on that nothing was fitted to."""
-    return data.get("samples") != 1 and all(d["rule"] != "held_back" for d in data["decisions"])
 
 
 def _head(name: str, data: Mapping[str, Any]) -> str:

@@ -53,7 +53,8 @@ class Report:
             spread_after, free, pinned_by}` per layer; spread = largest over median channel range), `spread_before`
             and `spread_after` (the largest of the layers that have free channels; None where none has),
             `equivalence_error`, `tolerance`, `moved` (classes), `rolled_back` (a list of names), `trials` (one
-            `{method, sqnr_db}` per candidate), `objective_db` (predicted noise by method), `noise` (the same per term),
+            `{method, sqnr_db}` per candidate; `held`: on others than it was quantized with), `objective_db` (predicted
+            noise by method), `noise` (the same per term),
             `replace_clip6_relu` (what that alone cost), `clip_sqnr_db` (what of the float output is left on samples the
             scales were not found on, if any), `held_by_clips` (channels that keep their scale under a Clip),
             `clip_strays` (channels that move under one, and how many of them one half of the samples drives much
@@ -171,6 +172,7 @@ class Report:
 
         Raises:
             ModelError: No such file, or not a report.
+            DataError: The path is empty.
         """
         file = path_of(path)
         file = file / "report.json" if file.is_dir() else file

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.numerics.loudness import Loudness, sample_powers
+from equiquant.numerics.loudness import Loudness, by_sample, in_blocks, sample_powers, sum_squares
 from equiquant.numerics.sqnr import decibels
 
 __all__ = ["MedianSample"]
@@ -29,13 +29,20 @@ class MedianSample:
 
     def add(self, expected: Array, output: Array, samples: int) -> None:
         """Add one feed's values."""
-        told = np.where(np.isfinite(expected), expected, 0)
-        self._powers.append(sample_powers(told, samples))
-        self._noise.append(sample_powers(np.where(np.isfinite(expected), output, 0) - told, samples))
+        self._powers.append(sample_powers(expected, samples))
+        blocks = zip(*(in_blocks(by_sample(x, samples)) for x in (expected, output)), strict=True)
+        self._noise.append(sum_squares(_errors(reference, result) for reference, result in blocks))
 
     def decibels(self) -> float | None:
         """Return the SQNR of the median sample; None where no sample is loud."""
         if not Loudness(self._powers).loud:
             return None
         pairs = zip(np.concatenate(self._powers), np.concatenate(self._noise), strict=True)
-        return float(np.median([decibels(float(power), float(noise)) for power, noise in pairs]))
+        found = sorted(decibels(float(power), float(noise)) for power, noise in pairs if power > 0)
+        return found[(len(found) - 1) // 2]
+
+
+def _errors(expected: Array, output: Array) -> Array:
+    """Return the errors of what is finite, infinite where the output is not: a masked logit of −∞ is no noise."""
+    errors = np.where(np.isfinite(output), output, np.inf) - np.where(np.isfinite(expected), expected, 0)
+    return np.where(np.isfinite(expected), errors, 0)
