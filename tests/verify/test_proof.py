@@ -186,17 +186,22 @@ def test_a_model_whose_outputs_are_nan_is_left_alone() -> None:
     assert "'z' is NaN" in decision.reason
 
 
-def test_layers_that_are_only_wrong_together_do_not_both_go() -> None:
-    """A stub in place of the reference: moving w1 and w4 at once is wrong, either alone is not."""
+def proven_by(stub: type[Reference]) -> Proof:
+    """Return the proof of some scales by a stub in place of the reference."""
     model = MIXED.model()
     classes = find_classes(model)
+    return apply_proven(model, classes, random_scales(classes), stub.of(model, MIXED.feeds()))
+
+
+def test_layers_that_are_only_wrong_together_do_not_both_go() -> None:
+    """A stub in place of the reference: moving w1 and w4 at once is wrong, either alone is not."""
 
     class Stub(Reference):
         def measure(self, model: ir.Model) -> Equivalence:
             both = {"w1", "w5"} <= changed(MIXED.model(), model)
             return Equivalence(1.0 if both else 0.0, "y", 1)
 
-    proof = apply_proven(model, classes, random_scales(classes), Stub.of(model, MIXED.feeds()))
+    proof = proven_by(Stub)
     assert proof.equivalence.error == 0.0
     assert len(rolled_back(proof)) == 1
     assert proof.z.any()
@@ -204,8 +209,6 @@ def test_layers_that_are_only_wrong_together_do_not_both_go() -> None:
 
 def test_a_model_that_does_not_repeat_itself_keeps_its_scales() -> None:
     """A stub in place of the reference, as of a custom operator that counts its runs: no two results agree."""
-    model = MIXED.model()
-    classes = find_classes(model)
 
     class Stub(Reference):
         runs = 0
@@ -214,7 +217,7 @@ def test_a_model_that_does_not_repeat_itself_keeps_its_scales() -> None:
             Stub.runs += 1
             return Equivalence(0.0 if Stub.runs == 6 else 1.0, "y", 1)
 
-    proof = apply_proven(model, classes, random_scales(classes), Stub.of(model, MIXED.feeds()))
+    proof = proven_by(Stub)
     assert proof.equivalence.error == 1.0
     assert not proof.z.any()
     assert rolled_back(proof) == ["whole network"]
@@ -223,8 +226,6 @@ def test_a_model_that_does_not_repeat_itself_keeps_its_scales() -> None:
 @pytest.mark.parametrize("runs", [0, 2, 4])
 def test_a_model_that_cannot_be_run_is_not_said_to_differ(runs: int) -> None:
     """A stub in place of the reference: after some runs, of whole plans or of parts, memory is short."""
-    model = MIXED.model()
-    classes = find_classes(model)
 
     class Stub(Reference):
         runs = 0
@@ -235,7 +236,7 @@ def test_a_model_that_cannot_be_run_is_not_said_to_differ(runs: int) -> None:
                 raise ModelError("memory is short\nof what was asked for")
             return Equivalence(1.0, "y", 1)
 
-    proof = apply_proven(model, classes, random_scales(classes), Stub.of(model, MIXED.feeds()))
+    proof = proven_by(Stub)
     assert not proof.z.any()
     assert proof.failure == "memory is short"
     (decision,) = proof.decisions

@@ -10,18 +10,17 @@ finds anything, or there are hardly any, no median tells what is ordinary, and a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MEDIANS", "Loudness", "by_sample", "in_blocks", "sample_powers", "sum_squares"]
+__all__ = ["MEDIANS", "Loudness", "by_sample", "sample_powers"]
 
 Array = npt.NDArray[Any]
 
 MEDIANS = 10.0  # of most real networks' outputs no sample has more
-BLOCK = 1 << 16  # values of a sample that are squared at once
 FEWEST = 4  # samples with a median worth the name
 
 
@@ -32,27 +31,19 @@ def sample_powers(values: Array, samples: int) -> Array:
         values: What a network gave for one feed. Integers, which are classes, have no power.
         samples: How many samples the feed holds; where axis 0 is not as long, the values are one sample.
     """
+    rows = by_sample(values, samples)
     if values.dtype.kind != "f":
-        return np.zeros(len(by_sample(values, samples)))
-    return sum_squares(np.where(np.isfinite(x), x, 0) for x in in_blocks(by_sample(values, samples)))
+        return np.zeros(len(rows))
+    finite = np.isfinite(rows)
+    told = rows if finite.all() else np.where(finite, rows, 0)
+    powers: Array = np.einsum("ni,ni->n", told, told, dtype=np.float64)
+    return powers
 
 
 def by_sample(values: Array, samples: int) -> Array:
     """Return values as (samples, N); one sample where axis 0 is not as long."""
     rows = values if values.ndim and len(values) == samples else values[None]
     return rows.reshape(len(rows), math.prod(rows.shape[1:]))
-
-
-def in_blocks(rows: Array) -> Iterator[Array]:
-    """Yield (samples, N) values in float64, some of each sample at a time; once nothing where there are none."""
-    for start in range(0, max(rows.shape[1], 1), BLOCK):
-        yield rows[:, start : start + BLOCK].astype(np.float64)
-
-
-def sum_squares(blocks: Iterable[Array]) -> Array:
-    """Return the sum of squares of each sample."""
-    total: Array = np.sum([np.square(block).sum(axis=1) for block in blocks], axis=0)
-    return total
 
 
 class Loudness:

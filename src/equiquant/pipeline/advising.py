@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from equiquant.numerics.sqnr import decibels
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import LEAST_BLOCK
 from equiquant.target import Bound, LimitReport
-from equiquant.verify import Comparison
+from equiquant.verify import Comparison, OutputQuality
 
 __all__ = ["warn_of_poor_quality"]
 
@@ -44,10 +44,10 @@ def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitRepo
 
 def _warn_of_the_median(state: RunState, quality: Comparison, limits: LimitReport | None) -> None:
     """Warn of an output whose loud samples hide that little is left of the others."""
-    medians = [(o.median_db, o) for o in quality.outputs if o.median_db is not None]
-    left, output = min(medians, key=lambda found: found[0], default=(math.inf, None))
-    if output is None or left >= POOR_DB:
+    found = _poorest((o.median_db, o) for o in quality.outputs)
+    if found is None:
         return
+    left, output = found
     state.warn(
         f"{output.error.sqnr_db:.1f} dB of the output '{output.name}' are left, summed over samples of which some are"
         f" more than ten times as loud as others; of the median sample only {left:.1f} dB are left, more than a tenth"
@@ -57,10 +57,10 @@ def _warn_of_the_median(state: RunState, quality: Comparison, limits: LimitRepor
 
 def _warn_of_what_varies(state: RunState, quality: Comparison, limits: LimitReport | None) -> None:
     """Warn of an output whose mean hides that little is left of the rest."""
-    varied = [(o.varying_db, o) for o in quality.outputs if o.varying_db is not None and math.isfinite(o.varying_db)]
-    left, output = min(varied, key=lambda found: found[0], default=(math.inf, None))
-    if output is None or left >= POOR_DB:
+    found = _poorest((o.varying_db, o) for o in quality.outputs if math.isfinite(o.error.sqnr_db))
+    if found is None:
         return
+    left, output = found
     noise = (
         "less than if every sample were answered with the mean" if left < 0 else "more than a tenth of that is noise"
     )
@@ -69,6 +69,12 @@ def _warn_of_what_varies(state: RunState, quality: Comparison, limits: LimitRepo
         f" sample: of what varies only {left:.1f} dB are left, {noise}."
         f" Worth trying: {'; '.join(_advice(state, output.error.sqnr_db, limits))}."
     )
+
+
+def _poorest(told: Iterable[tuple[float | None, OutputQuality]]) -> tuple[float, OutputQuality] | None:
+    """Return the dB and the output of which least is left, if that is little; None is not known."""
+    poor = [(left, output) for left, output in told if left is not None and left < POOR_DB]
+    return min(poor, key=lambda found: found[0], default=None)
 
 
 def _advice(state: RunState, left: float, limits: LimitReport | None) -> Iterator[str]:

@@ -139,7 +139,7 @@ def equalize(state: RunState, model: ir.Model, reference: Reference) -> Equalize
         trials.append(_try(state, model, classes, plan, reference, judge if measured else None, keep=only))
     progress(STEPS)
     best = _choose(state, trials)
-    state.decisions += [*best.decisions, *loud_samples("equalize", judge.yardstick)]
+    state.decisions += [*best.decisions, *(loud_samples("equalize", judge.yardstick) if measured else ())]
     state.equalization |= _describe(state, classes, best) | _noise(rows, _as_proven(told, terms, plans, trials))
     state.equalization["held"] = judge.rest is not None
     equalized = _applied(state, model, classes, best)

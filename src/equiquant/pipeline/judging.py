@@ -268,7 +268,7 @@ class Judge:
         quantized = model.clone()
         qdq.insert(quantized, plan)
         release_memory()
-        return self._yardstick.quantized_sqnr_db(quantized)
+        return self.yardstick.quantized_sqnr_db(quantized)
 
     def aim(self, model: ir.Model, ranges: Ranges | None) -> ir.Model:
         """Return what candidates with these ranges are to aim at: a model, its inputs cut off as the ranges do it."""
@@ -296,13 +296,9 @@ class Judge:
         return stats
 
     @functools.cached_property
-    def _yardstick(self) -> Yardstick:
+    def yardstick(self) -> Yardstick:
+        """What candidates are measured with."""
         return Yardstick(self._reference, self.held, self._mean, weighed=self._weighed)
-
-    @property
-    def yardstick(self) -> Yardstick | None:
-        """What candidates were measured with; None where none was."""
-        return vars(self).get("_yardstick")
 
     def _output_means(self, model: ir.Model, layers: list[str]) -> OutputMeans:
         """Return the mean outputs of a network's layers; candidates that aim at the same one share them."""
@@ -317,4 +313,4 @@ class Judge:
             model: The candidate.
             feeds: Measure on the first of the held samples only.
         """
-        return self._yardstick.sqnr_db(model, feeds)
+        return self.yardstick.sqnr_db(model, feeds)

@@ -9,15 +9,13 @@ from equiquant.pipeline.judging import Yardstick
 __all__ = ["loud_samples"]
 
 
-def loud_samples(stage: str, yardstick: Yardstick | None) -> list[Decision]:
+def loud_samples(stage: str, yardstick: Yardstick) -> list[Decision]:
     """Return a decision for each output with such samples.
 
     Args:
         stage: What was measured.
-        yardstick: What it was measured with; None where nothing was.
+        yardstick: What it was measured with.
     """
-    if yardstick is None:
-        return []
     found = zip(yardstick.names, yardstick.loudness, strict=True)
     return [
         Decision(

@@ -27,7 +27,6 @@ from equiquant.report import Stages
 
 __all__ = ["begun", "known_inputs", "recalled_statistics"]
 
-
 PLAIN = ImageOptions()
 NORMALIZING: dict[str, Any] = {name: getattr(PLAIN, name) for name in ("mean", "std", "scale")}
 NO_DATA = (

@@ -43,7 +43,6 @@ from equiquant.verify import Comparison, Reference, compare_models, compared_val
 
 __all__ = ["Outcome", "run"]
 
-
 QUALITY_FEEDS = 8  # feeds the quantized model is compared on
 OUTPUT_FEEDS = 2  # feeds whose outputs a large float model leaves to be compared with
 PER_TENSOR_BELOW = 50_000_000  # bytes of weights; above, the comparison is limited to these

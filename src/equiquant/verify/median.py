@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.numerics.loudness import Loudness, by_sample, in_blocks, sample_powers, sum_squares
-from equiquant.numerics.sqnr import decibels
+from equiquant.numerics.loudness import Loudness, by_sample, sample_powers
+from equiquant.numerics.sqnr import ErrorAccumulator
 
 __all__ = ["MedianSample"]
 
@@ -25,24 +25,21 @@ class MedianSample:
 
     def __init__(self) -> None:
         self._powers: list[Array] = []
-        self._noise: list[Array] = []
+        self._left: list[float] = []  # SQNR of each sample that has a signal, dB
 
     def add(self, expected: Array, output: Array, samples: int) -> None:
-        """Add one feed's values."""
+        """Add one feed's values; a masked logit of −∞ is neither signal nor noise."""
         self._powers.append(sample_powers(expected, samples))
-        blocks = zip(*(in_blocks(by_sample(x, samples)) for x in (expected, output)), strict=True)
-        self._noise.append(sum_squares(_errors(reference, result) for reference, result in blocks))
+        for reference, result in zip(*(by_sample(x, samples) for x in (expected, output)), strict=True):
+            told, error = np.isfinite(reference), ErrorAccumulator()
+            if not told.all():
+                reference, result = reference[told], result[told]
+            error.add(reference, result)
+            if not error.silent:
+                self._left.append(error.figures().sqnr_db)
 
     def decibels(self) -> float | None:
         """Return the SQNR of the median sample; None where no sample is loud."""
         if not Loudness(self._powers).loud:
             return None
-        pairs = zip(np.concatenate(self._powers), np.concatenate(self._noise), strict=True)
-        found = sorted(decibels(float(power), float(noise)) for power, noise in pairs if power > 0)
-        return found[(len(found) - 1) // 2]
-
-
-def _errors(expected: Array, output: Array) -> Array:
-    """Return the errors of what is finite, infinite where the output is not: a masked logit of −∞ is no noise."""
-    errors = np.where(np.isfinite(output), output, np.inf) - np.where(np.isfinite(expected), expected, 0)
-    return np.where(np.isfinite(expected), errors, 0)
+        return sorted(self._left)[(len(self._left) - 1) // 2]
