@@ -58,8 +58,8 @@ def speed(name: str) -> dict[str, Any]:
     from equiquant import calibrate, canonical
     from equiquant.equalization import apply, clip_bounds, find_classes, noise_terms, plan_global, plan_pairwise
     from equiquant.io import input_specs
-    from equiquant.pipeline import solving
-    from equiquant.pipeline.clip_reach import reach_seen
+    from equiquant.pipeline.scales import solving
+    from equiquant.pipeline.scales.clip_reach import reach_seen
     from equiquant.recipe import preset
     from equiquant.target import survey
 

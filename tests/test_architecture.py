@@ -61,7 +61,7 @@ TYPES_ONLY_IN = {"onnx": {"api", "config", "results"}}
 # Rooms and modules that change a graph, be it a copy of their own, and what of `graph.edit` changes none.
 EDITORS = frozenset(
     {"backward", "canonical", "graph", "hardware", "qdq"}
-    | {"io/runtime", "io/upgrade", "equalization/apply", "equalization/relu6", "pipeline/cut_inputs"}
+    | {"io/runtime", "io/upgrade", "equalization/apply", "equalization/relu6", "pipeline/inputs/cuts"}
     | {"refine/run", "verify/float_noise"}
 )
 HARMLESS = frozenset(f"equiquant.graph.edit.{name}" for name in ("Names", "WRAPPING", "infer_shapes"))

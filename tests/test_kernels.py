@@ -13,8 +13,8 @@ import pytest
 
 from equiquant import quantize
 from equiquant.errors import ModelError
-from equiquant.pipeline import kernels
-from equiquant.pipeline.splitting import held_back
+from equiquant.pipeline.measuring.splitting import held_back
+from equiquant.pipeline.telling import kernels
 from equiquant.verify import kernel_sqnr_db
 from tests.qdq.support import noise
 

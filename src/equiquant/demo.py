@@ -24,7 +24,7 @@ from rich.table import Table
 
 from equiquant import api
 from equiquant.io import Runner, check_makeable, place_of
-from equiquant.numerics.sqnr import ErrorAccumulator
+from equiquant.numerics.statistics.sqnr import ErrorAccumulator
 from equiquant.pipeline import Progress
 from equiquant.recipe import Recipe, preset
 

@@ -9,8 +9,8 @@ from equiquant.calibrate import SampleView, collect, open_samples, save_stats
 from equiquant.errors import DataError, ModelError
 from equiquant.io import InputSpec, Runner, input_specs, load_model
 from equiquant.numerics.affine import INT_TYPES
-from equiquant.numerics.histogram import DyadicHistogram
-from equiquant.numerics.pow2 import minmse_exponent
+from equiquant.numerics.calibration.pow2 import minmse_exponent
+from equiquant.numerics.statistics.histogram import DyadicHistogram
 from equiquant.recipe import preset
 from tests.backward.support import noise, parse
 from tests.calibrate.support import IMAGE, relu_model, samples

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from equiquant import calibrate
-from equiquant.calibrate.distilling import distilled
+from equiquant.calibrate.made_up.distilling import distilled
 from equiquant.io import Runner, input_specs
 from equiquant.recipe import preset
 from tests.backward.support import Array, noise, parse
@@ -100,7 +100,7 @@ def test_too_few_batch_normalizations_nothing_moved() -> None:
 
 
 def test_large_inputs_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["equiquant.calibrate.distilling"]
+    module = sys.modules["equiquant.calibrate.made_up.distilling"]
     monkeypatch.setattr(module, "INPUT_BYTES", 10 * 3 * 16 * 16 * 4)
     source = plain(100)
     found = distilled(trained(), source)
@@ -114,7 +114,7 @@ def test_large_inputs_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_large_networks_take_fewest_steps_one_feed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["equiquant.calibrate.distilling"]
+    module = sys.modules["equiquant.calibrate.made_up.distilling"]
     for name in ("STEPS_COST", "INPUTS_COST", "ALONE_ABOVE"):
         monkeypatch.setattr(module, name, 1.0)
     told: list[tuple[int, int]] = []

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from equiquant.calibrate.feeds import batch_size, checked
+from equiquant.calibrate.data.feeds import batch_size, checked
 from equiquant.errors import DataError
 from equiquant.io import InputSpec
 

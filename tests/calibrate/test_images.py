@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from equiquant.calibrate import SampleView, open_samples
-from equiquant.calibrate.images import ImageReader
+from equiquant.calibrate.data.images import ImageReader
 from equiquant.errors import DataError
 from equiquant.io import InputSpec
 from equiquant.recipe import ImageOptions, preset
@@ -63,7 +63,7 @@ def test_of_a_long_image_only_the_crop_is_enlarged(size: tuple[int, int], monkey
     image = Image.fromarray(noise(0, *size).astype(np.uint8))
     reader = ImageReader(InputSpec("x", "float32", (None, 3, 64, 64)), ImageOptions(scale=1.0))
     got = reader.prepare(image)
-    monkeypatch.setattr("equiquant.calibrate.images.LARGEST", math.inf)
+    monkeypatch.setattr("equiquant.calibrate.data.images.LARGEST", math.inf)
     assert np.abs(got - reader.prepare(image)).max() <= 1
     monkeypatch.undo()
     resize, largest = Image.Image.resize, []

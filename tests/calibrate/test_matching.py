@@ -7,8 +7,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from equiquant import calibrate
-from equiquant.calibrate.matching import alive, matching_texture
-from equiquant.calibrate.synthetic import Texture, component, synthetic_feeds
+from equiquant.calibrate.made_up.matching import alive, matching_texture
+from equiquant.calibrate.made_up.synthetic import Texture, component, synthetic_feeds
 from equiquant.io import Runner, input_specs, load_model
 from equiquant.recipe import preset
 

@@ -15,8 +15,8 @@ from equiquant.calibrate import TensorStats, collect, load_stats, open_samples
 from equiquant.calibrate.accumulate import Wanted
 from equiquant.errors import DataError
 from equiquant.numerics.affine import INT_TYPES
-from equiquant.numerics.histogram import DyadicHistogram, HistogramBuilder
-from equiquant.numerics.pow2 import minmse_exponent
+from equiquant.numerics.calibration.pow2 import minmse_exponent
+from equiquant.numerics.statistics.histogram import DyadicHistogram, HistogramBuilder
 from equiquant.recipe import Recipe, preset
 from tests.calibrate.support import IMAGE, proto, relu_model, samples
 

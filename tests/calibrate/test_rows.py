@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from equiquant.calibrate import open_samples
-from equiquant.calibrate.feeds import batch_size
+from equiquant.calibrate.data.feeds import batch_size
 from equiquant.errors import DataError
 from equiquant.io import InputSpec
 from equiquant.recipe import preset

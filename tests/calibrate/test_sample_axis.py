@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from equiquant.calibrate.sample_axis import batch_input
+from equiquant.calibrate.data.sample_axis import batch_input
 from equiquant.io.runtime import InputSpec
 
 Shape = tuple[int | None, ...]

@@ -11,7 +11,7 @@ import pytest
 from equiquant.calibrate import TensorStats, check_model, collect, load_stats, model_hash, open_samples, save_stats
 from equiquant.errors import DataError, OutputError
 from equiquant.graph import edit
-from equiquant.numerics.histogram import DyadicHistogram
+from equiquant.numerics.statistics.histogram import DyadicHistogram
 from equiquant.recipe import preset
 from tests.calibrate.support import IMAGE, relu_model, samples
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from equiquant.calibrate import SampleStream, open_samples
-from equiquant.calibrate.feeds import filling
+from equiquant.calibrate.data.feeds import filling
 from equiquant.errors import DataError
 from equiquant.io import InputSpec
 from equiquant.recipe import preset
@@ -364,7 +364,7 @@ def test_no_room_for_the_spool_is_said_plainly(monkeypatch: pytest.MonkeyPatch) 
     def full(*_: Any, **__: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("equiquant.calibrate.stream.tempfile.TemporaryFile", full)
+    monkeypatch.setattr("equiquant.calibrate.data.stream.tempfile.TemporaryFile", full)
     with pytest.raises(DataError, match=r"No space left.*TMPDIR"):
         list(open_samples(iter(samples(2)), [IMAGE], RECIPE))
 
@@ -377,7 +377,7 @@ def test_a_write_that_was_cut_short_is_no_room(monkeypatch: pytest.MonkeyPatch) 
             return super().write(bytes(data)[:100])
 
     kept = samples(2)
-    monkeypatch.setattr("equiquant.calibrate.stream.tempfile.TemporaryFile", lambda **_: Small())
+    monkeypatch.setattr("equiquant.calibrate.data.stream.tempfile.TemporaryFile", lambda **_: Small())
     with open_samples(iter(kept[:1]), [IMAGE], RECIPE) as stream:
         for _ in range(2):
             (feed,) = stream

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from equiquant.calibrate.feeds import Feed
-from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES, pink_noise, synthetic_feeds
+from equiquant.calibrate.data.feeds import Feed
+from equiquant.calibrate.made_up.synthetic import SYNTHETIC_SAMPLES, pink_noise, synthetic_feeds
 from equiquant.errors import DataError
 from equiquant.io import InputSpec
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from equiquant.calibrate import open_samples
-from equiquant.calibrate.images import ImageReader
+from equiquant.calibrate.data.images import ImageReader
 from equiquant.errors import DataError, OptionError
 from equiquant.io import InputSpec
 from equiquant.recipe import IMAGE_RECIPES, ImageOptions, preset

@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 
 from equiquant import quantize
-from equiquant.calibrate.synthetic import synthetic_feeds
-from equiquant.calibrate.units import guessed_units
+from equiquant.calibrate.made_up.synthetic import synthetic_feeds
+from equiquant.calibrate.made_up.units import guessed_units
 from equiquant.io import InputSpec, Runner
 from tests.backward.support import noise, parse
 

@@ -75,7 +75,7 @@ def test_it_foresees_what_equalize_then_does(tmp_path: Path) -> None:
 def test_a_large_model_is_told_without_the_pairwise_solver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("equiquant.pipeline.solving.MEASURE_BELOW", 0)
+    monkeypatch.setattr("equiquant.pipeline.scales.solving.MEASURE_BELOW", 0)
     assert main(["inspect", str(network(tmp_path / "m.onnx", UNEVEN))]) == 0
     printed = capsys.readouterr().out
     assert "as it is" in printed

@@ -13,7 +13,7 @@ from equiquant import quantize
 from equiquant.backward import Gains
 from equiquant.equalization import awakened, find_classes
 from equiquant.io import to_proto
-from equiquant.numerics.figures import ChannelFigures
+from equiquant.numerics.statistics.figures import ChannelFigures
 from tests.qdq.support import parse, run, sqnr
 
 SAMPLES = 9

@@ -11,8 +11,8 @@ from equiquant.equalization import QuantizerModel, find_classes, noise_terms, op
 from equiquant.graph import query
 from equiquant.graph.edit import infer_shapes
 from equiquant.io import load_model
-from equiquant.numerics.figures import ChannelFigures
-from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
+from equiquant.numerics.scales.noise import NoiseTerm, TensorNoise, WeightNoise
+from equiquant.numerics.statistics.figures import ChannelFigures
 from tests.canonical.support import Array, proto, weights
 
 NODES = "a = Conv(x, w) r = Relu(a) m = Mul(r, c) s = Add(m, t) y = Conv(s, v)"

@@ -11,10 +11,10 @@ from equiquant.equalization.layer_noise import BIAS_LEFT, LEAST_BIAS_GAIN
 from equiquant.equalization.noise_model import CUT_POWER, LEAST_CUT
 from equiquant.graph.edit import infer_shapes
 from equiquant.io import load_model
-from equiquant.numerics.figures import ChannelFigures
-from equiquant.numerics.noise import TensorNoise
-from equiquant.numerics.range_noise import COHERENCE
-from equiquant.numerics.sketch import MagnitudeSketch
+from equiquant.numerics.ranges.noise import COHERENCE
+from equiquant.numerics.scales.noise import TensorNoise
+from equiquant.numerics.statistics.figures import ChannelFigures
+from equiquant.numerics.statistics.sketch import MagnitudeSketch
 from tests.canonical.support import proto, weights
 from tests.equalization.support import Case
 

@@ -9,10 +9,10 @@ import pytest
 
 from equiquant import quantize
 from equiquant.equalization.shared_ranges import join_ranges, share_ranges
-from equiquant.numerics.clipping import RangeProblem, solve_clipped
-from equiquant.numerics.noise import NoiseTerm, TensorNoise, objective
-from equiquant.numerics.powers_of_two import solve_powers_of_two
-from equiquant.numerics.range_noise import RangeNoise
+from equiquant.numerics.ranges.clipping import RangeProblem, solve_clipped
+from equiquant.numerics.ranges.noise import RangeNoise
+from equiquant.numerics.ranges.powers_of_two import solve_powers_of_two
+from equiquant.numerics.scales.noise import NoiseTerm, TensorNoise, objective
 from tests.canonical.support import proto, weights
 
 LEVELS = 127.0

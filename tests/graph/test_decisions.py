@@ -8,7 +8,7 @@ import pytest
 from equiquant.calibrate import SampleView, open_samples
 from equiquant.graph.decisions import computed_values
 from equiquant.io import input_specs
-from equiquant.pipeline.judging import Yardstick
+from equiquant.pipeline.measuring.judging import Yardstick
 from equiquant.recipe import preset
 from tests.qdq.support import noise, parse
 

@@ -14,8 +14,8 @@ from equiquant import Config, ModelQuantizer, PowerOfTwoMethod, QuantizationConf
 from equiquant.errors import OptionError
 from equiquant.hardware.batch_norm_to_conv import BatchNormToConv
 from equiquant.hardware.factors import is_hardware_factor, pool_factor
-from equiquant.pipeline import proving, rewriting
-from equiquant.pipeline.splitting import alternate
+from equiquant.pipeline.measuring.splitting import alternate
+from equiquant.pipeline.network import proving, rewriting
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe, preset
 from equiquant.report import Report

@@ -1,4 +1,4 @@
-"""A small network in the terms of `range_noise`, and J written term by term, as its docstring has it."""
+"""A small network in the terms of `numerics.ranges.noise`, and J written term by term, as its docstring has it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.numerics.coupling import Coupling
-from equiquant.numerics.noise import WeightNoise
-from equiquant.numerics.range_noise import COHERENCE, RangeNoise, WeightRange
+from equiquant.numerics.ranges.noise import COHERENCE, RangeNoise, WeightRange
+from equiquant.numerics.scales.coupling import Coupling
+from equiquant.numerics.scales.noise import WeightNoise
 
 Array = npt.NDArray[Any]
 CLASSES = 12

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from equiquant.numerics.clipping import solve_clipped
-from equiquant.numerics.powers_of_two import solve_powers_of_two
-from equiquant.numerics.range_curve import tensor_curve
-from equiquant.numerics.range_noise import COHERENCE, RangeNoise
-from equiquant.numerics.range_stage import RangeStage
+from equiquant.numerics.ranges.clipping import solve_clipped
+from equiquant.numerics.ranges.curve import tensor_curve
+from equiquant.numerics.ranges.noise import COHERENCE, RangeNoise
+from equiquant.numerics.ranges.powers_of_two import solve_powers_of_two
+from equiquant.numerics.ranges.stage import RangeStage
 
 BOUND, LEVELS = 6.0, 127.0
 Z = np.array([0.0, 0.3, -0.2, 0.1])  # class 0, two channels, the bound

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equiquant.numerics.exact_sum import ExactSum
+from equiquant.numerics.statistics.exact_sum import ExactSum
 
 values = st.lists(st.floats(-(2.0**100), 2.0**100, allow_subnormal=False), min_size=1, max_size=90).map(
     lambda v: [x if abs(x) >= 2.0**-150 else 0.0 for x in v]  # all their bits lie above the unit

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from equiquant.numerics.affine import INT_TYPES, fake_quantize, params_from_range
-from equiquant.numerics.grid import Grid, grid_of
+from equiquant.numerics.calibration.grid import Grid, grid_of
 
 PIXELS = np.arange(256).astype(np.float32)
 

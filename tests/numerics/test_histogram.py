@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from equiquant.numerics.histogram import BINS, DyadicHistogram, HistogramBuilder, absolute_exponent
+from equiquant.numerics.statistics.histogram import BINS, DyadicHistogram, HistogramBuilder, absolute_exponent
 
 magnitudes = st.floats(2.0**-60, 2.0**40, width=32)  # far smaller ones underflow beside the largest
 arrays = hnp.arrays(np.float32, st.integers(0, 20), elements=st.just(0.0) | magnitudes | magnitudes.map(lambda m: -m))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from equiquant.numerics.loudness import Loudness, sample_powers
+from equiquant.numerics.statistics.loudness import Loudness, sample_powers
 
 
 def shares(*powers: float) -> list[float]:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from equiquant.numerics.affine import INT_TYPES, IntType, QuantParams, fake_quantize
-from equiquant.numerics.histogram import DyadicHistogram
-from equiquant.numerics.pow2 import minmse_exponent, minmse_margin, nonoverflow_exponent, squared_errors
+from equiquant.numerics.calibration.pow2 import minmse_exponent, minmse_margin, nonoverflow_exponent, squared_errors
+from equiquant.numerics.statistics.histogram import DyadicHistogram
 
 INT8, UINT8, INT16 = INT_TYPES["int8"], INT_TYPES["uint8"], INT_TYPES["int16"]
 

@@ -5,9 +5,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from equiquant.numerics.range_curve import tensor_curve, weight_curve
-from equiquant.numerics.range_noise import RangeNoise, WeightRange
-from equiquant.numerics.range_stage import RangeStage
+from equiquant.numerics.ranges.curve import tensor_curve, weight_curve
+from equiquant.numerics.ranges.noise import RangeNoise, WeightRange
+from equiquant.numerics.ranges.stage import RangeStage
 from tests.numerics.range_networks import CLASSES, formula, network, tensor_formula, weight_formula
 
 Array = npt.NDArray[Any]

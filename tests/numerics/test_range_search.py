@@ -3,10 +3,10 @@ from typing import cast
 import numpy as np
 import pytest
 
-from equiquant.numerics.clipping import RangeProblem, solve_clipped
 from equiquant.numerics.descent import descend
-from equiquant.numerics.powers_of_two import solve_powers_of_two
-from equiquant.numerics.shifting import best_shifts
+from equiquant.numerics.ranges.clipping import RangeProblem, solve_clipped
+from equiquant.numerics.ranges.powers_of_two import solve_powers_of_two
+from equiquant.numerics.ranges.shifting import best_shifts
 from tests.numerics.range_networks import CLASSES, formula, network
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from equiquant.numerics.affine import INT_TYPES, fake_quantize, params_from_range
-from equiquant.numerics.entropy import entropy_range
-from equiquant.numerics.histogram import DyadicHistogram
-from equiquant.numerics.mse import mse_range
-from equiquant.numerics.percentile import percentile_range
+from equiquant.numerics.calibration.entropy import entropy_range
+from equiquant.numerics.calibration.mse import mse_range
+from equiquant.numerics.calibration.percentile import percentile_range
+from equiquant.numerics.statistics.histogram import DyadicHistogram
 
 RNG = np.random.default_rng(0)
 LAPLACE = RNG.laplace(size=50_000).astype(np.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from equiquant.numerics.rank_one import rank_one
+from equiquant.numerics.scales.rank_one import rank_one
 
 
 def test_a_product_is_found_again() -> None:

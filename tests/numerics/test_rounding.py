@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from equiquant.numerics import lattice_search
-from equiquant.numerics.moments import Moments
-from equiquant.numerics.rounding import damped, regress, ridged, round_rows
+from equiquant.numerics.layers import lattice_search
+from equiquant.numerics.layers.moments import Moments
+from equiquant.numerics.layers.rounding import damped, regress, ridged, round_rows
 
 
 def correlated(groups: int, size: int, samples: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +142,7 @@ def direct(
 
 @pytest.mark.parametrize("block", [1, 10**9])
 def test_moments_are_what_they_are_defined_to_be(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    from equiquant.numerics import moments as module
+    from equiquant.numerics.layers import moments as module
 
     monkeypatch.setattr(module, "BLOCK_BYTES", block)
     rng = np.random.default_rng(5)

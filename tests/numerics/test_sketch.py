@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equiquant.numerics import sketch
-from equiquant.numerics.sketch import MagnitudeCounts, SketchBuilder
+from equiquant.numerics.statistics import sketch
+from equiquant.numerics.statistics.sketch import MagnitudeCounts, SketchBuilder
 
 
 def counted(parts: Any) -> MagnitudeCounts:

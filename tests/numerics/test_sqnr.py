@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equiquant.numerics import sqnr
-from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures, mean_db, mean_noise_db
+from equiquant.numerics.statistics import sqnr
+from equiquant.numerics.statistics.sqnr import ErrorAccumulator, ErrorFigures, mean_db, mean_noise_db
 
 
 def f32(values: Any) -> Any:

@@ -3,8 +3,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from equiquant.numerics.sketch import MagnitudeSketch, SketchBuilder
-from equiquant.numerics.tail import beyond, untold
+from equiquant.numerics.statistics.sketch import MagnitudeSketch, SketchBuilder
+from equiquant.numerics.statistics.tail import beyond, untold
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 CHANNELS = 4000

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from equiquant import quantize
-from equiquant.pipeline.splitting import held_back
+from equiquant.pipeline.measuring.splitting import held_back
 from tests.canonical.support import proto, weights
 
 DATA = np.random.default_rng(0).standard_normal((16, 3, 6, 6)).astype(np.float32)

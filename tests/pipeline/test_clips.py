@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from equiquant import equalize, quantize
-from equiquant.pipeline.splitting import alternate
+from equiquant.pipeline.measuring.splitting import alternate
 from tests.canonical.support import error, proto, run, weights
 
 PLAIN: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest"}
@@ -55,8 +55,8 @@ def test_a_float_model_is_kept_on_larger_samples_too(method: str) -> None:
 
 def test_what_only_the_first_samples_show_would_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """The seeded fault: with the bounds of the first half and no margin, the second half changes."""
-    monkeypatch.setattr("equiquant.pipeline.clip_reach.WIDE_MARGIN", 0.02)
-    monkeypatch.setattr("equiquant.pipeline.clip_reach.FEW_SAMPLES", 0)
+    monkeypatch.setattr("equiquant.pipeline.scales.clip_reach.WIDE_MARGIN", 0.02)
+    monkeypatch.setattr("equiquant.pipeline.scales.clip_reach.FEW_SAMPLES", 0)
     source, samples = network()
     result = equalize(source, data=samples[:4], method="pairwise")
     found = changes(source, result.model, samples[:, None])
@@ -131,7 +131,7 @@ def test_it_is_proven_on_no_sample_that_the_scales_were_not_found_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where one feed is all that can be afforded a second may drive the channels farther."""
-    monkeypatch.setattr("equiquant.pipeline.judging.MACS_PER_SECOND", 1.0)
+    monkeypatch.setattr("equiquant.pipeline.measuring.judging.MACS_PER_SECOND", 1.0)
     source, samples = network()
     samples = samples[:4] * 10
     samples[alternate(2)[0]] /= 10
@@ -144,8 +144,8 @@ def test_it_is_proven_on_no_sample_that_the_scales_were_not_found_on(
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_soft_has_to_measure_best_of_a_large_model_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equiquant.pipeline.equalizing.LARGE", 0)
-    monkeypatch.setattr("equiquant.pipeline.equalizing.CLEAR_DB", -100.0)  # the prediction decides
+    monkeypatch.setattr("equiquant.pipeline.scales.equalizing.LARGE", 0)
+    monkeypatch.setattr("equiquant.pipeline.scales.equalizing.CLEAR_DB", -100.0)  # the prediction decides
     source, samples = network()
     found = [quantize(source, data=samples, preset="a8w8", clip_mode=mode).report for mode in ("exact", "soft")]
     assert [[t["method"] for t in f.equalization.get("trials", ())][-1:] for f in found] == [[], ["soft"]]

@@ -36,7 +36,7 @@ def test_a_target_judged_by_few_is_warned_of(count: int, batch: int, says: str |
 def test_a_network_that_is_measured_on_little_of_what_there_is_asks_for_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("equiquant.pipeline.judging.TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr("equiquant.pipeline.measuring.judging.TRIAL_SECONDS", 0.0)
     model = proto("c = Conv(x, w) r = Relu(c) y = Conv(r, v)", "float[N,3,6,6] x", "float[N,5,6,6] y", WEIGHTS)
     data = np.random.default_rng(0).standard_normal((16, 3, 6, 6)).astype(np.float32)
     report = quantize(model, data=data, preset="a8w8", target_sqnr=20.0).report

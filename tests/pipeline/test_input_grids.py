@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from equiquant import quantize
-from equiquant.pipeline.splitting import alternate
+from equiquant.pipeline.measuring.splitting import alternate
 from tests.canonical.support import proto, weights
 
 STEP = 1 / 128

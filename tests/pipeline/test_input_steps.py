@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from equiquant import quantize
-from equiquant.numerics.tail import FEW_VALUES
+from equiquant.numerics.statistics.tail import FEW_VALUES
 from tests.canonical.support import proto, weights
 
 Array = npt.NDArray[Any]

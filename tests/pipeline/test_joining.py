@@ -10,7 +10,7 @@ import pytest
 
 from equiquant import quantize
 from equiquant.graph.decisions import decision_values
-from equiquant.numerics.sqnr import decibels
+from equiquant.numerics.statistics.sqnr import decibels
 from equiquant.results import Result
 from tests.canonical.support import run
 from tests.qdq.support import noise, parse
@@ -80,7 +80,7 @@ def test_a_file_of_statistics_alone_decides_as_its_samples_did(tail: str, tmp_pa
 
 @pytest.mark.filterwarnings("ignore:Only")
 def test_without_it_the_scores_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equiquant.pipeline.joining.LOST_DB", -np.inf)
+    monkeypatch.setattr("equiquant.pipeline.network.joining.LOST_DB", -np.inf)
     model = _detector("y = Concat<axis=1>(a, s)", boxes=100.0)
     assert min(_parts_db(model, _quantize(model)).values()) < 5
 

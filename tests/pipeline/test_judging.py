@@ -8,9 +8,9 @@ import pytest
 from equiquant.calibrate import SampleView, open_samples
 from equiquant.graph.edit import infer_shapes
 from equiquant.io import input_specs, load_model
-from equiquant.numerics.sqnr import mean_noise_db
-from equiquant.pipeline.judging import Judge, Yardstick
-from equiquant.pipeline.splitting import alternate, held_back
+from equiquant.numerics.statistics.sqnr import mean_noise_db
+from equiquant.pipeline.measuring.judging import Judge, Yardstick
+from equiquant.pipeline.measuring.splitting import alternate, held_back
 from equiquant.recipe import Recipe, preset
 from tests.canonical.support import proto, weights
 

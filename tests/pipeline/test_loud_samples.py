@@ -11,7 +11,7 @@ import pytest
 from equiquant import quantize
 from equiquant.calibrate import SampleView, open_samples
 from equiquant.io import input_specs, load_model
-from equiquant.pipeline.judging import Yardstick
+from equiquant.pipeline.measuring.judging import Yardstick
 from equiquant.recipe import preset
 from tests.canonical.support import proto, weights
 

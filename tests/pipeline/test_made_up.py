@@ -10,7 +10,7 @@ import pytest
 
 from equiquant import equalize, preset, quantize
 from equiquant.calibrate import load_stats, open_samples
-from equiquant.calibrate.synthetic import SYNTHETIC_SAMPLES
+from equiquant.calibrate.made_up.synthetic import SYNTHETIC_SAMPLES
 from equiquant.io import input_specs
 from equiquant.pipeline.opening import known_inputs
 from tests.backward.support import noise, parse

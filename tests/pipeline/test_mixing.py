@@ -295,8 +295,8 @@ def test_a_target_without_a_layer_to_raise_is_refused(data: Any, told: str, rais
 
 
 def test_a_reversed_sensitivity_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    from equiquant.pipeline import mixing
-    from equiquant.pipeline.weighing import Weighing
+    from equiquant.pipeline.refinement import mixing
+    from equiquant.pipeline.refinement.weighing import Weighing
 
     class Reversed(Weighing):
         def _measured(self, layer: Any, precision: str) -> float:

@@ -21,7 +21,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Any:
     def refuse(*_: Any, **__: Any) -> Any:
         raise ModelError("no kernel for that")
 
-    monkeypatch.setattr("equiquant.pipeline.solving.measure_gains", refuse)
+    monkeypatch.setattr("equiquant.pipeline.scales.solving.measure_gains", refuse)
     nodes = "a = Conv(x, w1) r = Relu(a) y = Conv(r, w2)"
     constants = weights(w1=(8, 3, 1, 1), w2=(4, 8, 1, 1))
     constants["w1"] *= np.float32(4.0) ** np.arange(-4, 4, dtype=np.float32).reshape(8, 1, 1, 1)

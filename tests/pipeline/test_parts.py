@@ -10,7 +10,7 @@ import pytest
 
 from equiquant import compare, quantize
 from equiquant.cli import main
-from equiquant.numerics.sqnr import ErrorFigures
+from equiquant.numerics.statistics.sqnr import ErrorFigures
 from equiquant.verify import OutputQuality
 from tests.canonical.support import proto, run, weights
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from equiquant import quantize
-from equiquant.pipeline import equalizing
+from equiquant.pipeline.scales import equalizing
 from equiquant.verify import Proof, apply_proven
 from tests.canonical.support import proto, weights
 

@@ -15,9 +15,9 @@ from equiquant.calibrate import SampleView, load_stats, open_samples
 from equiquant.canonical import canonicalize
 from equiquant.equalization import EqualizationPlan, find_classes
 from equiquant.io import input_specs, load_model
-from equiquant.pipeline.judging import Judge
-from equiquant.pipeline.solving import solve
-from equiquant.pipeline.splitting import alternate
+from equiquant.pipeline.measuring.judging import Judge
+from equiquant.pipeline.measuring.splitting import alternate
+from equiquant.pipeline.scales.solving import solve
 from equiquant.recipe import preset
 from equiquant.report.page import page
 from equiquant.target import survey

@@ -96,7 +96,7 @@ def test_what_judges_candidates_is_made_only_where_there_are_some(
 ) -> None:
     options: dict[str, Any] = {"preset": "a8w8", "calibration_cache": tmp_path / "stats"}
     quantize(MODEL, data=DATA, **options)
-    monkeypatch.setattr("equiquant.pipeline.equalizing.Judge", None)
+    monkeypatch.setattr("equiquant.pipeline.scales.equalizing.Judge", None)
     for data in (None, DATA):
         quantize(MODEL, data=data, **options)
 
@@ -123,7 +123,7 @@ def test_biases_are_corrected_without_data_by_the_means_of_the_file(
         plain, told = outcome(cache, **options)
         assert reason in told
         assert corrected < 0.5 * plain
-    monkeypatch.setattr("equiquant.pipeline.refining.MEANS_DB", -100.0)
+    monkeypatch.setattr("equiquant.pipeline.refinement.refining.MEANS_DB", -100.0)
     assert outcome(file)[0] > 2 * corrected
     assert "are left without: they stay" in outcome(file)[1]
 

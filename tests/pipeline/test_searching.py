@@ -16,7 +16,7 @@ import pytest
 from equiquant import quantize, search
 from equiquant.cli import main
 from equiquant.errors import DataError, EquiQuantError, OptionError
-from equiquant.pipeline import searching
+from equiquant.pipeline.search import searching
 from tests.canonical.support import proto, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

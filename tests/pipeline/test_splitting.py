@@ -9,7 +9,7 @@ import pytest
 
 from equiquant import quantize
 from equiquant.io import load_model
-from equiquant.pipeline.splitting import alternate, held_back
+from equiquant.pipeline.measuring.splitting import alternate, held_back
 from equiquant.verify import compare_models
 from tests.canonical.support import proto, run, weights
 

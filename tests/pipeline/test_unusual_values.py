@@ -195,7 +195,7 @@ def test_where_the_optimizer_of_onnxruntime_fails_the_model_comes_with_a_warning
     def fails(*_: Any) -> None:
         raise ModelError("onnxruntime cannot run the model: no such kernel.")
 
-    monkeypatch.setattr("equiquant.pipeline.kernels.kernel_sqnr_db", fails)
+    monkeypatch.setattr("equiquant.pipeline.telling.kernels.kernel_sqnr_db", fails)
     model = network([], [output(TensorProto.FLOAT, [1, 6, 8, 8], "s")])
     with pytest.warns(UserWarning, match=r"graph optimizations fail on it .*ORT_DISABLE_ALL"):
         result = quantize(model, data=SAMPLES, preset="a8w8")

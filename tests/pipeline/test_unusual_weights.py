@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from equiquant import Result, quantize
 from equiquant.errors import ModelError
 from equiquant.numerics.affine import INT_TYPES
-from equiquant.numerics.blocks import block_steps
+from equiquant.numerics.layers.blocks import block_steps
 
 pytestmark = pytest.mark.filterwarnings("ignore:As onnxruntime runs the model")  # tests/test_kernels.py is about that
 

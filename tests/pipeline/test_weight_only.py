@@ -15,8 +15,8 @@ from equiquant import quantize
 from equiquant.cli import main
 from equiquant.errors import ModelError, OptionError
 from equiquant.numerics.affine import INT_TYPES
-from equiquant.numerics.blocks import block_steps, round_blocks
-from equiquant.numerics.rounding import round_rows
+from equiquant.numerics.layers.blocks import block_steps, round_blocks
+from equiquant.numerics.layers.rounding import round_rows
 from tests.canonical.support import proto, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:As onnxruntime runs the model")  # tests/test_kernels.py is about that

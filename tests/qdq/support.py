@@ -18,7 +18,7 @@ from equiquant.calibrate.stats import TensorRecord, TensorStats
 from equiquant.graph.edit import infer_shapes
 from equiquant.io.runtime import Runner
 from equiquant.io.upgrade import upgrade_opset
-from equiquant.numerics.histogram import DyadicHistogram
+from equiquant.numerics.statistics.histogram import DyadicHistogram
 from equiquant.recipe import Recipe
 from equiquant.target import QuantPlan
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from equiquant.io import Runner
-from equiquant.numerics.patches import Patches
+from equiquant.numerics.layers.patches import Patches
 from equiquant.refine.forms import Form, form_of
 from tests.qdq.support import noise
 

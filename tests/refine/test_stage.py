@@ -15,12 +15,12 @@ from onnx import numpy_helper
 
 from equiquant import QuantizationConfig, quantize
 from equiquant.errors import OptionError
-from equiquant.pipeline.splitting import held_back
+from equiquant.pipeline.measuring.splitting import held_back
 from equiquant.refine import Refined
 from tests.canonical.support import proto, weights
 from tests.refine.test_refine import chain, images
 
-STAGE = importlib.import_module("equiquant.pipeline.refining")
+STAGE = importlib.import_module("equiquant.pipeline.refinement.refining")
 SETTINGS: dict[str, Any] = {"preset": "a8w8", "cle": False, "calibration": "minmax"}
 
 

@@ -14,8 +14,8 @@ from equiquant import target
 from equiquant.calibrate.stats import TensorRecord, TensorStats
 from equiquant.errors import DataError
 from equiquant.numerics.affine import QuantParams, fake_quantize
-from equiquant.numerics.chosen_ranges import ChosenRanges
-from equiquant.numerics.histogram import DyadicHistogram
+from equiquant.numerics.ranges.chosen import ChosenRanges
+from equiquant.numerics.statistics.histogram import DyadicHistogram
 from equiquant.recipe import preset
 from equiquant.target import QuantPlan
 from tests.qdq.support import Array, noise, parse

@@ -285,7 +285,7 @@ def test_a_bias_that_correction_adds_keeps_within_the_limits(kept: bool, monkeyp
     model = ir.to_proto(parse(LATE, 17, **weights))
     data = [noise(1, 2, 8, 8, seed=k, scale=30.0) for k in range(1, 25)]
     recipe = preset("xint8", cle=False, weight_rounding="nearest", bias_correction=True)
-    monkeypatch.setattr("equiquant.pipeline.refining._choose", lambda trials: trials[-1])
+    monkeypatch.setattr("equiquant.pipeline.refinement.refining._choose", lambda trials: trials[-1])
     made = quantize_model(model, data=data, preset=recipe).model
     assert sum(len(node.input) == 3 for node in made.graph.node if node.op_type == "Conv") == 2
     assert (violations(made) == []) == kept

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from equiquant.calibrate.feeds import CountedFeed
+from equiquant.calibrate.data.feeds import CountedFeed
 from equiquant.errors import DataError, ModelError
 from equiquant.verify import Reference, compared_values
 from equiquant.verify import pairs as module

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from equiquant.numerics.sqnr import decibels
+from equiquant.numerics.statistics.sqnr import decibels
 from equiquant.verify.varied import LEAST, Varied
 
 RNG = np.random.default_rng(0)

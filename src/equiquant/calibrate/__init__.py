@@ -3,12 +3,12 @@
 from equiquant.calibrate.accumulate import Wanted
 from equiquant.calibrate.checkpoint import Checkpoint
 from equiquant.calibrate.collect import collect
-from equiquant.calibrate.distilling import Distilled
-from equiquant.calibrate.files import DATA_SUFFIXES
+from equiquant.calibrate.data.files import DATA_SUFFIXES
+from equiquant.calibrate.data.stream import SampleStream, SampleView, open_samples
 from equiquant.calibrate.fingerprint import model_hash
+from equiquant.calibrate.made_up.distilling import Distilled
 from equiquant.calibrate.stats import AppliedScales, TensorRecord, TensorStats
 from equiquant.calibrate.store import check_model, load_stats, save_stats
-from equiquant.calibrate.stream import SampleStream, SampleView, open_samples
 
 __all__ = [
     "DATA_SUFFIXES",

@@ -22,11 +22,11 @@ from equiquant.calibrate.channels import ChannelBuilder
 from equiquant.calibrate.stats import TensorRecord
 from equiquant.errors import DataError
 from equiquant.numerics.affine import INT_TYPES, IntType
-from equiquant.numerics.entropy import entropy_cuts
-from equiquant.numerics.extremes import CACHED, extremes
-from equiquant.numerics.histogram import DyadicHistogram, HistogramBuilder
-from equiquant.numerics.pow2 import minmse_exponent
-from equiquant.numerics.sketch import SketchBuilder
+from equiquant.numerics.calibration.entropy import entropy_cuts
+from equiquant.numerics.calibration.pow2 import minmse_exponent
+from equiquant.numerics.statistics.extremes import CACHED, extremes
+from equiquant.numerics.statistics.histogram import DyadicHistogram, HistogramBuilder
+from equiquant.numerics.statistics.sketch import SketchBuilder
 from equiquant.recipe import Recipe
 
 __all__ = ["HISTOGRAM_LIMIT", "Accumulator", "Wanted"]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import CountedFeed, Feed, batch_size
+from equiquant.calibrate.data.feeds import CountedFeed, Feed, batch_size
 from equiquant.errors import ModelError
 from equiquant.graph.query import values_by_name
 from equiquant.io.runtime import InputSpec, Runner

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.calibrate.stats import ChannelSums
-from equiquant.numerics.exact_sum import ExactSum
-from equiquant.numerics.extremes import CACHED, extremes
+from equiquant.numerics.statistics.exact_sum import ExactSum
+from equiquant.numerics.statistics.extremes import CACHED, extremes
 
 __all__ = ["ChannelBuilder"]
 

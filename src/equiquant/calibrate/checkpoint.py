@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from equiquant.calibrate.feeds import Feed
+from equiquant.calibrate.data.feeds import Feed
 from equiquant.calibrate.fingerprint import FeedHash
 from equiquant.calibrate.stats import TensorStats
 from equiquant.calibrate.store import read_stats, save_stats

@@ -16,10 +16,10 @@ import onnx_ir as ir
 from equiquant.calibrate.accumulate import HISTOGRAM_LIMIT, Accumulator, Wanted
 from equiquant.calibrate.batches import batches, default_memory_limit, safe_batch, split_by_memory
 from equiquant.calibrate.checkpoint import ALL, Checkpoint
-from equiquant.calibrate.feeds import Feed
+from equiquant.calibrate.data.feeds import Feed
+from equiquant.calibrate.data.stream import SampleStream, SampleView
 from equiquant.calibrate.methods import needs_histogram
 from equiquant.calibrate.stats import TensorRecord, TensorStats
-from equiquant.calibrate.stream import SampleStream, SampleView
 from equiquant.calibrate.workers import Workers
 from equiquant.io.memory import release_memory
 from equiquant.io.runtime import Runner, input_specs

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import Feed
+from equiquant.calibrate.data.feeds import Feed
 from equiquant.errors import ModelError
 from equiquant.graph.query import constant, opset
 from equiquant.io.upgrade import upgrade_opset

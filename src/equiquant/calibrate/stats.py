@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from equiquant.errors import DataError
 from equiquant.numerics.affine import IntType
-from equiquant.numerics.chosen_ranges import ChosenRanges
-from equiquant.numerics.exact_sum import ExactSum
-from equiquant.numerics.figures import ChannelFigures
-from equiquant.numerics.histogram import DyadicHistogram
-from equiquant.numerics.sketch import MagnitudeCounts, MagnitudeSketch
+from equiquant.numerics.ranges.chosen import ChosenRanges
+from equiquant.numerics.statistics.exact_sum import ExactSum
+from equiquant.numerics.statistics.figures import ChannelFigures
+from equiquant.numerics.statistics.histogram import DyadicHistogram
+from equiquant.numerics.statistics.sketch import MagnitudeCounts, MagnitudeSketch
 
 __all__ = ["AppliedScales", "ChannelSums", "TensorRecord", "TensorStats", "Votes"]
 

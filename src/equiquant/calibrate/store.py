@@ -17,9 +17,9 @@ import numpy.typing as npt
 from equiquant.calibrate.stats import AppliedScales, ChannelSums, TensorRecord, TensorStats
 from equiquant.errors import DataError, first_line
 from equiquant.io.places import replacing
-from equiquant.numerics.chosen_ranges import ChosenRanges
-from equiquant.numerics.histogram import BINS, DyadicHistogram
-from equiquant.numerics.sketch import MagnitudeCounts
+from equiquant.numerics.ranges.chosen import ChosenRanges
+from equiquant.numerics.statistics.histogram import BINS, DyadicHistogram
+from equiquant.numerics.statistics.sketch import MagnitudeCounts
 
 __all__ = ["FORMAT", "check_model", "load_stats", "read_stats", "save_stats"]
 

@@ -17,7 +17,7 @@ from typing import Self
 
 from equiquant.calibrate.accumulate import Accumulator
 from equiquant.calibrate.batches import joined
-from equiquant.calibrate.feeds import Feed, batch_size, filling, told_feeds
+from equiquant.calibrate.data.feeds import Feed, batch_size, filling, told_feeds
 from equiquant.calibrate.stats import TensorRecord
 from equiquant.io.runtime import Runner
 

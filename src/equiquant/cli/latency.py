@@ -27,7 +27,7 @@ def latencies(shapes: Mapping[str, Sequence[int]], *paths: str) -> tuple[int, li
     Raises:
         ModelError: onnxruntime cannot run a model.
     """
-    from equiquant.calibrate.sample_axis import sample_count
+    from equiquant.calibrate.data.sample_axis import sample_count
     from equiquant.io import Runner
 
     samples, taken = 1, []

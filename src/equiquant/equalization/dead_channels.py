@@ -27,8 +27,8 @@ from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of
 from equiquant.graph import query
 from equiquant.io import unload
-from equiquant.numerics.coupling import grouped
-from equiquant.numerics.figures import ChannelFigures
+from equiquant.numerics.scales.coupling import grouped
+from equiquant.numerics.statistics.figures import ChannelFigures
 
 __all__ = ["awakened"]
 

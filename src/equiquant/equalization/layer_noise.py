@@ -21,10 +21,10 @@ from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of
 from equiquant.equalization.quantizer_model import QuantizerModel
 from equiquant.graph import query
-from equiquant.numerics.figures import ChannelFigures
-from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
-from equiquant.numerics.range_noise import COHERENCE
-from equiquant.numerics.rank_one import rank_one
+from equiquant.numerics.ranges.noise import COHERENCE
+from equiquant.numerics.scales.noise import NoiseTerm, TensorNoise, WeightNoise
+from equiquant.numerics.scales.rank_one import rank_one
+from equiquant.numerics.statistics.figures import ChannelFigures
 
 __all__ = ["BIAS_LEFT", "LEAST_BIAS_GAIN", "constant_term", "layer_terms", "operands"]
 

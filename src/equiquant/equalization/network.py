@@ -8,8 +8,8 @@ from equiquant.equalization.builder import Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.graph import query
 from equiquant.io import unload
-from equiquant.numerics.coupling import Coupling, magnitudes
 from equiquant.numerics.parallel import parallel
+from equiquant.numerics.scales.coupling import Coupling, magnitudes
 
 __all__ = ["coupling_of", "couplings"]
 

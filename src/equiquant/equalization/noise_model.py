@@ -24,13 +24,13 @@ from equiquant.equalization.quantizer_model import QuantizerModel
 from equiquant.equalization.saturation import UNLIMITED, saturation
 from equiquant.graph import query
 from equiquant.graph.bounds import value_bounds
-from equiquant.numerics.coupling import grouped
-from equiquant.numerics.figures import ChannelFigures
-from equiquant.numerics.noise import NoiseTerm, TensorNoise, WeightNoise
 from equiquant.numerics.parallel import parallel
-from equiquant.numerics.range_noise import COHERENCE, RangeNoise, WeightRange
-from equiquant.numerics.sketch import MagnitudeSketch
-from equiquant.numerics.tail import beyond, untold
+from equiquant.numerics.ranges.noise import COHERENCE, RangeNoise, WeightRange
+from equiquant.numerics.scales.coupling import grouped
+from equiquant.numerics.scales.noise import NoiseTerm, TensorNoise, WeightNoise
+from equiquant.numerics.statistics.figures import ChannelFigures
+from equiquant.numerics.statistics.sketch import MagnitudeSketch
+from equiquant.numerics.statistics.tail import beyond, untold
 
 __all__ = ["Sketches", "cut_ends", "noise_terms", "range_terms"]
 

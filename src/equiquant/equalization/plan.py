@@ -13,15 +13,15 @@ from equiquant.equalization.builder import Slot
 from equiquant.equalization.classes import ScaleClasses
 from equiquant.equalization.network import coupling_of, couplings
 from equiquant.graph import query
-from equiquant.numerics.chosen_ranges import ChosenRanges
-from equiquant.numerics.clipping import solve_clipped
-from equiquant.numerics.global_solver import solve_global
-from equiquant.numerics.noise import NoiseTerm
-from equiquant.numerics.pairwise import DEAD, solve_pairwise
 from equiquant.numerics.parallel import parallel
-from equiquant.numerics.powers_of_two import solve_powers_of_two
-from equiquant.numerics.range_curve import tensor_curve, weight_curve
-from equiquant.numerics.range_noise import RangeNoise, WeightRange
+from equiquant.numerics.ranges.chosen import ChosenRanges
+from equiquant.numerics.ranges.clipping import solve_clipped
+from equiquant.numerics.ranges.curve import tensor_curve, weight_curve
+from equiquant.numerics.ranges.noise import RangeNoise, WeightRange
+from equiquant.numerics.ranges.powers_of_two import solve_powers_of_two
+from equiquant.numerics.scales.global_solver import solve_global
+from equiquant.numerics.scales.noise import NoiseTerm
+from equiquant.numerics.scales.pairwise import DEAD, solve_pairwise
 
 __all__ = [
     "Bounds",

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.numerics.noise import NoiseTerm, TensorNoise
-from equiquant.numerics.range_noise import RangeNoise
+from equiquant.numerics.ranges.noise import RangeNoise
+from equiquant.numerics.scales.noise import NoiseTerm, TensorNoise
 
 __all__ = ["Groups", "join_ranges", "share_ranges"]
 

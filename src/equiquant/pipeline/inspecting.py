@@ -15,17 +15,17 @@ import onnx_ir as ir
 
 from equiquant import calibrate, target
 from equiquant.calibrate import SampleStream, SampleView
-from equiquant.calibrate.feeds import batch_size
+from equiquant.calibrate.data.feeds import batch_size
 from equiquant.equalization import LayerSpread, ScaleClasses, find_classes, plan_global, spread
 from equiquant.equalization.builder import ClipSite
 from equiquant.errors import DataError, EquiQuantError
 from equiquant.graph import query
 from equiquant.io import LoadedModel, input_specs
-from equiquant.numerics.noise import NoiseTerm, objective
-from equiquant.numerics.sqnr import decibels
-from equiquant.pipeline.folding import canonical_form, hardware_form
-from equiquant.pipeline.judging import affordable_feeds
-from equiquant.pipeline.solving import solve
+from equiquant.numerics.scales.noise import NoiseTerm, objective
+from equiquant.numerics.statistics.sqnr import decibels
+from equiquant.pipeline.measuring.judging import affordable_feeds
+from equiquant.pipeline.network.folding import canonical_form, hardware_form
+from equiquant.pipeline.scales.solving import solve
 from equiquant.recipe import Recipe
 from equiquant.report import Held, LayerOutlook, Outlook, TensorOutlook
 

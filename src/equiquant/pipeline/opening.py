@@ -12,14 +12,14 @@ import numpy as np
 
 from equiquant import calibrate
 from equiquant.calibrate import SampleStream
-from equiquant.calibrate.feeds import batch_size
-from equiquant.calibrate.sample_axis import batch_input
+from equiquant.calibrate.data.feeds import batch_size
+from equiquant.calibrate.data.sample_axis import batch_input
 from equiquant.decisions import Decision
 from equiquant.errors import DataError
 from equiquant.graph.randomness import refuse_random
 from equiquant.io import Feed, LoadedModel, input_specs
 from equiquant.io.runtime import InputSpec
-from equiquant.numerics.histogram import DyadicHistogram
+from equiquant.numerics.statistics.histogram import DyadicHistogram
 from equiquant.pipeline.idle_options import idle_options
 from equiquant.pipeline.state import Progress, RunState
 from equiquant.recipe import ImageOptions, Recipe

@@ -16,26 +16,26 @@ from equiquant.calibrate import SampleView, TensorStats
 from equiquant.decisions import Decision
 from equiquant.equalization import Ranges
 from equiquant.io import Feed, ModelLike, input_specs, load_model, memory_managed, model_bytes, release_memory
-from equiquant.pipeline.advising import warn_of_poor_quality
-from equiquant.pipeline.calibrating import statistics
-from equiquant.pipeline.equalizing import Equalized, equalize, equalize_as
-from equiquant.pipeline.folding import canonical_form
-from equiquant.pipeline.joining import join_in_float
-from equiquant.pipeline.judging import MOST_FITTED, MOST_HELD
-from equiquant.pipeline.kernels import fit_kernels
-from equiquant.pipeline.lost_channels import warn_of_lost_channels
-from equiquant.pipeline.mixing import Mix, mix_precision
+from equiquant.pipeline.measuring.judging import MOST_FITTED, MOST_HELD
+from equiquant.pipeline.measuring.splitting import held_back
 from equiquant.pipeline.naming import follow_names, made_by
+from equiquant.pipeline.network.folding import canonical_form
+from equiquant.pipeline.network.joining import join_in_float
+from equiquant.pipeline.network.proving import check_upgrade, proof_samples, reference_kept
+from equiquant.pipeline.network.rewriting import rewrite_for_npu
 from equiquant.pipeline.opening import begun, known_inputs, recalled_statistics
-from equiquant.pipeline.proving import check_upgrade, proof_samples, reference_kept
-from equiquant.pipeline.refining import refined, refined_by_means
-from equiquant.pipeline.reporting import report_of
+from equiquant.pipeline.refinement.mixing import Mix, mix_precision
+from equiquant.pipeline.refinement.refining import refined, refined_by_means
+from equiquant.pipeline.refinement.storing import store_weights
 from equiquant.pipeline.reusing import new_scales, ranges_fit, recalled_scales, solves
-from equiquant.pipeline.rewriting import rewrite_for_npu
-from equiquant.pipeline.solving import chooses_ranges
-from equiquant.pipeline.splitting import held_back
+from equiquant.pipeline.scales.calibrating import statistics
+from equiquant.pipeline.scales.equalizing import Equalized, equalize, equalize_as
+from equiquant.pipeline.scales.solving import chooses_ranges
 from equiquant.pipeline.state import Progress, RunState
-from equiquant.pipeline.storing import store_weights
+from equiquant.pipeline.telling.advising import warn_of_poor_quality
+from equiquant.pipeline.telling.kernels import fit_kernels
+from equiquant.pipeline.telling.lost_channels import warn_of_lost_channels
+from equiquant.pipeline.telling.reporting import report_of
 from equiquant.recipe import Recipe
 from equiquant.report import Report, Stages, versions
 from equiquant.target import QuantPlan

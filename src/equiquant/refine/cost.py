@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from equiquant.numerics.lattice_search import width
+from equiquant.numerics.layers.lattice_search import width
 from equiquant.refine.layers import Layer
 from equiquant.refine.solve import positions
 

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from equiquant.graph.query import attribute, static_shape
 from equiquant.graph.windows import window
-from equiquant.numerics.patches import Patches
+from equiquant.numerics.layers.patches import Patches
 
 __all__ = ["Form", "form_of"]
 

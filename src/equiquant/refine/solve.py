@@ -28,9 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
-from equiquant.numerics.moments import Moments
+from equiquant.numerics.layers.moments import Moments
+from equiquant.numerics.layers.rounding import damped, regress, ridged, round_rows
 from equiquant.numerics.parallel import parallel
-from equiquant.numerics.rounding import damped, regress, ridged, round_rows
 from equiquant.numerics.stride import coprime_stride
 from equiquant.refine.layers import Layer
 from equiquant.refine.means import InputMean

@@ -24,8 +24,8 @@ from equiquant.graph.bounds import value_bounds
 from equiquant.graph.query import attribute, constant, sole_consumer, values_by_name
 from equiquant.hardware import is_hardware_factor
 from equiquant.numerics.affine import QuantParams
-from equiquant.numerics.chosen_ranges import ChosenRanges
 from equiquant.numerics.parallel import parallel
+from equiquant.numerics.ranges.chosen import ChosenRanges
 from equiquant.recipe import Recipe
 from equiquant.target import ranges
 from equiquant.target.alignment import alignments

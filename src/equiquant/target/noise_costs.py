@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.numerics.affine import QuantParams
-from equiquant.numerics.histogram import DyadicHistogram
-from equiquant.numerics.pow2 import squared_errors
+from equiquant.numerics.calibration.pow2 import squared_errors
+from equiquant.numerics.statistics.histogram import DyadicHistogram
 from equiquant.target.ranges import Evidence
 
 __all__ = ["Cost", "Use", "from_table", "power", "relative_noise", "summed"]

@@ -24,11 +24,11 @@ from equiquant.calibrate.methods import HISTOGRAM_METHODS
 from equiquant.calibrate.stats import TensorRecord, Votes
 from equiquant.errors import DataError
 from equiquant.numerics.affine import QuantParams, params_from_range, power_of_two_params
-from equiquant.numerics.entropy import entropy_range
-from equiquant.numerics.histogram import DyadicHistogram
-from equiquant.numerics.mse import mse_range
-from equiquant.numerics.percentile import percentile_range
-from equiquant.numerics.pow2 import minmse_exponent, minmse_margin, nonoverflow_exponent
+from equiquant.numerics.calibration.entropy import entropy_range
+from equiquant.numerics.calibration.mse import mse_range
+from equiquant.numerics.calibration.percentile import percentile_range
+from equiquant.numerics.calibration.pow2 import minmse_exponent, minmse_margin, nonoverflow_exponent
+from equiquant.numerics.statistics.histogram import DyadicHistogram
 from equiquant.recipe import Recipe
 from equiquant.target.targets import Target
 

@@ -20,14 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import batch_size, numbering, of_samples, told_feeds
+from equiquant.calibrate.data.feeds import batch_size, numbering, of_samples, told_feeds
 from equiquant.errors import DataError, ModelError
 from equiquant.graph.decisions import decided_by
 from equiquant.graph.query import TEXT_KINDS, static_shape
 from equiquant.graph.randomness import refuse_random
 from equiquant.io import Feed
 from equiquant.numerics.parallel import parallel
-from equiquant.numerics.sqnr import ErrorAccumulator, ErrorFigures
+from equiquant.numerics.statistics.sqnr import ErrorAccumulator, ErrorFigures
 from equiquant.verify.equivalence import Reference
 from equiquant.verify.heard import EVERYTHING
 from equiquant.verify.integer import IntegerAgreement

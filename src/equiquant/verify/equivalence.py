@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from equiquant.calibrate.feeds import told_runs
+from equiquant.calibrate.data.feeds import told_runs
 from equiquant.graph.query import FLOAT_KINDS
 from equiquant.io import Feed, Runner
 

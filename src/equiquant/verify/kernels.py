@@ -17,7 +17,7 @@ from equiquant.graph.query import is_float
 from equiquant.graph.varying import varying
 from equiquant.io.runtime import Runner
 from equiquant.io.save import model_bytes
-from equiquant.numerics.sqnr import ErrorAccumulator
+from equiquant.numerics.statistics.sqnr import ErrorAccumulator
 
 __all__ = ["WHOLE_BELOW", "kernel_sqnr_db"]
 

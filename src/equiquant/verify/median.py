@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.numerics.loudness import Loudness, by_sample, sample_powers
-from equiquant.numerics.sqnr import ErrorAccumulator
+from equiquant.numerics.statistics.loudness import Loudness, by_sample, sample_powers
+from equiquant.numerics.statistics.sqnr import ErrorAccumulator
 
 __all__ = ["MedianSample"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.numerics.variation import Variation
+from equiquant.numerics.statistics.variation import Variation
 
 __all__ = ["Varied"]
 

@@ -1,0 +1,1 @@
+"""Running figures of streams of values, exact and mergeable, and the distance between two streams."""

@@ -1,0 +1,1 @@
+"""The walk through combinations of options, and what it judges by."""
