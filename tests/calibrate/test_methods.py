@@ -105,8 +105,8 @@ def test_statistics_in_doubt_are_counted_in_full(monkeypatch: pytest.MonkeyPatch
     survey = target.survey(model, recipe)
     stats = collect(model, open_samples(samples(2), [IMAGE], recipe), survey.calibrated, recipe)
     assert target.in_doubt(model, survey, stats, recipe) == ()  # small tensors are counted in full anyway
-    monkeypatch.setattr(importlib.import_module("equiquant.target.choose"), "HISTOGRAM_LIMIT", 1)
-    monkeypatch.setattr("equiquant.target.ranges.DOUBT", 1e9)
+    monkeypatch.setattr(importlib.import_module("equiquant.target.choosing.choose"), "HISTOGRAM_LIMIT", 1)
+    monkeypatch.setattr("equiquant.target.choosing.ranges.DOUBT", 1e9)
     doubtful = target.in_doubt(model, survey, stats, recipe)
     assert set(doubtful) == set(survey.calibrated)
     assert target.in_doubt(model, survey, stats, recipe.replace(exact_histograms=True)) == ()
@@ -126,13 +126,13 @@ def collections(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, tuple[str, .
         return found
 
     monkeypatch.setattr("equiquant.calibrate.collect", watched)
-    monkeypatch.setattr(importlib.import_module("equiquant.target.choose"), "HISTOGRAM_LIMIT", 1)
+    monkeypatch.setattr(importlib.import_module("equiquant.target.choosing.choose"), "HISTOGRAM_LIMIT", 1)
     return asked
 
 
 def test_what_the_first_samples_leave_in_doubt_is_counted_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = collections(monkeypatch)
-    monkeypatch.setattr("equiquant.target.ranges.DOUBT", 1e9)
+    monkeypatch.setattr("equiquant.target.choosing.ranges.DOUBT", 1e9)
     quantize(proto(), data=samples(11), preset="xint8", cle=False, bias_correction=False, weight_rounding="nearest")
     (first, everything), (rest, doubtful) = asked
     assert (first, rest) == (8, 3)
@@ -141,7 +141,7 @@ def test_what_the_first_samples_leave_in_doubt_is_counted_in_full(monkeypatch: p
 
 def test_a_few_samples_are_counted_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = collections(monkeypatch)
-    monkeypatch.setattr("equiquant.target.ranges.DOUBT", 1e9)
+    monkeypatch.setattr("equiquant.target.choosing.ranges.DOUBT", 1e9)
     quantize(proto(), data=samples(3), preset="xint8", cle=False, bias_correction=False, weight_rounding="nearest")
     assert [count for count, exact in asked if exact] == [3]
 
@@ -150,7 +150,7 @@ def test_what_all_samples_leave_in_doubt_is_counted_again(monkeypatch: pytest.Mo
     asked = collections(monkeypatch)
     calls = itertools.count()
     in_doubt = target.in_doubt
-    monkeypatch.setattr("equiquant.target.ranges.DOUBT", 1e9)
+    monkeypatch.setattr("equiquant.target.choosing.ranges.DOUBT", 1e9)
     monkeypatch.setattr("equiquant.target.in_doubt", lambda *given: in_doubt(*given) if next(calls) else ())
     quantize(proto(), data=samples(11), preset="xint8", cle=False, bias_correction=False, weight_rounding="nearest")
     assert [count for count, _ in asked] == [8, 3, 11]

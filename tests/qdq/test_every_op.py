@@ -9,7 +9,7 @@ import pytest
 
 from equiquant.qdq import store_unsigned
 from equiquant.recipe import Recipe, preset
-from equiquant.target.ops import OPS
+from equiquant.target.table.ops import OPS
 from tests.qdq.support import Array, noise, parse, quantize, run, sqnr
 
 

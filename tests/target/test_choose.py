@@ -55,7 +55,7 @@ def test_symmetric_ranges_center_the_zero_point() -> None:
 def test_the_signal_of_a_tensor_is_measured_once_and_only_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "g (float[1, 2, 4, 4] x) => (float[] y) { a = Conv (x, w)  b = Conv (x, v)  y = Add (a, b) }"
     power = Mock(return_value=1.0)
-    monkeypatch.setattr(importlib.import_module("equiquant.target.choose"), "power", power)
+    monkeypatch.setattr(importlib.import_module("equiquant.target.choosing.choose"), "power", power)
     far = dict.fromkeys("xy", (-1.0, 1.0)) | {"a": (-1e-4, 1e-4), "b": (-1e4, 1e4)}  # read by one Add, too far apart
     limits = _choose(parse(text, 17, w=W, v=W), far, "xint8").limits
     assert limits is not None

@@ -8,7 +8,7 @@ import pytest
 
 from equiquant import quantize, target
 from equiquant.recipe import preset
-from equiquant.target.float_regions import BETWEEN_FLOAT
+from equiquant.target.selecting.float_regions import BETWEEN_FLOAT
 from tests.qdq.support import Array, noise, parse
 
 SCALARS = {"eps": 1e-5, "half": 0.5, "one": 1.0, "third": 0.044715, "root": 0.79788, "two": 2.0}

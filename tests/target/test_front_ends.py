@@ -8,7 +8,7 @@ import pytest
 
 from equiquant import quantize, target
 from equiquant.recipe import preset
-from equiquant.target.front_ends import FRONT_END
+from equiquant.target.selecting.front_ends import FRONT_END
 from tests.qdq.support import Array, noise, parse
 
 TURNS = np.arange(16)[:, None] * np.arange(32)[None] * 2 * np.pi / 32

@@ -15,8 +15,8 @@ from equiquant.errors import ModelError
 from equiquant.graph.edit import infer_shapes
 from equiquant.recipe import preset
 from equiquant.target import Survey
-from equiquant.target.float_regions import FOR_EXCLUDED
-from equiquant.target.indices import BECOMES_INDEX
+from equiquant.target.selecting.float_regions import FOR_EXCLUDED
+from equiquant.target.selecting.indices import BECOMES_INDEX
 from tests.qdq.support import Array, noise, parse
 
 WEIGHT = noise(4, 4, 1, 1)

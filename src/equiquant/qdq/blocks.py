@@ -17,8 +17,8 @@ from equiquant.graph.edit import Names, add_initializer, remove_unread
 from equiquant.graph.query import constant, nodes_by_name, opset
 from equiquant.numerics.affine import INT_TYPES
 from equiquant.numerics.layers.blocks import block_steps, round_blocks
-from equiquant.target.blocks import BlockPlan, BlockWeight
-from equiquant.target.targets import SIXTEEN_BIT_OPSET
+from equiquant.target.selecting.blocks import BlockPlan, BlockWeight
+from equiquant.target.table.targets import SIXTEEN_BIT_OPSET
 
 __all__ = ["insert_blocks"]
 

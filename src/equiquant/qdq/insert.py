@@ -24,9 +24,9 @@ from equiquant.graph.query import constant, nodes_by_name, opset, values_by_name
 from equiquant.numerics.affine import QuantParams, fake_quantize, quantize
 from equiquant.numerics.parallel import parallel
 from equiquant.qdq.integer_clip import clip_integers
-from equiquant.target.ops import row_of
 from equiquant.target.plan import QuantPlan
-from equiquant.target.targets import PER_AXIS_OPSET, SIXTEEN_BIT_OPSET
+from equiquant.target.table.ops import row_of
+from equiquant.target.table.targets import PER_AXIS_OPSET, SIXTEEN_BIT_OPSET
 
 __all__ = ["insert"]
 

@@ -24,10 +24,10 @@ from equiquant.refine.layers import Layer, layers_of
 from equiquant.refine.means import ChannelMeans, OutputMeans, output_means
 from equiquant.refine.solve import Refinement, Solution, correct, recentre, solve
 from equiquant.refine.walk import Walk
-from equiquant.target.late_bias import LateBiases
+from equiquant.target.choosing.late_bias import LateBiases
+from equiquant.target.choosing.weights import bias_params
 from equiquant.target.plan import QuantPlan
-from equiquant.target.targets import Target
-from equiquant.target.weights import bias_params
+from equiquant.target.table.targets import Target
 
 __all__ = ["Original", "Refined", "refine", "refine_by_means"]
 

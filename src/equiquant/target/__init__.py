@@ -1,17 +1,17 @@
 """The target: what is quantized, and with which scale, zero point and type."""
 
-from equiquant.target.blocks import BlockPlan, plan_blocks
-from equiquant.target.choose import choose, counts_decide, in_doubt, missing
-from equiquant.target.final_concats import final_concats
-from equiquant.target.hardware import HARDWARE, Hardware, Shift
-from equiquant.target.layers import Layer, layers
-from equiquant.target.limits import Bound, LimitReport
-from equiquant.target.ops import moves_data
+from equiquant.target.choosing.choose import choose, counts_decide, in_doubt, missing
+from equiquant.target.choosing.limits import Bound, LimitReport
+from equiquant.target.choosing.widening import cpu_form
 from equiquant.target.plan import QuantPlan
-from equiquant.target.select import left_float, names_matched
-from equiquant.target.survey import Group, Survey, survey
-from equiquant.target.targets import Target, required_opset, target_of
-from equiquant.target.widening import cpu_form
+from equiquant.target.selecting.blocks import BlockPlan, plan_blocks
+from equiquant.target.selecting.final_concats import final_concats
+from equiquant.target.selecting.layers import Layer, layers
+from equiquant.target.selecting.select import left_float, names_matched
+from equiquant.target.selecting.survey import Group, Survey, survey
+from equiquant.target.table.hardware import HARDWARE, Hardware, Shift
+from equiquant.target.table.ops import moves_data
+from equiquant.target.table.targets import Target, required_opset, target_of
 
 __all__ = [
     "HARDWARE",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from equiquant.decisions import Decision
 from equiquant.numerics.affine import QuantParams
-from equiquant.target.limits import LimitReport
+from equiquant.target.choosing.limits import LimitReport
 
 __all__ = ["QuantPlan"]
 

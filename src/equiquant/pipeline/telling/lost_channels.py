@@ -18,7 +18,7 @@ from equiquant.graph.query import LINEAR_OPS, becomes_output, constant, label, n
 from equiquant.numerics.affine import fake_quantize
 from equiquant.pipeline.state import RunState
 from equiquant.target import QuantPlan
-from equiquant.target.ops import row_of, weight_axis
+from equiquant.target.table.ops import row_of, weight_axis
 
 __all__ = ["warn_of_lost_channels"]
 

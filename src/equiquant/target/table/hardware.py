@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from equiquant.graph.query import LINEAR_OPS
 from equiquant.recipe import Recipe
-from equiquant.target.ops import OPS
+from equiquant.target.table.ops import OPS
 
 __all__ = ["HARDWARE", "Hardware", "Shift", "hardware_of"]
 

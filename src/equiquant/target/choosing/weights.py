@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from equiquant.numerics.affine import SMALLEST_SCALE, IntType, QuantParams, params_from_range, power_of_two_params
 from equiquant.numerics.calibration.pow2 import minmse_exponent, nonoverflow_exponent
-from equiquant.target.targets import Target
+from equiquant.target.table.targets import Target
 
 __all__ = ["bias_params", "fit_weight_to_bias", "weight_params"]
 

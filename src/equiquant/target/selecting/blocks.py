@@ -15,8 +15,8 @@ import onnx_ir as ir
 from equiquant.errors import ModelError, OptionError
 from equiquant.graph.query import attribute, constant
 from equiquant.recipe import LEAST_BLOCK, Recipe
-from equiquant.target.select import IN_BODY, deselected
-from equiquant.target.targets import target_of
+from equiquant.target.selecting.select import IN_BODY, deselected
+from equiquant.target.table.targets import target_of
 
 __all__ = ["BlockPlan", "BlockWeight", "plan_blocks"]
 

@@ -16,8 +16,8 @@ import onnx_ir as ir
 from equiquant.graph.cost import multiplications
 from equiquant.graph.query import LINEAR_OPS, constant, sole_consumer
 from equiquant.numerics.affine import INT_TYPES
-from equiquant.target.ops import activation_inputs, data_outputs, row_of
-from equiquant.target.targets import Target
+from equiquant.target.table.ops import activation_inputs, data_outputs, row_of
+from equiquant.target.table.targets import Target
 
 __all__ = ["Layer", "layers", "sixteen_bit"]
 

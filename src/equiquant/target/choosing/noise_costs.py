@@ -17,7 +17,7 @@ import numpy.typing as npt
 from equiquant.numerics.affine import QuantParams
 from equiquant.numerics.calibration.pow2 import squared_errors
 from equiquant.numerics.statistics.histogram import DyadicHistogram
-from equiquant.target.ranges import Evidence
+from equiquant.target.choosing.ranges import Evidence
 
 __all__ = ["Cost", "Use", "from_table", "power", "relative_noise", "summed"]
 

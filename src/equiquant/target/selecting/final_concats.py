@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from equiquant.graph.query import constant, origin
 from equiquant.hardware import is_hardware_factor
-from equiquant.target.ops import activation_inputs, data_outputs, moves_data, row_of
-from equiquant.target.survey import Survey
+from equiquant.target.selecting.survey import Survey
+from equiquant.target.table.ops import activation_inputs, data_outputs, moves_data, row_of
 
 __all__ = ["FinalConcat", "final_concats"]
 

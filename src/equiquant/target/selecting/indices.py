@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from equiquant.graph.query import attribute, is_public
-from equiquant.target.ops import has_weight
+from equiquant.target.table.ops import has_weight
 
 __all__ = ["BECOMES_INDEX", "index_nodes"]
 

@@ -17,9 +17,9 @@ import onnx_ir as ir
 
 from equiquant.graph.input_scales import evens_out, is_from_input
 from equiquant.graph.query import constant, is_float, is_public, is_square, operands, origin, sole_consumer
-from equiquant.target.moved import moved, readers
-from equiquant.target.ops import has_weight, moves_data, row_of
-from equiquant.target.targets import Target
+from equiquant.target.selecting.moved import moved, readers
+from equiquant.target.table.ops import has_weight, moves_data, row_of
+from equiquant.target.table.targets import Target
 
 __all__ = ["BETWEEN_FLOAT", "FOR_EXCLUDED", "float_region", "for_excluded"]
 

@@ -19,13 +19,13 @@ from equiquant.graph.decisions import decision_values
 from equiquant.graph.query import attribute, constant, origin, sole_consumer, values_by_name
 from equiquant.hardware import gemm_factors, is_hardware_factor
 from equiquant.recipe import Recipe
-from equiquant.target.indices import BECOMES_INDEX, index_nodes
-from equiquant.target.layers import layers
-from equiquant.target.ops import OpRow, activation_inputs, data_outputs, has_weight, moves_data, row_of
-from equiquant.target.refusal import overridable, refusal
-from equiquant.target.select import IN_BODY, deselected, excluded, float_beside, match_names
-from equiquant.target.signs import never_negative
-from equiquant.target.targets import Target, target_of
+from equiquant.target.selecting.indices import BECOMES_INDEX, index_nodes
+from equiquant.target.selecting.layers import layers
+from equiquant.target.selecting.refusal import overridable, refusal
+from equiquant.target.selecting.select import IN_BODY, deselected, excluded, float_beside, match_names
+from equiquant.target.selecting.signs import never_negative
+from equiquant.target.table.ops import OpRow, activation_inputs, data_outputs, has_weight, moves_data, row_of
+from equiquant.target.table.targets import Target, target_of
 
 __all__ = ["Group", "Survey", "survey"]
 

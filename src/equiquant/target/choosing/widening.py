@@ -18,9 +18,9 @@ import onnx_ir as ir
 from equiquant.decisions import Decision
 from equiquant.graph.query import label
 from equiquant.numerics.affine import QuantParams
-from equiquant.target.ops import row_of
 from equiquant.target.plan import QuantPlan
-from equiquant.target.targets import Target
+from equiquant.target.table.ops import row_of
+from equiquant.target.table.targets import Target
 
 __all__ = ["cpu_form"]
 

@@ -27,16 +27,16 @@ from equiquant.numerics.affine import QuantParams
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.ranges.chosen import ChosenRanges
 from equiquant.recipe import Recipe
-from equiquant.target import ranges
-from equiquant.target.alignment import alignments
-from equiquant.target.layers import sixteen_bit
-from equiquant.target.limits import Bound, Tensor, enforce, position
-from equiquant.target.noise_costs import Cost, Use, from_table, power, relative_noise, summed
-from equiquant.target.ops import OpRow, activation_inputs, row_of, weight_axis, window_size
+from equiquant.target.choosing import ranges
+from equiquant.target.choosing.alignment import alignments
+from equiquant.target.choosing.limits import Bound, Tensor, enforce, position
+from equiquant.target.choosing.noise_costs import Cost, Use, from_table, power, relative_noise, summed
+from equiquant.target.choosing.ranges import Evidence, activation_params, union
+from equiquant.target.choosing.weights import bias_params, fit_weight_to_bias, weight_params
 from equiquant.target.plan import QuantPlan
-from equiquant.target.ranges import Evidence, activation_params, union
-from equiquant.target.survey import Group, Survey
-from equiquant.target.weights import bias_params, fit_weight_to_bias, weight_params
+from equiquant.target.selecting.layers import sixteen_bit
+from equiquant.target.selecting.survey import Group, Survey
+from equiquant.target.table.ops import OpRow, activation_inputs, row_of, weight_axis, window_size
 
 __all__ = ["choose", "counts_decide", "in_doubt", "missing"]
 

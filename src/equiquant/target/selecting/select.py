@@ -17,12 +17,12 @@ import onnx_ir as ir
 from equiquant.errors import OptionError, nearest
 from equiquant.io import is_operator
 from equiquant.recipe import Recipe
-from equiquant.target.float_regions import BETWEEN_FLOAT, FOR_EXCLUDED, float_region, for_excluded
-from equiquant.target.front_ends import FRONT_END, front_ends
-from equiquant.target.indices import index_nodes
-from equiquant.target.ops import OPS, row_of
-from equiquant.target.refusal import data_type, refusal
-from equiquant.target.targets import Target, target_of
+from equiquant.target.selecting.float_regions import BETWEEN_FLOAT, FOR_EXCLUDED, float_region, for_excluded
+from equiquant.target.selecting.front_ends import FRONT_END, front_ends
+from equiquant.target.selecting.indices import index_nodes
+from equiquant.target.selecting.refusal import data_type, refusal
+from equiquant.target.table.ops import OPS, row_of
+from equiquant.target.table.targets import Target, target_of
 
 __all__ = ["IN_BODY", "deselected", "excluded", "float_beside", "left_float", "match_names", "names_matched"]
 

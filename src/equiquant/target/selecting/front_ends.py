@@ -15,8 +15,8 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from equiquant.graph.query import LINEAR_OPS, exponent, is_public, is_square, operands, origin
-from equiquant.target.moved import moved, readers
-from equiquant.target.ops import has_weight, moves_data
+from equiquant.target.selecting.moved import moved, readers
+from equiquant.target.table.ops import has_weight, moves_data
 
 __all__ = ["FRONT_END", "front_ends"]
 

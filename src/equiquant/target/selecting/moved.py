@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from equiquant.graph.query import is_float
-from equiquant.target.ops import moves_data
+from equiquant.target.table.ops import moves_data
 
 __all__ = ["moved", "readers"]
 

@@ -30,7 +30,7 @@ from equiquant.numerics.calibration.percentile import percentile_range
 from equiquant.numerics.calibration.pow2 import minmse_exponent, minmse_margin, nonoverflow_exponent
 from equiquant.numerics.statistics.histogram import DyadicHistogram
 from equiquant.recipe import Recipe
-from equiquant.target.targets import Target
+from equiquant.target.table.targets import Target
 
 __all__ = ["Evidence", "activation_params", "in_doubt", "union"]
 

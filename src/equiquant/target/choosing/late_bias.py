@@ -10,9 +10,9 @@ import onnx_ir as ir
 from equiquant.graph.query import nodes_by_name
 from equiquant.numerics.affine import QuantParams
 from equiquant.numerics.positions import FARTHEST
-from equiquant.target.hardware import Shift
-from equiquant.target.limits import Roles, Tensor
+from equiquant.target.choosing.limits import Roles, Tensor
 from equiquant.target.plan import QuantPlan
+from equiquant.target.table.hardware import Shift
 
 __all__ = ["LateBiases"]
 

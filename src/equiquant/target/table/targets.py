@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from equiquant.errors import OptionError
 from equiquant.numerics.affine import INT_TYPES, IntType
 from equiquant.recipe import CalibrationMethod, Recipe, ScaleKind
-from equiquant.target.hardware import Hardware, Shift, hardware_of
+from equiquant.target.table.hardware import Hardware, Shift, hardware_of
 
 __all__ = ["PER_AXIS_OPSET", "SIXTEEN_BIT_OPSET", "Target", "required_opset", "target_of"]
 

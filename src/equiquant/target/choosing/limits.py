@@ -20,8 +20,8 @@ import onnx_ir as ir
 from equiquant.graph import query
 from equiquant.numerics.affine import QuantParams
 from equiquant.numerics.positions import Limit, Terms, solve_positions
-from equiquant.target.hardware import Shift
-from equiquant.target.ops import activation_inputs, data_outputs, row_of
+from equiquant.target.table.hardware import Shift
+from equiquant.target.table.ops import activation_inputs, data_outputs, row_of
 
 __all__ = ["Bound", "LimitReport", "Moved", "Roles", "Tensor", "enforce", "position"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from equiquant.target.ops import activation_inputs, data_outputs, moves_data, row_of
+from equiquant.target.table.ops import activation_inputs, data_outputs, moves_data, row_of
 
 __all__ = ["alignments"]
 

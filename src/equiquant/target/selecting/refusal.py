@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from equiquant.graph.query import attribute, constant, filled_with, infinite_constant, static_shape
-from equiquant.target.ops import OpRow, activation_inputs, data_outputs, row_of
+from equiquant.target.table.ops import OpRow, activation_inputs, data_outputs, row_of
 
 __all__ = ["data_type", "overridable", "refusal"]
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from equiquant.graph.bounds import clip_bounds
 from equiquant.graph.query import constant
-from equiquant.target.ops import activation_inputs, data_outputs, moves_data, row_of
+from equiquant.target.table.ops import activation_inputs, data_outputs, moves_data, row_of
 
 __all__ = ["never_negative"]
 

@@ -1,0 +1,1 @@
+"""What is quantized, before any statistics: which nodes and tensors, which share parameters, and which stay float."""

@@ -1,0 +1,1 @@
+"""What operators and targets are, as data: one row an operator, a target, a limit."""
