@@ -30,7 +30,7 @@ def told(model: onnx.ModelProto, data: Any = DATA, **options: Any) -> list[str]:
         warnings.simplefilter("always")
         quantize(model, None, data=data, **PLAIN | options)
     texts = [str(w.message) for w in caught]
-    heard = ("of what varies", "of the median sample")
+    heard = ("of what varies", "of the median sample", "above 0")
     return [text for text in texts if text.startswith("Only") or any(what in text for what in heard)]
 
 
@@ -156,3 +156,13 @@ def test_loud_samples_do_not_hide_that_little_is_left_of_the_others(loud: float,
     texts = told(uneven(1.0), data, preset="a8w8", calibration="minmax")
     assert len(texts) == count
     assert all("of the median sample only" in text and "Worth trying" in text for text in texts)
+
+
+@pytest.mark.parametrize(("low", "count"), [(-50, 0), (-5000, 1)])
+def test_what_is_far_below_zero_does_not_hide_that_little_is_left_of_what_is_above(low: float, count: int) -> None:
+    parameters = weights(w=(2, 3, 1, 1)) | {"b": np.array([low, -3], np.float32)}
+    parameters["w"] *= np.array([-low / 50, 1], np.float32)[:, None, None, None]
+    data = np.random.default_rng(0).standard_normal((64, 3, 6, 6)).astype(np.float32)
+    texts = told(proto("y = Conv(x, w, b)", "float[N,3,6,6] x", "float[] y", parameters), data, preset="a8w8")
+    assert len(texts) == count
+    assert all("of its few values above 0 only" in text and "Worth trying" in text for text in texts)

@@ -29,6 +29,7 @@ from equiquant.io import Feed
 from equiquant.numerics.parallel import parallel
 from equiquant.numerics.statistics.sqnr import ErrorAccumulator, ErrorFigures
 from equiquant.verify.equivalence import Reference
+from equiquant.verify.found import Found
 from equiquant.verify.heard import EVERYTHING
 from equiquant.verify.integer import IntegerAgreement
 from equiquant.verify.median import MedianSample
@@ -81,6 +82,7 @@ class OutputQuality:
         varying_db: Signal over noise where the signal is only what varies between samples, dB: below 0 it were better
             to answer the mean of the samples. None where that tells nothing, see `verify.varied`.
         median_db: Signal over noise of the median sample, dB. None where no sample is loud, see `verify.median`.
+        found_db: Signal over noise of its few values above 0, dB. None where these are not few, see `verify.found`.
     """
 
     name: str
@@ -90,6 +92,7 @@ class OutputQuality:
     parts: Mapping[str, float] = field(default_factory=dict)
     varying_db: float | None = None
     median_db: float | None = None
+    found_db: float | None = None
 
     @property
     def worst(self) -> tuple[str, float]:
@@ -106,7 +109,8 @@ class OutputQuality:
         figures = asdict(self.error)
         figures.pop("aligned_sqnr_db")  # an output is never rescaled
         told = {"top1_agreement": self.top1_agreement, "chosen": self.chosen, "parts": dict(self.parts)}
-        return {"name": self.name, **figures, "varying_db": self.varying_db, "median_db": self.median_db, **told}
+        parts = {"varying_db": self.varying_db, "median_db": self.median_db, "found_db": self.found_db}
+        return {"name": self.name, **figures, **parts, **told}
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,7 @@ class _Judge:
         own = [name for name in self._outputs if self._decided.get(name) == [name]]
         self._varied = {name: Varied() for name in own}
         self._median = {name: MedianSample() for name in own}
+        self._found = {name: Found() for name in own}
 
     def run(self, feeds: Iterable[Feed]) -> Iterator[int]:
         """Run both models over the feeds; yield the number of samples in each."""
@@ -269,6 +274,7 @@ class _Judge:
         if name in self._varied:
             self._varied[name].add(expected, samples)
             self._median[name].add(expected, output, samples)
+            self._found[name].add(expected, output)
         if expected.ndim == 2 and expected.shape[1] > 1:
             same = np.count_nonzero(expected.argmax(axis=1) == output.argmax(axis=1))
             self._agree[name][0] += int(same)
@@ -292,8 +298,9 @@ class _Judge:
             told = parts if len(parts) > 1 else {}
             varying = None if chosen or name not in self._varied else self._varied[name].decibels(error.sqnr_db)
             median = None if chosen or name not in self._median else self._median[name].decibels()
+            found = None if chosen or name not in self._found else self._found[name].decibels()
             agreeing = same / total if total else None
-            outputs.append(OutputQuality(name, error, agreeing, chosen, told, varying, median))
+            outputs.append(OutputQuality(name, error, agreeing, chosen, told, varying, median, found))
         qualities = [
             TensorQuality(p.name, p.compared, p.op_type, self._tensor_sums[p.name].figures()) for p in self._pairs
         ]

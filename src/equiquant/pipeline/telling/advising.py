@@ -21,7 +21,7 @@ MOST = 0.5  # share of the predicted noise
 
 
 def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitReport | None = None) -> None:
-    """Warn of the output of which least is left, if that is little, else if it is of the median sample or what varies.
+    """Warn of the output of which least is left, if that is little, else if it is of a part that others hide.
 
     Args:
         state: The run, finished but for its report.
@@ -33,6 +33,7 @@ def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitRepo
     if left >= POOR_DB:
         if not state.stream.synthetic:  # made-up inputs are more alike than real ones
             _warn_of_the_median(state, quality, limits)
+            _warn_of_what_is_found(state, quality, limits)
             _warn_of_what_varies(state, quality, limits)
         return
     made_up = " on made-up inputs, which says little of real ones" if state.stream.synthetic else ""
@@ -52,6 +53,19 @@ def _warn_of_the_median(state: RunState, quality: Comparison, limits: LimitRepor
         f"{output.error.sqnr_db:.1f} dB of the output '{output.name}' are left, summed over samples of which some are"
         f" more than ten times as loud as others; of the median sample only {left:.1f} dB are left, more than a tenth"
         f" of it is noise. Worth trying: {'; '.join(_advice(state, left, limits))}."
+    )
+
+
+def _warn_of_what_is_found(state: RunState, quality: Comparison, limits: LimitReport | None) -> None:
+    """Warn of an output, nearly all of it below 0, whose few values above 0 are little but noise."""
+    poorest = _poorest((o.found_db, o) for o in quality.outputs)
+    if poorest is None:
+        return
+    left, output = poorest
+    state.warn(
+        f"{output.error.sqnr_db:.1f} dB of the output '{output.name}' are left, but nearly all of it is below 0, as"
+        f" logits are where nothing is found; of its few values above 0 only {left:.1f} dB are left, more than a tenth"
+        f" of that is noise. Worth trying: {'; '.join(_advice(state, left, limits))}."
     )
 
 
