@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,23 @@ def test_what_hands_on_an_input_tells_nothing(nodes: str, names: list[str]) -> N
         one=np.array([1]),
         two=np.array([2]),
     )
+    assert computed_values(model) == names
+
+
+@pytest.mark.parametrize(
+    ("nodes", "names"),
+    [
+        ("y = Sigmoid(a)", ["a"]),
+        ("y = HardSigmoid(a)", ["a"]),
+        ("s = HardSigmoid(a) y = Mul(s, k)", ["a"]),  # as the NPU computes it
+        ("s = HardSigmoid(a) t = Reshape(s, flat) y = Mul(k, t)", ["y"]),
+        ("s = HardSigmoid(a) y = Mul(a, s)", ["y"]),  # a gate
+    ],
+)
+def test_what_is_squashed_is_decided_before(nodes: str, names: list[str]) -> None:
+    parameters: dict[str, Any] = {"k": np.array(0.999, np.float32), "flat": np.array([1, -1])}
+    text = f"g (float[1,3,6,6] x) => (float[] y) {{ a = Conv(x, w) {nodes} }}"
+    model = parse(text, w=noise(4, 3, 1, 1), **{name: value for name, value in parameters.items() if name in nodes})
     assert computed_values(model) == names
 
 

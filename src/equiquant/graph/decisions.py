@@ -21,7 +21,7 @@ from equiquant.graph.varying import SIZES, varying
 
 __all__ = ["COPYING", "MOVING", "computed_values", "decided_by", "decision_values", "rounded_values"]
 
-SQUASHING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+SQUASHING = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid"})
 MOVING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
 """Op types that only give a tensor another shape or order."""
 
@@ -57,7 +57,7 @@ def decided_by(model: ir.Model) -> dict[str, list[str]]:
     """Return, for each graph output, the names of what it was decided by; none where no number did.
 
     That is the output itself, or each part of it where a Concat joined what different operators computed; of a Softmax
-    or Sigmoid its input; of a choice the floats it is made by, which may be graph inputs.
+    or Sigmoid, hard ones too, its input; of a choice the floats it is made by, which may be graph inputs.
     """
     unlike = varying(model)
     ends = {o: (end.name or "" for value in _floats(o, unlike) for end in _decided(value)) for o in model.graph.outputs}
@@ -89,8 +89,19 @@ def _decided(value: ir.Value) -> Iterator[ir.Value]:
             for part in parts:
                 yield from _decided(part)
             return
+    node = _unscaled(node)
     source = node.inputs[0] if node is not None and node.op_type in SQUASHING and node.domain == "" else None
     yield value if source is None or source.producer() is None else source
+
+
+def _unscaled(node: ir.Node | None) -> ir.Node | None:
+    """Return the HardSigmoid that a node multiplies by one number, as the NPU does; else the node itself."""
+    if node is None or node.op_type != "Mul" or node.domain != "":
+        return node
+    factors = [factor for v in node.inputs if (factor := constant(v)) is not None and factor.size == 1]
+    makers = [maker for v in node.inputs if v is not None and (maker := v.producer()) is not None]
+    hard = next((maker for maker in makers if maker.op_type == "HardSigmoid" and maker.domain == ""), None)
+    return hard if hard is not None and factors else node
 
 
 def _copied(value: ir.Value) -> bool:

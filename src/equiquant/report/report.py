@@ -55,10 +55,10 @@ class Report:
             `equivalence_error`, `tolerance`, `moved` (classes), `rolled_back` (a list of names), `trials` (one
             `{method, sqnr_db}` per candidate; `held`: on others than it was quantized with), `objective_db` (predicted
             noise by method), `noise` (the same per term),
-            `replace_clip6_relu` (what that alone cost), `clip_sqnr_db` (what of the float output is left on samples the
-            scales were not found on, if any), `held_by_clips` (channels that keep their scale under a Clip),
-            `clip_strays` (channels that move under one, and how many of them one half of the samples drives much
-            farther than the other).
+            `replace_clip6_relu` (what that alone cost), `clip_sqnr_db` (what is left of the worst float output on
+            samples the scales were not found on, if any), `held_by_clips` (channels that keep their scale under a
+            Clip), `clip_strays` (channels that move under one, and how many of them one half of the samples drives
+            much farther than the other).
         refinement: Empty when nothing was to be refined. Keys, all optional: `trials` (one `{name, sqnr_db}` per
             candidate, first the one without), `kept` (its name), `layers`, `refined` (`weights`, `biases` or both),
             `inputs` (whose the layers were fitted to: of the `float` network, or the `quantized`), `fitted` and `held`

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ErrorAccumulator", "ErrorFigures", "decibels", "mean_db", "mean_noise_db"]
+__all__ = ["ErrorAccumulator", "ErrorFigures", "decibels", "least_db", "mean_db", "mean_noise_db"]
 
 Array = npt.NDArray[Any]
 
@@ -45,6 +45,15 @@ def decibels(signal: float, noise: float) -> float:
     if not math.isfinite(noise) or signal <= 0:
         return -math.inf
     return 10 * math.log10(signal / noise)
+
+
+def least_db(ratios: Iterable[float]) -> float:
+    """Return the least of the dB of several tensors, within ±200; 200 of none.
+
+    >>> least_db([20.0, math.inf])
+    20.0
+    """
+    return float(np.clip(min(ratios, default=BEST_DB), -BEST_DB, BEST_DB))
 
 
 def mean_db(ratios: Iterable[float]) -> float:

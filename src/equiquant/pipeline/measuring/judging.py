@@ -35,7 +35,7 @@ from equiquant.graph.cost import multiplications
 from equiquant.graph.decisions import computed_values, rounded_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.statistics.loudness import Loudness, sample_powers
-from equiquant.numerics.statistics.sqnr import ErrorAccumulator, mean_db
+from equiquant.numerics.statistics.sqnr import ErrorAccumulator, least_db, mean_db
 from equiquant.pipeline.inputs.cuts import cut_inputs, with_cut_inputs
 from equiquant.pipeline.measuring.splitting import alternate, held_back
 from equiquant.pipeline.scales.solving import chooses_ranges
@@ -127,9 +127,11 @@ class Yardstick:
             feeds: The first so many; None for all.
             changed: What becomes of a feed before it is run.
         """
-        ratios = self._ratios(model, feeds, changed)
-        lost = self._lost(ratios)
-        return self._mean([ratio for name, ratio in ratios.items() if name not in lost] or ratios.values())
+        return self._mean(self._repeated(self._ratios(model, feeds, changed)))
+
+    def worst_db(self, model: ir.Model) -> float:
+        """Return the same of the output of which least is left: what one of several is told to have lost."""
+        return least_db(self._repeated(self._ratios(model)))
 
     def quantized_sqnr_db(self, model: ir.Model) -> float:
         """Return the same of a candidate, without the outputs that rounding does not reach or that it makes infinite.
@@ -143,6 +145,11 @@ class Yardstick:
             rounded = frozenset(rounded_values(model))
             self._compared = rounded - self._lost(ratios) or rounded
         return self._mean(ratio for name, ratio in ratios.items() if name in self._compared)
+
+    def _repeated(self, ratios: Mapping[str, float]) -> list[float]:
+        """Return the ratios without those of infinite outputs that were not repeated, unless all are."""
+        lost = self._lost(ratios)
+        return [ratio for name, ratio in ratios.items() if name not in lost] or list(ratios.values())
 
     def _lost(self, ratios: Mapping[str, float]) -> set[str]:
         """Return the outputs that are infinite for the float model and were not repeated."""

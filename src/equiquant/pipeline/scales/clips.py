@@ -60,14 +60,15 @@ def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge
     state.decisions += replaced
     infer_shapes(model)
     error = reference.measure(model).error
-    damage = judge.float_sqnr_db(model)
+    damage = judge.yardstick.worst_db(model)
     state.equalization["replace_clip6_relu"] = {"replaced": len(replaced), "error": error, "sqnr_db": damage}
     if error <= state.recipe.equivalence_tolerance and damage >= SAME_DB:
         return reference
     made_up = " on made-up inputs" if state.stream.synthetic else ""
     state.warn(
         f"ReplaceClip6Relu replaced {len(replaced)} Clip(0, 6) by Relu, which changed the float function:"
-        f" {damage:.1f} dB are left before any rounding{made_up}. Set it to False to keep the function."
+        f" {damage:.1f} dB of {_of(judge.yardstick)} are left before any rounding{made_up}. Set it to False to keep the"
+        " function."
     )
     return Reference.of(model, reference.feeds)
 
@@ -139,11 +140,18 @@ def check_clips(state: RunState, model: ir.Model, equalized: ir.Model, judge: Ju
         return
     replaced = "replace_clip6_relu" in state.equalization  # the judge compares with the network before that
     with state.stages("prove"):
-        left = Yardstick(model, judge.held).sqnr_db(equalized) if replaced else judge.float_sqnr_db(equalized)
+        yardstick = Yardstick(model, judge.held) if replaced else judge.yardstick
+        left = yardstick.worst_db(equalized)
     state.equalization["clip_sqnr_db"] = left
     if left < DROWNED_DB:
         state.warn(
-            f"On samples that the scales were not found on, {left:.1f} dB of the float output are left: channels that"
+            f"On samples that the scales were not found on, {left:.1f} dB of {_of(yardstick)} are left: channels that"
             " stayed below a Clip's bound before reach it there. More samples, or --clip-mode per_channel, keep the"
             " function."
         )
+
+
+def _of(yardstick: Yardstick) -> str:
+    """Return what the least of some figures is said of."""
+    count = len(yardstick.names)
+    return "the float output" if count == 1 else f"the worst of {count} float outputs"
