@@ -42,3 +42,18 @@ def test_latency_is_that_of_samples_as_calibration_counts_them(
     onnx.save(model, tmp_path / "m.onnx")
     shapes = {i.name: [d.dim_value or 5 for d in i.type.tensor_type.shape.dim] for i in model.graph.input}
     assert latencies(shapes, str(tmp_path / "m.onnx"))[0] == counted
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_samples_of_which_little_is_left_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = np.tile(DATA, (4, 1, 1, 1)) * np.geomspace(1, 1 / 100, 16, dtype=np.float32)[:, None, None, None]
+    np.save(tmp_path / "x.npy", data)
+    model, quantized = str(network(tmp_path / "m.onnx", UNEVEN)), str(tmp_path / "q.onnx")
+    given = ["--data", str(tmp_path / "x.npy")]
+    assert main(["quantize", model, "-o", quantized, *given, "--report", str(tmp_path / "r")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert ", a quarter of them " in out
+    assert " dB or less" in out
+    assert "of a quarter of its samples, at most" in (tmp_path / "r" / "report.html").read_text()
+    assert main(["compare", model, quantized, *given]) == 0
+    assert "of a quarter of its samples, at most" in capsys.readouterr().out

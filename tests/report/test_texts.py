@@ -64,3 +64,10 @@ def test_shorten_keeps_both_ends() -> None:
     assert texts.shorten("x" * 50 + "end", 20).endswith("end")
     assert texts.shorten("short", 20) == "short"
     assert [texts.shorten("name", length) for length in (1, 2, 3)] == ["…", "…e", "n…e"]
+
+
+@pytest.mark.parametrize(
+    ("quartile", "told"), [(16.9, True), (17.1, False), (None, False), ("-Infinity", True), ("Infinity", False)]
+)
+def test_samples_scatter_where_a_quarter_has_clearly_less(quartile: Any, told: bool) -> None:
+    assert texts.scattered({"sqnr_db": 20.0, "quartile_db": quartile}) is told

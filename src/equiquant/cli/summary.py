@@ -28,6 +28,7 @@ from equiquant.report.texts import (
     grade,
     number,
     percent,
+    scattered,
     seconds_text,
     spread_text,
 )
@@ -201,8 +202,10 @@ def _quality(row: Any, quality: Any) -> Text:
     if row["parts"]:
         text.append(f" ({', '.join(f'{decibels_text(db)} of its part {name}' for name, db in row['parts'].items())})")
     if row.get("top1_agreement") is None:
-        return text.append(f" on {inputs}")
-    return text.append(f", top-1 agrees with float on {percent(row['top1_agreement'])} of {inputs}")
+        text.append(f" on {inputs}")
+    else:
+        text.append(f", top-1 agrees with float on {percent(row['top1_agreement'])} of {inputs}")
+    return text.append(f", a quarter of them {decibels_text(row['quartile_db'])} or less") if scattered(row) else text
 
 
 def _size(path: str) -> int:
@@ -228,6 +231,8 @@ def show_comparison(comparison: Comparison, worst: int) -> None:
             figure(e.max_abs_error),
             f"{e.cosine:.5f}",
         )
+        if scattered(o.to_dict()):
+            outputs.add_row(Name("of a quarter of its samples, at most"), graded(o.quartile_db), "", "", "")
         for name, sqnr_db in o.parts.items():
             outputs.add_row(Name(f"of its part {name}"), graded(sqnr_db), "", "", "")
     console.print(outputs)

@@ -32,6 +32,7 @@ from equiquant.report.texts import (
     or_low,
     percent,
     power_of_two,
+    scattered,
     seconds_text,
     shorten,
     spread_text,
@@ -156,6 +157,8 @@ def _output(o: Mapping[str, Any]) -> Iterator[list[Cell | str]]:
         figure(o["max_abs_error"]),
         f"{number(o['cosine']):.5f}",
     ]
+    if scattered(o):
+        yield ["of a quarter of its samples, at most", grade_pill(o["quartile_db"]), "", "", ""]
     for name, sqnr_db in o.get("parts", {}).items():
         yield [f"of its part {code(name)}", grade_pill(sqnr_db), "", "", ""]
 

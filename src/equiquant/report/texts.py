@@ -24,6 +24,7 @@ __all__ = [
     "or_low",
     "percent",
     "power_of_two",
+    "scattered",
     "seconds_text",
     "shorten",
     "spread_text",
@@ -32,6 +33,7 @@ __all__ = [
 DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 GOOD_DB = 20.0  # noise is 1% of the signal's energy
 FAIR_DB = 10.0  # noise is 10% of it
+HIDDEN_DB = 3.0  # twice the noise: worth a word where the figure of all samples hides it
 NOTICEABLE_DB = 0.5  # one rounding draw moves a measured SQNR by more
 
 
@@ -100,6 +102,11 @@ def decibels_text(value: Any, largest_error: Any = None) -> str:
     if math.isinf(x):
         return "identical" if x > 0 else "no signal" if math.isfinite(number(largest_error)) else f"{MINUS}∞ dB"
     return f"{x:.1f} dB".replace("-", MINUS)
+
+
+def scattered(output: Mapping[str, Any]) -> bool:
+    """True if a quarter of an output's samples, `quartile_db`, have clearly less left than the figure of all says."""
+    return number(output.get("quartile_db")) < number(output.get("sqnr_db")) - HIDDEN_DB
 
 
 def percent(value: Any) -> str:

@@ -32,9 +32,9 @@ from equiquant.verify.equivalence import Reference
 from equiquant.verify.found import Found
 from equiquant.verify.heard import EVERYTHING
 from equiquant.verify.integer import IntegerAgreement
-from equiquant.verify.median import MedianSample
 from equiquant.verify.pairs import Pair, compared_pairs, grouped
 from equiquant.verify.pieces import Pieces, ends_of
+from equiquant.verify.samples import SingleSamples
 from equiquant.verify.twins import compared_values, twins_of
 from equiquant.verify.varied import Varied
 
@@ -81,7 +81,8 @@ class OutputQuality:
         parts: Where it joins what was decided apart, such as boxes and scores, each with its own SQNR in dB, by name.
         varying_db: Signal over noise where the signal is only what varies between samples, dB: below 0 it were better
             to answer the mean of the samples. None where that tells nothing, see `verify.varied`.
-        median_db: Signal over noise of the median sample, dB. None where no sample is loud, see `verify.median`.
+        median_db: Signal over noise of the median sample, dB. None where no sample is loud, see `verify.samples`.
+        quartile_db: Signal over noise that a quarter of the samples do not exceed, dB. None of fewer than two.
         found_db: Signal over noise of its few values above 0, dB. None where these are not few, see `verify.found`.
     """
 
@@ -92,6 +93,7 @@ class OutputQuality:
     parts: Mapping[str, float] = field(default_factory=dict)
     varying_db: float | None = None
     median_db: float | None = None
+    quartile_db: float | None = None
     found_db: float | None = None
 
     @property
@@ -109,8 +111,8 @@ class OutputQuality:
         figures = asdict(self.error)
         figures.pop("aligned_sqnr_db")  # an output is never rescaled
         told = {"top1_agreement": self.top1_agreement, "chosen": self.chosen, "parts": dict(self.parts)}
-        parts = {"varying_db": self.varying_db, "median_db": self.median_db, "found_db": self.found_db}
-        return {"name": self.name, **figures, **parts, **told}
+        parts = {"varying_db": self.varying_db, "median_db": self.median_db, "quartile_db": self.quartile_db}
+        return {"name": self.name, **figures, **parts, "found_db": self.found_db, **told}
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ class _Judge:
         self._decided = decided_by(self._float)
         own = [name for name in self._outputs if self._decided.get(name) == [name]]
         self._varied = {name: Varied() for name in own}
-        self._median = {name: MedianSample() for name in own}
+        self._single = {name: SingleSamples() for name in own}
         self._found = {name: Found() for name in own}
 
     def run(self, feeds: Iterable[Feed]) -> Iterator[int]:
@@ -273,7 +275,7 @@ class _Judge:
         self._sums[name].add(expected, output)
         if name in self._varied:
             self._varied[name].add(expected, samples)
-            self._median[name].add(expected, output, samples)
+            self._single[name].add(expected, output, samples)
             self._found[name].add(expected, output)
         if expected.ndim == 2 and expected.shape[1] > 1:
             same = np.count_nonzero(expected.argmax(axis=1) == output.argmax(axis=1))
@@ -296,16 +298,24 @@ class _Judge:
             parts = {n: self._tensor_sums[n].figures().sqnr_db for n in apart}
             error, chosen = self._sums[name].figures(), name in self._chosen
             told = parts if len(parts) > 1 else {}
-            varying = None if chosen or name not in self._varied else self._varied[name].decibels(error.sqnr_db)
-            median = None if chosen or name not in self._median else self._median[name].decibels()
-            found = None if chosen or name not in self._found else self._found[name].decibels()
+            hidden = {} if chosen or name not in self._varied else self._hidden(name, error.sqnr_db)
             agreeing = same / total if total else None
-            outputs.append(OutputQuality(name, error, agreeing, chosen, told, varying, median, found))
+            outputs.append(OutputQuality(name, error, agreeing, chosen, told, **hidden))
         qualities = [
             TensorQuality(p.name, p.compared, p.op_type, self._tensor_sums[p.name].figures()) for p in self._pairs
         ]
         worst = tuple(sorted(qualities, key=lambda t: t.error.aligned_sqnr_db))
         return Comparison(samples, tuple(outputs), worst, tuple(p.name for p in self._pairs))
+
+    def _hidden(self, name: str, sqnr_db: float) -> dict[str, float | None]:
+        """Return what the SQNR of an output may hide, by attribute."""
+        single = self._single[name]
+        return {
+            "varying_db": self._varied[name].decibels(sqnr_db),
+            "median_db": single.median_db(),
+            "quartile_db": single.quartile_db(),
+            "found_db": self._found[name].decibels(),
+        }
 
 
 def _check_shapes(kind: str, name: str, expected: Array, output: Array) -> None:

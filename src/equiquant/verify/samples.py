@@ -1,8 +1,9 @@
-"""What is left of the median sample of an output, where a few loud ones are most of what is measured.
+"""What is left of the single samples of an output: signal and noise summed over all of them do not tell.
 
-Signal and noise are summed over samples: of a detector that is a hundred times as sure of the black bars beside a photo
-as of anything in it, 20 dB may be left in all and 6 of a photo without bars. That is told where samples are as loud as
-`numerics.loudness` says, but for a final Softmax or Sigmoid, which is nearly 0 wherever it finds nothing.
+20 dB may be left in all and 6 of the median sample, where a detector is a hundred times as sure of the black bars
+beside a photo as of anything in it; that is told where samples are as loud as `numerics.statistics.loudness` says. And
+a quarter of them may have much less left than the whole. Of a final Softmax or Sigmoid, which is nearly 0 wherever it
+finds nothing, neither is told.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import numpy.typing as npt
 from equiquant.numerics.statistics.loudness import Loudness, by_sample, sample_powers
 from equiquant.numerics.statistics.sqnr import ErrorAccumulator
 
-__all__ = ["MedianSample"]
+__all__ = ["SingleSamples"]
 
 Array = npt.NDArray[Any]
 
 
-class MedianSample:
+class SingleSamples:
     """Collects signal and noise of the samples of one output."""
 
     def __init__(self) -> None:
@@ -38,8 +39,14 @@ class MedianSample:
             if not error.silent:
                 self._left.append(error.figures().sqnr_db)
 
-    def decibels(self) -> float | None:
+    def median_db(self) -> float | None:
         """Return the SQNR of the median sample; None where no sample is loud."""
-        if not Loudness(self._powers).loud:
-            return None
-        return sorted(self._left)[(len(self._left) - 1) // 2]
+        return self._below(1 / 2) if Loudness(self._powers).loud else None
+
+    def quartile_db(self) -> float | None:
+        """Return the SQNR that a quarter of the samples do not exceed; None of fewer than two."""
+        return self._below(1 / 4) if len(self._left) > 1 else None
+
+    def _below(self, share: float) -> float:
+        """Return the SQNR that a share of the samples that have a signal do not exceed, one sample at least."""
+        return sorted(self._left)[int((len(self._left) - 1) * share)]
