@@ -257,3 +257,13 @@ def test_to_dict_lists_the_worst_first_with_their_place() -> None:
         *("name", "count", "sqnr_db", "varying_db", "median_db", "quartile_db", "found_db", "max_abs_error", "cosine"),
         *("top1_agreement", "chosen", "parts"),
     }
+
+
+@pytest.mark.parametrize(("apart", "told"), [(0.1, True), (2.0, False)])
+def test_samples_behind_a_sigmoid_are_told_apart_where_all_find_something(apart: float, told: bool) -> None:
+    nodes = [("MatMul", ["x", "w"], ["h"]), ("Sigmoid", ["h"], ["y"])]
+    ours, theirs = (model(nodes, {"w": np.abs(WEIGHT) * scale}) for scale in (1.0, 1.1))
+    given = [{"x": np.full((1, 4), -apart * k, np.float32)} for k in range(4)]
+    (output,) = compare_models(ours, theirs, given).outputs
+    assert (output.quartile_db is not None) is told
+    assert output.median_db is None

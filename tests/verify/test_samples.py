@@ -56,3 +56,8 @@ def test_a_quarter_of_the_samples_is_one_at_least(samples: int, poor: int) -> No
 
 def test_one_sample_has_no_quarter() -> None:
     assert single(SIGNAL[:1], SIGNAL[:1] * 2, 1).quartile_db() is None
+
+
+def test_samples_are_even_where_none_has_much_more_power() -> None:
+    assert single(SIGNAL, SIGNAL, 2).even
+    assert not single(LOUD, LOUD, 2).even

@@ -206,7 +206,7 @@ class _Judge:
         self._decided = decided_by(self._float)
         own = [name for name in self._outputs if self._decided.get(name) == [name]]
         self._varied = {name: Varied() for name in own}
-        self._single = {name: SingleSamples() for name in own}
+        self._single = {name: SingleSamples() for name in self._outputs}
         self._found = {name: Found() for name in own}
 
     def run(self, feeds: Iterable[Feed]) -> Iterator[int]:
@@ -273,9 +273,9 @@ class _Judge:
             self._agree[name][1] += equal.size
             return
         self._sums[name].add(expected, output)
+        self._single[name].add(expected, output, samples)
         if name in self._varied:
             self._varied[name].add(expected, samples)
-            self._single[name].add(expected, output, samples)
             self._found[name].add(expected, output)
         if expected.ndim == 2 and expected.shape[1] > 1:
             same = np.count_nonzero(expected.argmax(axis=1) == output.argmax(axis=1))
@@ -298,7 +298,7 @@ class _Judge:
             parts = {n: self._tensor_sums[n].figures().sqnr_db for n in apart}
             error, chosen = self._sums[name].figures(), name in self._chosen
             told = parts if len(parts) > 1 else {}
-            hidden = {} if chosen or name not in self._varied else self._hidden(name, error.sqnr_db)
+            hidden = {} if chosen else self._hidden(name, error.sqnr_db)
             agreeing = same / total if total else None
             outputs.append(OutputQuality(name, error, agreeing, chosen, told, **hidden))
         qualities = [
@@ -310,6 +310,8 @@ class _Judge:
     def _hidden(self, name: str, sqnr_db: float) -> dict[str, float | None]:
         """Return what the SQNR of an output may hide, by attribute."""
         single = self._single[name]
+        if name not in self._varied:
+            return {"quartile_db": single.quartile_db() if single.even else None}
         return {
             "varying_db": self._varied[name].decibels(sqnr_db),
             "median_db": single.median_db(),

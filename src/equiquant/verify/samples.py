@@ -1,9 +1,9 @@
 """What is left of the single samples of an output: signal and noise summed over all of them do not tell.
 
 20 dB may be left in all and 6 of the median sample, where a detector is a hundred times as sure of the black bars
-beside a photo as of anything in it; that is told where samples are as loud as `numerics.statistics.loudness` says. And
-a quarter of them may have much less left than the whole. Of a final Softmax or Sigmoid, which is nearly 0 wherever it
-finds nothing, neither is told.
+beside a photo as of anything in it; that is told where samples are as loud as `numerics.statistics.loudness` says, but
+for a final Softmax or Sigmoid, which is nearly 0 wherever it finds nothing. And a quarter of the samples may have much
+less left than the whole; that is told of a Softmax or Sigmoid, too, which finds something in every sample.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from equiquant.numerics.statistics.loudness import Loudness, by_sample, sample_powers
+from equiquant.numerics.statistics.loudness import MEDIANS, Loudness, by_sample, sample_powers
 from equiquant.numerics.statistics.sqnr import ErrorAccumulator
 
 __all__ = ["SingleSamples"]
@@ -27,6 +27,12 @@ class SingleSamples:
     def __init__(self) -> None:
         self._powers: list[Array] = []
         self._left: list[float] = []  # SQNR of each sample that has a signal, dB
+
+    @property
+    def even(self) -> bool:
+        """True if all samples have about the same power."""
+        powers = np.concatenate([*self._powers, np.zeros(0)])
+        return bool(powers.max(initial=0.0) <= MEDIANS * powers.min(initial=np.inf))
 
     def add(self, expected: Array, output: Array, samples: int) -> None:
         """Add one feed's values; a masked logit of −∞ is neither signal nor noise."""
