@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -77,6 +79,23 @@ def test_several_guilty_layers_are_found(monkeypatch: pytest.MonkeyPatch) -> Non
     assert proof.equivalence.error <= 1e-5
     assert proof.z.any()
     assert len(tried) == len(set(tried))  # a run of a large network takes long
+
+
+def test_copies_that_do_not_hold_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "Sigmoid", passing.homogeneous)
+    copies: list[weakref.ref[ir.Model]] = []
+    alive: list[int] = []
+
+    def noted(model: ir.Model, classes: ScaleClasses, z: np.ndarray) -> list[Decision]:
+        gc.collect()
+        alive.append(sum(copy() is not None for copy in copies))
+        copies.append(weakref.ref(model))
+        return apply(model, classes, z)
+
+    monkeypatch.setattr("equiquant.verify.proof.apply", noted)
+    prove(MIXED)
+    assert len(alive) > 4
+    assert max(alive) <= 1
 
 
 def test_powers_of_two_answer_rounding_noise() -> None:

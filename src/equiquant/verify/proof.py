@@ -14,7 +14,7 @@ weight anew; what is left is the loss of the smallest numbers, less than one uni
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from equiquant.equalization.apply import apply, powers_of_two
 from equiquant.equalization.classes import ScaleClasses, find_classes
 from equiquant.errors import ModelError, first_line
 from equiquant.graph import query
+from equiquant.io import release_memory
 from equiquant.verify.equivalence import Equivalence, Reference
 
 __all__ = ["Proof", "apply_known", "apply_proven"]
@@ -85,7 +86,7 @@ def apply_proven(
         reason = (
             f"the original model's '{reference.silent[0]}' is NaN or infinite on these inputs: nothing can be proven"
         )
-        return trial.run(nothing, (_rollback("whole network", reason),))
+        return trial.applied(nothing, (_rollback("whole network", reason),))
     exact = powers_of_two(classes, z)
     proof = trial.run(exact if unit else z)
     if trial.holds(proof):
@@ -110,7 +111,7 @@ def apply_known(model: ir.Model, classes: ScaleClasses, z: Array, reference: Ref
         z: (classes,) log-scales to apply.
         reference: The original model's outputs.
     """
-    return _Trial(model, classes, reference, np.inf, _unit(classes) > 0).run(z)
+    return _Trial(model, classes, reference, np.inf, _unit(classes) > 0).applied(z)
 
 
 def _unit(classes: ScaleClasses) -> float:
@@ -129,7 +130,13 @@ class _Trial:
     narrow: bool
 
     def run(self, z: Array, notes: tuple[Decision, ...] = ()) -> Proof:
+        """Apply `z` to a copy and measure it; of what does not hold the copy, as large as the model, is let go."""
+        proof = self.applied(z, notes)
+        return proof if self.holds(proof) else replace(proof, model=self.model)
+
+    def applied(self, z: Array, notes: tuple[Decision, ...] = ()) -> Proof:
         """Apply `z` to a copy and measure it."""
+        release_memory()  # the copies that were not proven
         copy = self.model.clone()
         found = find_classes(copy)  # the walk is deterministic: the same classes
         decisions = apply(copy, found, z)
@@ -192,7 +199,7 @@ class _Trial:
         reason = (
             f"the model no longer runs, so nothing can be proven. {rounded.failure}" if rounded.failure else UNSTEADY
         )
-        return self.run(np.zeros_like(z), (_rollback("whole network", reason),))
+        return self.applied(np.zeros_like(z), (_rollback("whole network", reason),))
 
     def _add(self, base: Array, target: Array, blocks: list[Array], *, failing: bool) -> Array:
         """Return `base` with `target` taken over for as many blocks as the proof allows: not all, if `failing`."""
