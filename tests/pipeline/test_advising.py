@@ -86,7 +86,7 @@ def test_a_mean_does_not_hide_that_little_is_left_of_the_rest(ending: str, sampl
     texts = told(model, data, preset="xint8")
     assert len(texts) == count
     for text in texts:
-        assert "dB of the output 'y' are left, but most of it is the same for every sample: of what varies only" in text
+        assert "dB of the output 'y' are left, but most of it is the same for every sample; of what varies only" in text
 
 
 def test_which_of_equals_is_largest_is_no_noise() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from equiquant.numerics.statistics.sqnr import decibels
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import LEAST_BLOCK
 from equiquant.target import Bound, LimitReport
-from equiquant.verify import Comparison, OutputQuality
+from equiquant.verify import Comparison
 
 __all__ = ["warn_of_poor_quality"]
 
@@ -18,6 +18,14 @@ POOR_DB = 10.0  # noise above a tenth of the signal's energy
 NEAR_DB = 3.0  # a change that leaves less than this above the result makes half of the noise, or more
 FAR = 10.0  # times the noise without the limits
 MOST = 0.5  # share of the predicted noise
+HIDDEN = {
+    "median_db": "summed over samples of which some are more than ten times as loud as others; of the median sample",
+    "found_db": "but nearly all of it is below 0, as logits are where nothing is found; of its few values above 0",
+    "varying_db": "but most of it is the same for every sample; of what varies",
+}
+"""Figures of an output that its own may hide, and how."""
+
+MERE_MEAN = "less than if every sample were answered with the mean"
 
 
 def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitReport | None = None) -> None:
@@ -32,9 +40,7 @@ def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitRepo
     what, left = min(measured, key=lambda found: found[1], default=("", math.inf))
     if left >= POOR_DB:
         if not state.stream.synthetic:  # made-up inputs are more alike than real ones
-            _warn_of_the_median(state, quality, limits)
-            _warn_of_what_is_found(state, quality, limits)
-            _warn_of_what_varies(state, quality, limits)
+            _warn_of_what_is_hidden(state, quality, limits)
         return
     made_up = " on made-up inputs, which says little of real ones" if state.stream.synthetic else ""
     state.warn(
@@ -43,52 +49,21 @@ def warn_of_poor_quality(state: RunState, quality: Comparison, limits: LimitRepo
     )
 
 
-def _warn_of_the_median(state: RunState, quality: Comparison, limits: LimitReport | None) -> None:
-    """Warn of an output whose loud samples hide that little is left of the others."""
-    found = _poorest((o.median_db, o) for o in quality.outputs)
-    if found is None:
-        return
-    left, output = found
-    state.warn(
-        f"{output.error.sqnr_db:.1f} dB of the output '{output.name}' are left, summed over samples of which some are"
-        f" more than ten times as loud as others; of the median sample only {left:.1f} dB are left, more than a tenth"
-        f" of it is noise. Worth trying: {'; '.join(_advice(state, left, limits))}."
-    )
-
-
-def _warn_of_what_is_found(state: RunState, quality: Comparison, limits: LimitReport | None) -> None:
-    """Warn of an output, nearly all of it below 0, whose few values above 0 are little but noise."""
-    poorest = _poorest((o.found_db, o) for o in quality.outputs)
-    if poorest is None:
-        return
-    left, output = poorest
-    state.warn(
-        f"{output.error.sqnr_db:.1f} dB of the output '{output.name}' are left, but nearly all of it is below 0, as"
-        f" logits are where nothing is found; of its few values above 0 only {left:.1f} dB are left, more than a tenth"
-        f" of that is noise. Worth trying: {'; '.join(_advice(state, left, limits))}."
-    )
-
-
-def _warn_of_what_varies(state: RunState, quality: Comparison, limits: LimitReport | None) -> None:
-    """Warn of an output whose mean hides that little is left of the rest."""
-    found = _poorest((o.varying_db, o) for o in quality.outputs if math.isfinite(o.error.sqnr_db))
-    if found is None:
-        return
-    left, output = found
-    noise = (
-        "less than if every sample were answered with the mean" if left < 0 else "more than a tenth of that is noise"
-    )
-    state.warn(
-        f"{output.error.sqnr_db:.1f} dB of the output '{output.name}' are left, but most of it is the same for every"
-        f" sample: of what varies only {left:.1f} dB are left, {noise}."
-        f" Worth trying: {'; '.join(_advice(state, output.error.sqnr_db, limits))}."
-    )
-
-
-def _poorest(told: Iterable[tuple[float | None, OutputQuality]]) -> tuple[float, OutputQuality] | None:
-    """Return the dB and the output of which least is left, if that is little; None is not known."""
-    poor = [(left, output) for left, output in told if left is not None and left < POOR_DB]
-    return min(poor, key=lambda found: found[0], default=None)
+def _warn_of_what_is_hidden(state: RunState, quality: Comparison, limits: LimitReport | None) -> None:
+    """Warn of outputs, each once, whose figure hides that little is left of a part of them."""
+    told: set[str] = set()
+    for name, why in HIDDEN.items():
+        rest = [o for o in quality.outputs if o.name not in told and math.isfinite(o.error.sqnr_db)]
+        poor = [(left, o) for o in rest if (left := getattr(o, name)) is not None and left < POOR_DB]
+        if not poor:
+            continue
+        left, output = min(poor, key=lambda found: found[0])
+        told.add(output.name)
+        noise = MERE_MEAN if name == "varying_db" and left < 0 else "more than a tenth of that is noise"
+        state.warn(
+            f"{output.error.sqnr_db:.1f} dB of the output '{output.name}' are left, {why} only {left:.1f} dB are left,"
+            f" {noise}. Worth trying: {'; '.join(_advice(state, output.error.sqnr_db, limits))}."
+        )
 
 
 def _advice(state: RunState, left: float, limits: LimitReport | None) -> Iterator[str]:
