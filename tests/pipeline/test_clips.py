@@ -4,6 +4,7 @@ import importlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ import onnx
 import pytest
 
 from equiquant import equalize, quantize
+from equiquant.numerics.statistics.sqnr import ErrorFigures
 from equiquant.pipeline.measuring.splitting import alternate
+from equiquant.pipeline.scales.clips import warn_of_clips
+from equiquant.verify import Comparison, OutputQuality
 from tests.canonical.support import error, proto, run, weights
 
 PLAIN: dict[str, Any] = {"bias_correction": False, "weight_rounding": "nearest"}
@@ -176,6 +180,19 @@ def test_of_a_large_model_too_candidates_are_measured_against_what_was_given(mon
         report = quantize(source, data=samples, preset="a8w8", cle_accept="always", keep_float=1).report
         told.append((report.refinement, report.mixed_precision["sqnr_db"]))
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [({"y": 24.0}, ["y"]), ({"y": 26.0}, []), ({"y": 26.0, "u": 39.0}, ["u"]), ({"u": 41.0}, [])],
+)
+def test_what_clips_changed_is_told_where_it_is_a_part_of_the_noise(left: dict[str, float], told: list[str]) -> None:
+    """15 dB are left of y in the end, of u nobody knows."""
+    texts: list[str] = []
+    state: Any = SimpleNamespace(clips_left=left, warn=texts.append)
+    output = OutputQuality("y", ErrorFigures(1, 15.0, 15.0, 0.0, 1.0), None)
+    warn_of_clips(state, Comparison(1, (output,), (), ()))
+    assert re.findall(r"dB of the float output '(.)' are left", " ".join(texts)) == told
 
 
 def test_a_single_sample_tells_nothing_of_others() -> None:

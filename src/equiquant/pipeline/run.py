@@ -29,6 +29,7 @@ from equiquant.pipeline.refinement.refining import refined, refined_by_means
 from equiquant.pipeline.refinement.storing import store_weights
 from equiquant.pipeline.reusing import new_scales, ranges_fit, recalled_scales, solves
 from equiquant.pipeline.scales.calibrating import statistics
+from equiquant.pipeline.scales.clips import warn_of_clips
 from equiquant.pipeline.scales.equalizing import Equalized, equalize, equalize_as
 from equiquant.pipeline.scales.solving import chooses_ranges
 from equiquant.pipeline.state import Progress, RunState
@@ -152,6 +153,7 @@ def run(
             _sign(quantized, state)
         quality, feeds, held = _measure(state, folded or model, quantized, known)
         fit_kernels(state, quantized, quality, feeds)
+        warn_of_clips(state, quality)
         warn_of_poor_quality(state, quality, plan.limits)
         return Outcome(quantized, report_of(state, plan, stats, quality, held=held))
 

@@ -40,6 +40,8 @@ class RunState:
         warnings: What the user must know.
         equalization: The equalization section of the report.
         refinement: The refinement section of the report.
+        clips_left: What equalization under Clips left of the float outputs on samples its scales were not found on, dB,
+            by the name of what is decided by; empty where that was not measured.
         scales: The equalization itself, for the statistics' file; None where nobody keeps one.
         hardware: One row for each kind of rewrite for the NPU.
         mixed_precision: The section of the report on layers of another precision.
@@ -60,6 +62,7 @@ class RunState:
     warnings: list[str] = field(default_factory=list)
     equalization: dict[str, Any] = field(default_factory=dict)
     refinement: dict[str, Any] = field(default_factory=dict)
+    clips_left: Mapping[str, float] = field(default_factory=dict)
     scales: AppliedScales | None = None
     hardware: list[dict[str, Any]] = field(default_factory=list)
     mixed_precision: dict[str, Any] = field(default_factory=dict)

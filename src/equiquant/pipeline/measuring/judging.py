@@ -127,11 +127,15 @@ class Yardstick:
             feeds: The first so many; None for all.
             changed: What becomes of a feed before it is run.
         """
-        return self._mean(self._repeated(self._ratios(model, feeds, changed)))
+        return self._mean(self._repeated(self._ratios(model, feeds, changed)).values())
+
+    def each_db(self, model: ir.Model) -> dict[str, float]:
+        """Return the same of each of the values, by name."""
+        return self._repeated(self._ratios(model))
 
     def worst_db(self, model: ir.Model) -> float:
-        """Return the same of the output of which least is left: what one of several is told to have lost."""
-        return least_db(self._repeated(self._ratios(model)))
+        """Return that of which least is left: what one of several is told to have lost."""
+        return least_db(self.each_db(model).values())
 
     def quantized_sqnr_db(self, model: ir.Model) -> float:
         """Return the same of a candidate, without the outputs that rounding does not reach or that it makes infinite.
@@ -146,10 +150,10 @@ class Yardstick:
             self._compared = rounded - self._lost(ratios) or rounded
         return self._mean(ratio for name, ratio in ratios.items() if name in self._compared)
 
-    def _repeated(self, ratios: Mapping[str, float]) -> list[float]:
+    def _repeated(self, ratios: dict[str, float]) -> dict[str, float]:
         """Return the ratios without those of infinite outputs that were not repeated, unless all are."""
         lost = self._lost(ratios)
-        return [ratio for name, ratio in ratios.items() if name not in lost] or list(ratios.values())
+        return {name: ratio for name, ratio in ratios.items() if name not in lost} or ratios
 
     def _lost(self, ratios: Mapping[str, float]) -> set[str]:
         """Return the outputs that are infinite for the float model and were not repeated."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,18 +13,28 @@ from equiquant.decisions import Decision
 from equiquant.equalization import ScaleClasses, replace_clip6, split_clips
 from equiquant.graph import query
 from equiquant.graph.edit import infer_shapes
+from equiquant.numerics.statistics.sqnr import least_db
 from equiquant.pipeline.measuring.judging import Judge, Yardstick, fitted_feeds
 from equiquant.pipeline.scales.clip_reach import ClipReach, clip_reach
 from equiquant.pipeline.state import RunState
 from equiquant.recipe import Recipe
-from equiquant.verify import Reference, equivalence
+from equiquant.verify import Comparison, Reference, equivalence
 
-__all__ = ["check_clips", "float_reach", "prepare_clips", "replaces_clips", "tell_of_soft", "warn_of_strays"]
+__all__ = [
+    "check_clips",
+    "float_reach",
+    "prepare_clips",
+    "replaces_clips",
+    "tell_of_soft",
+    "warn_of_clips",
+    "warn_of_strays",
+]
 
 Array = npt.NDArray[Any]
 
 SAME_DB = 100.0  # of signal over change: no value passed 6, what differs is float noise
-DROWNED_DB = 40.0  # of signal over change: float outputs are the same, as far as the noise of 8 bits lets one tell
+AUDIBLE_DB = 40.0  # of signal over change: with more, float outputs are the same, as far as 8 bits let one tell
+DROWNED_DB = 10.0  # below the noise of the quantized model: a tenth of it
 TRUSTED = 0.005  # share of channels that stray: with more of them float outputs were seen to change (docs/cle.md)
 
 
@@ -135,19 +146,32 @@ def tell_of_soft(state: RunState, model: ir.Model, equalized: ir.Model, proven: 
 
 
 def check_clips(state: RunState, model: ir.Model, equalized: ir.Model, judge: Judge) -> None:
-    """Say what of the float function is left on samples the scales were not found on: they may reach a Clip's bound."""
+    """Measure what of the float function is left on samples the scales were not found on: they may reach a bound."""
     if judge.rest is None:
         return
     replaced = "replace_clip6_relu" in state.equalization  # the judge compares with the network before that
     with state.stages("prove"):
         yardstick = Yardstick(model, judge.held) if replaced else judge.yardstick
-        left = yardstick.worst_db(equalized)
-    state.equalization["clip_sqnr_db"] = left
-    if left < DROWNED_DB:
+        state.clips_left = yardstick.each_db(equalized)
+    state.equalization["clip_sqnr_db"] = least_db(state.clips_left.values())
+
+
+def warn_of_clips(state: RunState, quality: Comparison) -> None:
+    """Warn of the output that Clips changed most, if that is a part of the noise of the quantized model.
+
+    Args:
+        state: The run, finished but for its report.
+        quality: The result, compared with the float model.
+    """
+    found = {tensor.name: tensor.error.sqnr_db for tensor in quality.tensors}
+    found |= {output.name: output.error.sqnr_db for output in quality.outputs}
+    heard = {name: left for name, left in state.clips_left.items() if left < found.get(name, math.inf) + DROWNED_DB}
+    name, left = min(heard.items(), key=lambda item: item[1], default=("", math.inf))
+    if left < AUDIBLE_DB:
         state.warn(
-            f"On samples that the scales were not found on, {left:.1f} dB of {_of(yardstick)} are left: channels that"
-            " stayed below a Clip's bound before reach it there. More samples, or --clip-mode per_channel, keep the"
-            " function."
+            f"On samples that the scales were not found on, {left:.1f} dB of the float output '{name}' are left:"
+            " channels that stayed below a Clip's bound before reach it there. More samples, or --clip-mode"
+            " per_channel, keep the function."
         )
 
 
