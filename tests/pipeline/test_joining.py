@@ -144,3 +144,28 @@ def test_an_input_without_elements_has_nothing_to_lose(tail: str) -> None:
 )
 def test_each_part_is_a_decision(tail: str, names: list[str]) -> None:
     assert decision_values(_detector(tail, boxes=1.0)) == names
+
+
+@pytest.mark.parametrize("preset", ["xint8", "a8w8"])
+@pytest.mark.parametrize("mask", ["o = Sub(one, legal) m = Mul(o, far) y = Add(l, m)", "y = Add(legal, l)"])
+def test_what_is_not_masked_survives(preset: str, mask: str) -> None:
+    nodes = f"h = MatMul(x, w) r = Relu(h) l = MatMul(r, v) {mask}"
+    text = f"g (float[N,8] x, float[N,6] legal) => (float[N,6] y) {{ {nodes} }}"
+    parameters: dict[str, Any] = (
+        {"one": np.ones((), np.float32), "far": np.array(-1e4, np.float32)} if "far" in mask else {}
+    )
+    model = parse(text, w=noise(8, 16, seed=1), v=noise(16, 6, seed=2), **parameters)
+    legal = np.random.default_rng(0).random((16, 6)) < 0.5
+    legal[:, 0] = True
+    given = legal.astype(np.float32) if parameters else np.where(legal, 0, -1e4).astype(np.float32)
+    feeds = [{"x": x[None], "legal": part[None]} for x, part in zip(noise(16, 8, seed=3), given, strict=True)]
+    result = quantize(model, data=feeds, preset=preset)
+    assert len(_joined(result)) == 1
+    expected, got = (np.concatenate([run(m, feed)[0] for feed in feeds])[legal] for m in (model, result.model))
+    assert decibels(float(np.square(expected).sum()), float(np.square(expected - got).sum())) > 25
+
+
+def test_a_residual_at_the_end_is_added_as_the_target_does() -> None:
+    text = "g (float[N,3,8,8] x) => (float[] y) { a = Conv(x, w) b = Relu(a) c = Conv(b, v) y = Add(x, c) }"
+    model = parse(text, w=noise(3, 3, 1, 1, seed=1), v=noise(3, 3, 1, 1, seed=2) / 1000)
+    assert not _joined(_quantize(model))

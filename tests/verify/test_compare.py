@@ -254,8 +254,8 @@ def test_to_dict_lists_the_worst_first_with_their_place() -> None:
     assert [t["name"] for t in data["tensors"]] == ["r", "h"]
     assert [t["position"] for t in data["tensors"]] == [1, 0]
     assert set(data["outputs"][0]) == {
-        *("name", "count", "sqnr_db", "varying_db", "median_db", "quartile_db", "found_db", "max_abs_error", "cosine"),
-        *("top1_agreement", "chosen", "parts"),
+        *("name", "count", "sqnr_db", "max_abs_error", "cosine", "top1_agreement", "chosen", "parts"),
+        *("varying_db", "median_db", "quartile_db", "found_db", "unmasked_db"),
     }
 
 

@@ -1,7 +1,7 @@
 """The running figures of one tensor.
 
 Smallest and largest values are over every element. Histograms count all of a small tensor and a sample of a large one
-(`numerics.histogram`), sample by sample, so that batching changes nothing; where the model merges the batch with
+(`statistics.histogram`), sample by sample, so that batching changes nothing; where the model merges the batch with
 another axis, feed by feed.
 
 Moving average (onnxruntime, `CalibMovingAverage`): low ← low + c·(low of this feed − low), the same for high, starting

@@ -5,7 +5,7 @@ Constant is what a sample's mean makes: Σ over samples of (Σ_positions x)² / 
 An axis whose size differs from sample to sample, like the time of recordings, is no channel axis: then there are none.
 
 Within one sample the positions of a channel are summed in float32 (float64 where channels are last); samples are then
-added without rounding (`numerics.exact_sum`). Neither the order nor the batching of the samples changes a bit.
+added without rounding (`statistics.exact_sum`). Neither the order nor the batching of the samples changes a bit.
 """
 
 from __future__ import annotations

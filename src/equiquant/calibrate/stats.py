@@ -1,7 +1,7 @@
 """What calibration remembers of the activations: frozen, small, mergeable.
 
 Merging is exact: minima, maxima and counts are, histograms coarsen without loss, and sums are kept without rounding
-(`numerics.exact_sum`). The statistics of shards, merged in any order, are those of one run over all samples, bit for
+(`statistics.exact_sum`). The statistics of shards, merged in any order, are those of one run over all samples, bit for
 bit.
 """
 

@@ -100,7 +100,7 @@ def _changed(report: Report) -> Iterable[Fact]:
     for row in report.hardware:
         if row["rule"] != "together":
             left = decibels_text(row["sqnr_db"])
-            told = "" if row["sqnr_db"] is None else f": {left} of the float output are left by it"
+            told = "" if row["sqnr_db"] is None else f": {left} of the worst float output are left by it"
             yield "NPU", f"{TITLES[row['rule']]} ({row['nodes']}){told}"
     equalized = _equalized(report.equalization, made_up=bool((report.quality or {}).get("synthetic")))
     if equalized:
@@ -118,7 +118,8 @@ def _calibrated(report: Report) -> Iterable[Fact]:
         yield "Quantized", counted(len(report.tensors), "tensor") + seen
     joined = [d.where for d in report.decisions if d.rule == "join_in_float" and d.applied]
     if joined:
-        yield "Joined", f"{len(joined)} final Concat in float, where one scale would lose an input: {', '.join(joined)}"
+        where = ", ".join(joined)
+        yield "Joined", f"{counted(len(joined), 'last node')} in float, where one scale would lose an input: {where}"
 
 
 def _refined(report: Report) -> Iterable[Fact]:
@@ -178,7 +179,7 @@ def _tried(cle: Mapping[str, Any]) -> Iterable[Fact]:
         left = decibels_text(damage.get("sqnr_db"))
         yield (
             "ReLU6",
-            f"{figure(damage.get('replaced'))} became Relu; {left} of the float output are left by that alone",
+            f"{figure(damage.get('replaced'))} became Relu; {left} of the worst float output are left by that alone",
         )
     kept = cle.get("method")
     measured = [

@@ -1,10 +1,10 @@
 """One layer's integers: weights rounded for the inputs they will meet, and a bias that puts the means right.
 
     bias:      b_q = E[W x + b] − W_q E[x_q], per output channel, over all positions and samples
-    weights:   W* = W + D (H + ρ diag H + ε)⁻¹, rounded column by column (`numerics.rounding`)
+    weights:   W* = W + D (H + ρ diag H + ε)⁻¹, rounded column by column (`layers.rounding`)
 
 x is the input of the layer in the float network, x_q in the quantized one with all earlier layers refined; H and D are
-the second moments of x_q and the drift (`numerics.moments`). The layer is linear, so the means take one evaluation on
+the second moments of x_q and the drift (`layers.moments`). The layer is linear, so the means take one evaluation on
 the mean input. The regression on the drift is damped much more (ρ) than the rounding: along directions in which the
 inputs vary little, drift is what the samples happen to have, and making good for it does not generalize (measured). So
 much the more for inputs that hardly vary at all (ε, a part of the mean diagonal). And a sample that drifts more than

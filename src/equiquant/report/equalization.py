@@ -89,7 +89,7 @@ def _summary(cle: Mapping[str, Any], inputs: str) -> str:
         "Largest change of float output": f"{figure(cle.get('equivalence_error'), 2)} ({allowed})",
     }
     if not math.isnan(number(cle.get("clip_sqnr_db"))):
-        shown["Float output left on other samples (ReLU6)"] = decibels_text(cle["clip_sqnr_db"])
+        shown["Worst float output left on other samples (ReLU6)"] = decibels_text(cle["clip_sqnr_db"])
     rolled = cle.get("rolled_back") or []
     if rolled:
         shown["Rolled back"] = names([str(name) for name in rolled])
@@ -102,8 +102,8 @@ def _relu6(cle: Mapping[str, Any]) -> str:
     if not damage:
         return ""
     changed = (
-        f"{figure(damage.get('replaced'))} Clip(0, 6) became Relu. That alone, before any rounding, changed the float"
-        f" output by {figure(damage.get('error'), 2)} of its magnitude and leaves"
+        f"{figure(damage.get('replaced'))} Clip(0, 6) became Relu. That alone, before any rounding, changed a float"
+        f" output by {figure(damage.get('error'), 2)} of its magnitude. Left of the worst output:"
     )
     return f"<h3>ReLU6 replaced</h3><p>{changed} {grade_pill(damage.get('sqnr_db'))}</p>"
 

@@ -5,7 +5,7 @@ from equiquant.target.choosing.limits import Bound, LimitReport
 from equiquant.target.choosing.widening import cpu_form
 from equiquant.target.plan import QuantPlan
 from equiquant.target.selecting.blocks import BlockPlan, plan_blocks
-from equiquant.target.selecting.final_concats import final_concats
+from equiquant.target.selecting.final_joins import final_joins
 from equiquant.target.selecting.layers import Layer, layers
 from equiquant.target.selecting.select import left_float, names_matched
 from equiquant.target.selecting.survey import Group, Survey, survey
@@ -28,7 +28,7 @@ __all__ = [
     "choose",
     "counts_decide",
     "cpu_form",
-    "final_concats",
+    "final_joins",
     "in_doubt",
     "layers",
     "left_float",

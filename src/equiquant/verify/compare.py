@@ -1,8 +1,8 @@
 """Compare a float model with its quantized twin on real inputs: per output, and per tensor with the worst first.
 
-Both models run on the same feeds and every pair of tensors is reduced to running sums at once (`numerics.sqnr`), so the
-memory needed depends on neither the number of samples nor the number of tensors: both models run in pieces, each as far
-as a group of tensors of bounded size.
+Both models run on the same feeds and every pair of tensors is reduced to running sums at once (`statistics.sqnr`), so
+the memory needed depends on neither the number of samples nor the number of tensors: both models run in pieces, each
+as far as a group of tensors of bounded size.
 
 The quantized model runs as it is written, without onnxruntime's own optimizations, so that the figures do not depend on
 which integer kernels this CPU has.
@@ -36,6 +36,7 @@ from equiquant.verify.pairs import Pair, compared_pairs, grouped
 from equiquant.verify.pieces import Pieces, ends_of
 from equiquant.verify.samples import SingleSamples
 from equiquant.verify.twins import compared_values, twins_of
+from equiquant.verify.unmasked import Unmasked
 from equiquant.verify.varied import Varied
 
 __all__ = ["Comparison", "OutputQuality", "TensorQuality", "compare_models"]
@@ -43,6 +44,7 @@ __all__ = ["Comparison", "OutputQuality", "TensorQuality", "compare_models"]
 Array = npt.NDArray[Any]
 
 INDICES = ("int64", "int32", "bool")  # numpy's types of what is the same or is not, like words
+SMALL = 1 << 16  # elements that are added up before threads have started
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class OutputQuality:
         median_db: Signal over noise of the median sample, dB. None where no sample is loud, see `verify.samples`.
         quartile_db: Signal over noise that a quarter of the samples do not exceed, dB. None of fewer than two.
         found_db: Signal over noise of its few values above 0, dB. None where these are not few, see `verify.found`.
+        unmasked_db: Signal over noise beside a mask, dB. None where there is none, see `verify.unmasked`.
     """
 
     name: str
@@ -95,6 +98,7 @@ class OutputQuality:
     median_db: float | None = None
     quartile_db: float | None = None
     found_db: float | None = None
+    unmasked_db: float | None = None
 
     @property
     def worst(self) -> tuple[str, float]:
@@ -111,8 +115,8 @@ class OutputQuality:
         figures = asdict(self.error)
         figures.pop("aligned_sqnr_db")  # an output is never rescaled
         told = {"top1_agreement": self.top1_agreement, "chosen": self.chosen, "parts": dict(self.parts)}
-        parts = {"varying_db": self.varying_db, "median_db": self.median_db, "quartile_db": self.quartile_db}
-        return {"name": self.name, **figures, **parts, "found_db": self.found_db, **told}
+        hidden = ("varying_db", "median_db", "quartile_db", "found_db", "unmasked_db")
+        return {"name": self.name, **figures, **{name: getattr(self, name) for name in hidden}, **told}
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,7 @@ class _Judge:
         self._varied = {name: Varied() for name in own}
         self._single = {name: SingleSamples() for name in self._outputs}
         self._found = {name: Found() for name in own}
+        self._unmasked = {name: Unmasked() for name in own}
 
     def run(self, feeds: Iterable[Feed]) -> Iterator[int]:
         """Run both models over the feeds; yield the number of samples in each."""
@@ -224,7 +229,7 @@ class _Judge:
                 for name, one, other in zip(names, expected, got, strict=False):
                     self._add_output(name, one, other, batch_size(feed))
                 first = len(names)
-                parallel(self._add_tensor, zip(group, expected[first:], got[first:], strict=True))
+                self._add_tensors(list(zip(group, expected[first:], got[first:], strict=True)))
                 expected, got = [], []  # before the next are made
             yield batch_size(feed)
 
@@ -277,10 +282,18 @@ class _Judge:
         if name in self._varied:
             self._varied[name].add(expected, samples)
             self._found[name].add(expected, output)
+            self._unmasked[name].add(expected, output)
         if expected.ndim == 2 and expected.shape[1] > 1:
             same = np.count_nonzero(expected.argmax(axis=1) == output.argmax(axis=1))
             self._agree[name][0] += int(same)
             self._agree[name][1] += len(expected)
+
+    def _add_tensors(self, values: Sequence[tuple[Pair, Array, Array]]) -> None:
+        if sum(expected.size for _, expected, _ in values) > SMALL:
+            parallel(self._add_tensor, values)
+            return
+        for pair in values:
+            self._add_tensor(pair)
 
     def _add_tensor(self, values: tuple[Pair, Array, Array]) -> None:
         pair, expected, output = values
@@ -317,6 +330,7 @@ class _Judge:
             "median_db": single.median_db(),
             "quartile_db": single.quartile_db(),
             "found_db": self._found[name].decibels(),
+            "unmasked_db": self._unmasked[name].decibels(),
         }
 
 

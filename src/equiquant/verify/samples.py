@@ -1,7 +1,7 @@
 """What is left of the single samples of an output: signal and noise summed over all of them do not tell.
 
 20 dB may be left in all and 6 of the median sample, where a detector is a hundred times as sure of the black bars
-beside a photo as of anything in it; that is told where samples are as loud as `numerics.statistics.loudness` says, but
+beside a photo as of anything in it; that is told where samples are as loud as `statistics.loudness` says, but
 for a final Softmax or Sigmoid, which is nearly 0 wherever it finds nothing. And a quarter of the samples may have much
 less left than the whole; that is told of a Softmax or Sigmoid, too, which finds something in every sample.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from equiquant.numerics.statistics.loudness import MEDIANS, Loudness, by_sample, sample_powers
-from equiquant.numerics.statistics.sqnr import ErrorAccumulator
+from equiquant.numerics.statistics.sqnr import BLOCK, decibels
 
 __all__ = ["SingleSamples"]
 
@@ -37,13 +37,10 @@ class SingleSamples:
     def add(self, expected: Array, output: Array, samples: int) -> None:
         """Add one feed's values; a masked logit of −∞ is neither signal nor noise."""
         self._powers.append(sample_powers(expected, samples))
-        for reference, result in zip(*(by_sample(x, samples) for x in (expected, output)), strict=True):
-            told, error = np.isfinite(reference), ErrorAccumulator()
-            if not told.all():
-                reference, result = reference[told], result[told]
-            error.add(reference, result)
-            if not error.silent:
-                self._left.append(error.figures().sqnr_db)
+        reference, result = (by_sample(x, samples) for x in (expected, output))
+        rows = max(1, BLOCK // max(1, reference.shape[1]))
+        for k in range(0, len(reference), rows):
+            self._left += _sqnr_db(reference[k : k + rows], result[k : k + rows])
 
     def median_db(self) -> float | None:
         """Return the SQNR of the median sample; None where no sample is loud."""
@@ -56,3 +53,12 @@ class SingleSamples:
     def _below(self, share: float) -> float:
         """Return the SQNR that a share of the samples that have a signal do not exceed, one sample at least."""
         return sorted(self._left)[int((len(self._left) - 1) * share)]
+
+
+def _sqnr_db(reference: Array, result: Array) -> list[float]:
+    """Return the SQNR of each row (samples, N) that has a signal, dB."""
+    told = np.isfinite(reference)
+    r = np.where(told, reference, 0).astype(np.float64)
+    difference = r - np.where(told, result, 0)
+    sums = (np.einsum("ni,ni->n", x, x) for x in (r, difference))
+    return [decibels(signal, noise) for signal, noise in zip(*sums, strict=True) if signal > 0]

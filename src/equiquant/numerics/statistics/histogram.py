@@ -6,8 +6,9 @@ have given. The counts therefore depend on the data only, not on its order, its 
 (except that a negative value below 2^−120 of the maximum, which underflows beside it, may count as 0).
 
 The rounding boundaries (k + ½)·2^p of a power-of-two scale are bin edges for every p > e, so all values of a bin round
-to the same level and a scale's squared error follows from the bin centers (`numerics.pow2`). For 8 bits the finest of
-the MinMSE scales is at least max|x| / (128·16), which makes 4096 half steps: with N = 8192 bins a side the edges align.
+to the same level and a scale's squared error follows from the bin centers (`calibration.pow2`). For 8 bits the finest
+of the MinMSE scales is at least max|x| / (128·16), which makes 4096 half steps: with N = 8192 bins a side the edges
+align.
 """
 
 from __future__ import annotations

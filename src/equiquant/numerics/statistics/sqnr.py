@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ErrorAccumulator", "ErrorFigures", "decibels", "least_db", "mean_db", "mean_noise_db"]
+__all__ = ["BLOCK", "ErrorAccumulator", "ErrorFigures", "decibels", "least_db", "mean_db", "mean_noise_db"]
 
 Array = npt.NDArray[Any]
 

@@ -7,11 +7,12 @@ chosen by the noise they make, those of the first kind, they come from it too: e
 not seen.
 
 The figure is the signal-to-noise ratio of the outputs, before a final Softmax or Sigmoid, against the model the user
-gave; of several outputs a mean (`numerics.sqnr`): candidates that round the same are compared by the outputs' dB, what
-raised layers leave is told by the outputs' noise. Outputs that rounding does not reach, and those that are infinite for
-the user's model and not for the first candidate, as a logarithm of 0 may be, would drown all others and are left out.
-Where candidates compete, the figure of an output with loud samples is the mean of two: of the dB as it is, and of those
-with the loud samples counting less than their power (`numerics.loudness`), lest they drown the others.
+gave; of several outputs a mean (`statistics.sqnr`): candidates that round the same are compared by the outputs' dB,
+what raised layers leave is told by the outputs' noise. Outputs that rounding does not reach, and those that are
+infinite for the user's model and not for the first candidate, as a logarithm of 0 may be, would drown all others and
+are left out. Where candidates compete, the figure of an output with loud samples is the mean of two: of the dB as it
+is, and of those with the loud samples counting less than their power (`statistics.loudness`), lest they drown the
+others.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from equiquant.graph.cost import multiplications
 from equiquant.graph.decisions import computed_values, rounded_values
 from equiquant.io import Runner, release_memory
 from equiquant.numerics.statistics.loudness import Loudness, sample_powers
-from equiquant.numerics.statistics.sqnr import ErrorAccumulator, least_db, mean_db
+from equiquant.numerics.statistics.sqnr import ErrorAccumulator, mean_db
 from equiquant.pipeline.inputs.cuts import cut_inputs, with_cut_inputs
 from equiquant.pipeline.measuring.splitting import alternate, held_back
 from equiquant.pipeline.scales.solving import chooses_ranges
@@ -132,10 +133,6 @@ class Yardstick:
     def each_db(self, model: ir.Model) -> dict[str, float]:
         """Return the same of each of the values, by name."""
         return self._repeated(self._ratios(model))
-
-    def worst_db(self, model: ir.Model) -> float:
-        """Return that of which least is left: what one of several is told to have lost."""
-        return least_db(self.each_db(model).values())
 
     def quantized_sqnr_db(self, model: ir.Model) -> float:
         """Return the same of a candidate, without the outputs that rounding does not reach or that it makes infinite.

@@ -1,7 +1,8 @@
-"""Leave the Concats that join a network's results float where one scale for all of them would lose one.
+"""Leave the nodes that join a network's results float where one scale for all of them would lose one.
 
 A detector that returns boxes in pixels and scores in one tensor is the usual case: with 8 bits for 0 to 640 every score
 rounds to 0. Nothing computes with the joined tensor, so it costs no accuracy to join in float what was quantized apart.
+Another is the mask of an agent, -10000 added to the logit of every move that is not legal.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from equiquant.recipe import Recipe
 __all__ = ["join_in_float"]
 
 LOST_DB = 20.0  # where less is left of an input, it is lost
+MASKED, FAR = 0.99, 64.0  # of the smallest value: what is masked with it; and how many times what masks nothing
 
 
 def join_in_float(state: RunState, model: ir.Model) -> None:
-    """Add the Concats that would lose one of their inputs to the nodes the recipe excludes, and say so.
+    """Add the Concats and masks that would lose one of their inputs to the nodes the recipe excludes, and say so.
 
     Args:
         state: The run; its recipe is replaced.
@@ -39,26 +41,25 @@ def join_in_float(state: RunState, model: ir.Model) -> None:
     Raises:
         ModelError: Nothing can be quantized.
     """
-    concats = target.final_concats(model, target.survey(model, state.recipe))
-    names = sorted({name for concat in concats for name in concat.inputs})
+    joins = target.final_joins(model, target.survey(model, state.recipe))
+    names = sorted({name for join in joins for name in join.inputs})
     if not names:
         return
     values = (_recalled(state, model, names) if state.stream.synthetic else {}) or _measured(state, model, names)
     apart: dict[ir.Node, str] = {}
-    for concat in concats:
-        parts = {name: values[name] for name in concat.inputs if values[name].total}
-        if not parts:
+    for join in joins:
+        parts = {name: values[name] for name in join.inputs if values[name].total}
+        if not parts or (join.node.op_type == "Add" and not any(map(_masks, parts.values()))):
             continue
-        name, left = _worst(parts, concat.position, state.recipe)
+        name, left = _worst(parts, join.position, state.recipe)
         if left < LOST_DB:
-            apart[concat.node] = (
+            apart[join.node] = why = (
                 f"its inputs cannot share a scale: {left:.1f} dB of '{name}' would be left; nothing computes with the"
                 " result, so they are joined in float"
             )
-            why = apart[concat.node]
-            state.decisions.append(Decision("target", "join_in_float", concat.node.name or "", True, why))
-        elif any(origin(value, target.moves_data) in apart for value in concat.node.inputs):
-            apart[concat.node] = "one of its inputs is joined in float"
+            state.decisions.append(Decision("target", "join_in_float", join.node.name or "", True, why))
+        elif any(origin(value, target.moves_data) in apart for value in join.node.inputs):
+            apart[join.node] = "one of its inputs is joined in float"
     state.joined = {node.name or "": why for node, why in apart.items()}
     state.recipe = state.recipe.replace(nodes_to_exclude=(*state.recipe.nodes_to_exclude, *state.joined))
 
@@ -89,6 +90,13 @@ def _measured(state: RunState, model: ir.Model, names: Sequence[str]) -> dict[st
     runner = Runner(model, names)
     results = list(told_runs(runner.run, SampleView(state.stream, 0, proof_feeds(model))))
     return {name: DyadicHistogram.merged(DyadicHistogram.of(r[i]) for r in results) for i, name in enumerate(names)}
+
+
+def _masks(part: DyadicHistogram) -> bool:
+    """True if a tensor is 0, or next to it, but for a number far below."""
+    x, _ = part.occupied()
+    far = x < MASKED * part.low
+    return bool(far.any()) and bool((np.abs(x[~far]) * FAR <= -part.low).all())
 
 
 def _worst(parts: Mapping[str, DyadicHistogram], position: int | None, recipe: Recipe) -> tuple[str, float]:

@@ -2,7 +2,7 @@
 
 Two figures a layer, each the signal-to-noise ratio of the network's decisions if that layer alone were rounded:
 
-- estimated: the terms of the noise objective (`numerics.noise`) of its weight, its bias and the tensors it reads;
+- estimated: the terms of the noise objective (`scales.noise`) of its weight, its bias and the tensors it reads;
 - measured: the float model with only this layer's weight, bias and inputs rounded (and its output, if that would stay
   float without it), run on held-back samples; for 16-bit activations, with only what it reads and writes rounded. What
   changed the function on purpose is no layer's harm and would drown it: this is against the model that is quantized.

@@ -71,15 +71,15 @@ def _replace_clip6(state: RunState, model: ir.Model, reference: Reference, judge
     state.decisions += replaced
     infer_shapes(model)
     error = reference.measure(model).error
-    damage = judge.yardstick.worst_db(model)
+    left = judge.yardstick.each_db(model)
+    damage, worst = least_db(left.values()), min(left, key=left.__getitem__, default="")
     state.equalization["replace_clip6_relu"] = {"replaced": len(replaced), "error": error, "sqnr_db": damage}
     if error <= state.recipe.equivalence_tolerance and damage >= SAME_DB:
         return reference
     made_up = " on made-up inputs" if state.stream.synthetic else ""
     state.warn(
         f"ReplaceClip6Relu replaced {len(replaced)} Clip(0, 6) by Relu, which changed the float function:"
-        f" {damage:.1f} dB of {_of(judge.yardstick)} are left before any rounding{made_up}. Set it to False to keep the"
-        " function."
+        f" {damage:.1f} dB of '{worst}' are left before any rounding{made_up}. Set it to False to keep the function."
     )
     return Reference.of(model, reference.feeds)
 
@@ -169,13 +169,7 @@ def warn_of_clips(state: RunState, quality: Comparison) -> None:
     name, left = min(heard.items(), key=lambda item: item[1], default=("", math.inf))
     if left < AUDIBLE_DB:
         state.warn(
-            f"On samples that the scales were not found on, {left:.1f} dB of the float output '{name}' are left:"
+            f"On samples that the scales were not found on, {left:.1f} dB of the float network's '{name}' are left:"
             " channels that stayed below a Clip's bound before reach it there. More samples, or --clip-mode"
             " per_channel, keep the function."
         )
-
-
-def _of(yardstick: Yardstick) -> str:
-    """Return what the least of some figures is said of."""
-    count = len(yardstick.names)
-    return "the float output" if count == 1 else f"the worst of {count} float outputs"

@@ -20,6 +20,7 @@ FAR = 10.0  # times the noise without the limits
 MOST = 0.5  # share of the predicted noise
 HIDDEN = {
     "median_db": "summed over samples of which some are more than ten times as loud as others; of the median sample",
+    "unmasked_db": "but a part of it is masked by numbers far below the others; of these",
     "found_db": "but nearly all of it is below 0, as logits are where nothing is found; of its few values above 0",
     "varying_db": "but most of it is the same for every sample; of what varies",
 }
@@ -59,10 +60,13 @@ def _warn_of_what_is_hidden(state: RunState, quality: Comparison, limits: LimitR
             continue
         left, output = min(poor, key=lambda found: found[0])
         told.add(output.name)
-        noise = MERE_MEAN if name == "varying_db" and left < 0 else "more than a tenth of that is noise"
+        noise = "more than a tenth of that is noise"
+        if left < 0:
+            noise = MERE_MEAN if name == "varying_db" else "less than there is noise"
+        first = "nodes_to_exclude, the node that masks it; " if name == "unmasked_db" else ""
         state.warn(
             f"{output.error.sqnr_db:.1f} dB of the output '{output.name}' are left, {why} only {left:.1f} dB are left,"
-            f" {noise}. Worth trying: {'; '.join(_advice(state, output.error.sqnr_db, limits))}."
+            f" {noise}. Worth trying: {first}{'; '.join(_advice(state, output.error.sqnr_db, limits))}."
         )
 
 

@@ -3,8 +3,8 @@
 Min-max takes the whole range; asymmetric types get it widened to contain 0, so that zero padding is exact. Power-of-two
 scales are symmetric: the zero point is the type's center, or its smallest integer for a tensor that is never negative
 when the recipe says `unsigned_relu`. The exponent is the one of least squared error, or the smallest without overflow
-(`numerics.pow2`). Percentile, entropy and MSE cut the range under a float scale (the numerics module of each name); MSE
-also where the method is noise and the solver chose no range.
+(`calibration.pow2`). Percentile, entropy and MSE cut the range under a float scale (the numerics module of each name);
+MSE also where the method is noise and the solver chose no range.
 Source: Nagel et al., arXiv:2106.08295, section 2; AMD Quark documentation, `PowerOfTwoMethod`.
 """
 

@@ -1,4 +1,4 @@
-"""The Concats that join the results of a network: nothing behind them computes with the joined tensor."""
+"""The Concats and Adds that join the results of a network: nothing behind them computes with what they make."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from equiquant.hardware import is_hardware_factor
 from equiquant.target.selecting.survey import Survey
 from equiquant.target.table.ops import activation_inputs, data_outputs, moves_data, row_of
 
-__all__ = ["FinalConcat", "final_concats"]
+__all__ = ["FinalJoin", "final_joins"]
+
+JOINS = frozenset({"Add", "Concat"})
 
 
 @dataclass(frozen=True, eq=False)
-class FinalConcat:
-    """A quantized Concat whose result is at most moved on to readers in float.
+class FinalJoin:
+    """A quantized Concat or Add whose result is at most moved on to readers in float.
 
     Attributes:
-        node: The Concat.
+        node: The Concat or Add.
         inputs: Names of what it joins, constants left out.
         position: The largest of the positions that the target demands of an input at least, None for none: they all
             have one scale, so none is coarser than 2**−position.
@@ -31,8 +33,8 @@ class FinalConcat:
     position: int | None
 
 
-def final_concats(model: ir.Model, survey: Survey) -> list[FinalConcat]:
-    """Return the Concats at the ends of a network, in graph order.
+def final_joins(model: ir.Model, survey: Survey) -> list[FinalJoin]:
+    """Return the Concats and Adds at the ends of a network, in graph order.
 
     Args:
         model: The model that was surveyed; only read.
@@ -40,19 +42,19 @@ def final_concats(model: ir.Model, survey: Survey) -> list[FinalConcat]:
     """
     quantized = frozenset[str | None](survey.nodes)
     moved_out: dict[ir.Node, bool] = {}
-    found: list[FinalConcat] = []
+    found: list[FinalJoin] = []
     for node in reversed(list(model.graph)):
-        if node.name not in quantized or not (node.op_type == "Concat" or moves_data(node)):
+        if node.name not in quantized or not (node.op_type in JOINS or moves_data(node)):
             continue
         readers = [use.node for value in data_outputs(node) for use in value.uses()]
         moved_out[node] = all(moved_out.get(r, r.name not in quantized) for r in readers)
         row = row_of(node)
-        if node.op_type != "Concat" or not moved_out[node] or row is None:
+        if node.op_type not in JOINS or not moved_out[node] or row is None:
             continue
         inputs = [value for _, value in activation_inputs(node, row) if constant(value) is None]
         aligned = node.op_type in survey.target.aligned
         least = [p for value in inputs if aligned and (p := _least_position(value, quantized, survey)) is not None]
-        found.append(FinalConcat(node, tuple(value.name or "" for value in inputs), max(least, default=None)))
+        found.append(FinalJoin(node, tuple(value.name or "" for value in inputs), max(least, default=None)))
     return found[::-1]
 
 
