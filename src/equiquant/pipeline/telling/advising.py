@@ -21,7 +21,7 @@ MOST = 0.5  # share of the predicted noise
 HIDDEN = {
     "median_db": "summed over samples of which some are more than ten times as loud as others; of the median sample",
     "unmasked_db": "but a part of it is masked by numbers far below the others; of these",
-    "found_db": "but nearly all of it is below 0, as logits are where nothing is found; of its few values above 0",
+    "found_db": "but nearly all of it is below 0, as logits are; of its few values above 0, if that is the threshold,",
     "varying_db": "but most of it is the same for every sample; of what varies",
 }
 """Figures of an output that its own may hide, and how."""
