@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from equiquant import inspect, quantize
 from equiquant.errors import ModelError
-from equiquant.io import load_model, unload
+from equiquant.io import Runner, load_model, unload
 from equiquant.io.size import files_bytes, model_files
 
 RNG = np.random.default_rng(0)
@@ -277,6 +277,31 @@ def test_a_weight_can_be_let_go_and_comes_back(tmp_path: Path, external: bool) -
     unload(array.reshape(-1)[5:])  # a view of it will do
     assert before - resident("RssFile") > 0.9 * large.nbytes / 1024
     assert float(array.sum()) == total
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what is in memory")
+def test_a_session_that_copies_an_unaligned_weight_lets_go_of_it(tmp_path: Path) -> None:
+    large = np.random.default_rng(1).standard_normal((64, 1 << 17)).astype(np.float32)  # 32 MB
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", d]) for n, d in (("x", 64), ("y", 1 << 17))]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(large, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "model.onnx"
+    arrays = {}
+    for filler in ("", "x"):  # the data begin one byte later
+        model.producer_name = "filler" + filler
+        onnx.save(model, path.with_stem(f"model{filler}"))
+        loaded = load_model(path.with_stem(f"model{filler}")).model
+        tensor = loaded.graph.initializers["w"].const_value
+        assert tensor is not None
+        arrays[tensor.numpy().flags.aligned] = loaded, tensor.numpy()
+    loaded, array = arrays[False]
+    total = float(array.sum())
+    before = resident("RssFile")
+    runner = Runner(loaded, optimize=False)
+    assert before - resident("RssFile") > 0.9 * large.nbytes / 1024
+    assert float(array.sum()) == total
+    assert runner.outputs == ("y",)
 
 
 def test_other_arrays_are_left_alone() -> None:

@@ -21,6 +21,7 @@ import onnxruntime as ort
 
 from equiquant.errors import ModelError, first_line
 from equiquant.graph import edit, query
+from equiquant.io.mapped import unload
 from equiquant.io.save import model_bytes
 
 __all__ = ["Feed", "InputSpec", "Runner", "expose", "input_specs"]
@@ -124,6 +125,7 @@ class Runner:
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         options.enable_cpu_mem_arena = arena
+        options.enable_mem_pattern = False  # a block for all activations, beside what the first run took
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
         lean = lean and isinstance(model, ir.Model) and model_bytes(model) > LEAN_ABOVE
@@ -249,8 +251,10 @@ def _large_weights(model: ir.Model) -> dict[ir.Value, Array]:
             if isinstance(tensor, ir.ExternalTensor):  # its path means nothing to a model that is not a file
                 value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
             continue
-        # a mapped weight may lie unaligned in its file
-        found[value] = np.require(tensor.numpy(), requirements=("C", "A"))
+        array = tensor.numpy()
+        found[value] = np.require(array, requirements=("C", "A"))
+        if found[value] is not array:  # a mapped weight may lie unaligned in its file: the copy does
+            unload(array)
     return found
 
 

@@ -86,17 +86,17 @@ def apply_proven(
         reason = (
             f"the original model's '{reference.silent[0]}' is NaN or infinite on these inputs: nothing can be proven"
         )
-        return trial.applied(nothing, (_rollback("whole network", reason),))
+        return trial.run(nothing, (_rollback("whole network", reason),))
     exact = powers_of_two(classes, z)
-    proof = trial.run(exact if unit else z)
+    proof = trial.tried(exact if unit else z)
     if trial.holds(proof):
         return proof
     if not unit and proof.equivalence.error < NEAR * tolerance:
         for draw in range(1, DRAWS + 1):
-            drawn = trial.run(z * (1 - draw * SHRINK), (_drawn_anew(proof.equivalence, draw),))
+            drawn = trial.tried(z * (1 - draw * SHRINK), (_drawn_anew(proof.equivalence, draw),))
             if trial.holds(drawn):
                 return drawn
-    rounded = trial.run(exact, (_power_of_two(proof, "whole network"),))
+    rounded = trial.tried(exact, (_power_of_two(proof, "whole network"),), keep=unit > 0)
     if trial.holds(rounded):
         return rounded if unit else trial.least_rounded(z, rounded, proof)
     return trial.bisect(z, rounded)
@@ -111,7 +111,7 @@ def apply_known(model: ir.Model, classes: ScaleClasses, z: Array, reference: Ref
         z: (classes,) log-scales to apply.
         reference: The original model's outputs.
     """
-    return _Trial(model, classes, reference, np.inf, _unit(classes) > 0).applied(z)
+    return _Trial(model, classes, reference, np.inf, _unit(classes) > 0).run(z)
 
 
 def _unit(classes: ScaleClasses) -> float:
@@ -130,16 +130,8 @@ class _Trial:
     narrow: bool
 
     def run(self, z: Array, notes: tuple[Decision, ...] = ()) -> Proof:
-        """Apply `z` to a copy and measure it; of what does not hold the copy, as large as the model, is let go."""
-        proof = self.applied(z, notes)
-        return proof if self.holds(proof) else replace(proof, model=self.model)
-
-    def applied(self, z: Array, notes: tuple[Decision, ...] = ()) -> Proof:
         """Apply `z` to a copy and measure it."""
-        release_memory()  # the copies that were not proven
-        copy = self.model.clone()
-        found = find_classes(copy)  # the walk is deterministic: the same classes
-        decisions = apply(copy, found, z)
+        copy, found, decisions = self._applied(z)
         result, failure = Equivalence(float("inf"), "", 0), BEYOND
         if not self.narrow or all(_finite(slot.value) for slot in found.slots):
             try:
@@ -147,6 +139,21 @@ class _Trial:
             except ModelError as error:
                 failure = first_line(error)
         return Proof(copy, z, result, (*decisions, *notes), failure)
+
+    def tried(self, z: Array, notes: tuple[Decision, ...] = (), *, keep: bool = True) -> Proof:
+        """Run; unless it holds and is to be kept the copy is let go, and the proof has the model as it was.
+
+        Every copy has weights of its own, and it may take a dozen to find the one that stays.
+        """
+        proof = self.run(z, notes)
+        return proof if keep and self.holds(proof) else replace(proof, model=self.model)
+
+    def _applied(self, z: Array) -> tuple[ir.Model, ScaleClasses, list[Decision]]:
+        """Return a copy with `z`, its classes and what had to be copied in it."""
+        release_memory()  # of the copies before
+        copy = self.model.clone()
+        found = find_classes(copy)  # the walk is deterministic: the same classes
+        return copy, found, apply(copy, found, z)
 
     def holds(self, proof: Proof) -> bool:
         """True if the proof was measured to be within the tolerance."""
@@ -157,7 +164,7 @@ class _Trial:
 
         Args:
             z: (classes,) the log-scales as planned.
-            rounded: The proof with every layer rounded, which holds.
+            rounded: The proof with every layer rounded, which holds; of its model no use is made.
             before: The proof of the plan as it is.
         """
         blocks = list(_blocks(self.classes, z).items())
@@ -167,12 +174,13 @@ class _Trial:
             if count == failing:
                 break
             trial = _with(z, rounded.z, [ids for _, ids in blocks[:count]])
-            proof = self.run(trial, (_power_of_two(before, f"up to {blocks[count - 1][0]}"),))
+            notes = (_power_of_two(before, f"up to {blocks[count - 1][0]}"),)
+            proof = self.tried(trial, notes, keep=False)
             if self.holds(proof):
                 holding, best = count, proof
             else:
                 failing = count
-        return best
+        return replace(best, model=self._applied(best.z)[0])
 
     def bisect(self, z: Array, whole: Proof) -> Proof:
         """Pin the guilty tensors' classes and return what is left.
@@ -190,16 +198,16 @@ class _Trial:
         if whole.failure:
             reason = f"its channels keep their scale: with all that was planned nothing can be proven. {whole.failure}"
         notes = tuple(_rollback(name, reason) for name in guilty)
-        proof = self.run(_with(z, np.zeros_like(z), guilty.values()), notes)
+        proof = self.tried(_with(z, np.zeros_like(z), guilty.values()), notes)
         if self.holds(proof):
             return proof
-        rounded = self.run(kept, (*notes, _power_of_two(proof, "whole network")))
+        rounded = self.tried(kept, (*notes, _power_of_two(proof, "whole network")))
         if self.holds(rounded):
             return rounded
         reason = (
             f"the model no longer runs, so nothing can be proven. {rounded.failure}" if rounded.failure else UNSTEADY
         )
-        return self.applied(np.zeros_like(z), (_rollback("whole network", reason),))
+        return self.run(np.zeros_like(z), (_rollback("whole network", reason),))
 
     def _add(self, base: Array, target: Array, blocks: list[Array], *, failing: bool) -> Array:
         """Return `base` with `target` taken over for as many blocks as the proof allows: not all, if `failing`."""
