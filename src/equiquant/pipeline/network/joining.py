@@ -20,6 +20,7 @@ from equiquant.graph.query import origin, values_by_name
 from equiquant.io import Runner
 from equiquant.numerics.affine import fake_quantize, params_from_range
 from equiquant.numerics.statistics.histogram import DyadicHistogram
+from equiquant.numerics.statistics.masks import masked
 from equiquant.numerics.statistics.sqnr import decibels
 from equiquant.pipeline.network.proving import proof_feeds
 from equiquant.pipeline.state import RunState
@@ -28,7 +29,6 @@ from equiquant.recipe import Recipe
 __all__ = ["join_in_float"]
 
 LOST_DB = 20.0  # where less is left of an input, it is lost
-MASKED, FAR = 0.99, 64.0  # of the smallest value: what is masked with it; and how many times what masks nothing
 
 
 def join_in_float(state: RunState, model: ir.Model) -> None:
@@ -49,7 +49,9 @@ def join_in_float(state: RunState, model: ir.Model) -> None:
     apart: dict[ir.Node, str] = {}
     for join in joins:
         parts = {name: values[name] for name in join.inputs if values[name].total}
-        if not parts or (join.node.op_type == "Add" and not any(map(_masks, parts.values()))):
+        if not parts or (
+            join.node.op_type == "Add" and all(masked(p.occupied()[0], p.low) is None for p in parts.values())
+        ):
             continue
         name, left = _worst(parts, join.position, state.recipe)
         if left < LOST_DB:
@@ -90,13 +92,6 @@ def _measured(state: RunState, model: ir.Model, names: Sequence[str]) -> dict[st
     runner = Runner(model, names)
     results = list(told_runs(runner.run, SampleView(state.stream, 0, proof_feeds(model))))
     return {name: DyadicHistogram.merged(DyadicHistogram.of(r[i]) for r in results) for i, name in enumerate(names)}
-
-
-def _masks(part: DyadicHistogram) -> bool:
-    """True if a tensor is 0, or next to it, but for a number far below."""
-    x, _ = part.occupied()
-    far = x < MASKED * part.low
-    return bool(far.any()) and bool((np.abs(x[~far]) * FAR <= -part.low).all())
 
 
 def _worst(parts: Mapping[str, DyadicHistogram], position: int | None, recipe: Recipe) -> tuple[str, float]:
